@@ -1,0 +1,53 @@
+"""EMR step 1: the features of every image of a sample.
+
+    spark-submit --py-files fruit_features.zip extract_features.py \\
+        --sample s3://bucket/runs/r1/sample --model s3://bucket/models/<digest> \\
+        --output s3://bucket/runs/r1/features
+
+All URIs may be s3://, file:// or plain paths. Running it again computes only the shards that are
+missing. Exit codes: 0 done, 2 bad input (one line on stderr), 1 anything unforeseen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from fruit_features import extraction, step
+from fruit_features.images import DEFAULT_MAX_PIXELS
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--sample", required=True, metavar="URI", help="the sample's prefix")
+    parser.add_argument("--model", required=True, metavar="URI", help="prefix of backbone.tflite, model.json")
+    parser.add_argument("--output", required=True, metavar="URI", help="prefix that the features go to")
+    parser.add_argument("--rejects", metavar="URI", help="default: 'rejects' beside the output")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="images of more pixels are rejected undecoded (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    if args.max_pixels < 1:
+        parser.error(f"--max-pixels must be at least 1, not {args.max_pixels}")
+
+    def run() -> None:
+        with step.spark_session("extract_features") as spark:
+            done = extraction.run(
+                spark, args.sample, args.model, args.output, args.rejects, max_pixels=args.max_pixels
+            )
+        print(
+            f"images {done.images}, features {done.features}, rejects {done.rejects}, "
+            f"shards {len(done.shards)} (computed {done.computed_shards}), {done.seconds:.1f} s"
+        )
+
+    return step.main(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

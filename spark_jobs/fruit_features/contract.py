@@ -1,0 +1,291 @@
+"""The one place for what the stages hand to each other: schemas, keys, markers, reject reasons.
+
+A stage's output is a prefix with one parquet object a shard and a marker, ``_SUCCESS``, written
+last: JSON with the counts of the whole. Readers trust nothing without the marker.
+
+Each shard carries its own counts and a fingerprint of everything that decided its content in the
+parquet metadata, so a rerun knows from the shard alone whether it can stay.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from fruit_features.errors import JobError
+from fruit_features.storage import Storage, join_uri
+
+SCHEMA_VERSION = 1
+"""Raised whenever a schema or the meaning of a column changes; older output is then refused."""
+
+MARKER = "_SUCCESS"
+MANIFEST = "manifest.parquet"
+MODEL_FILE = "backbone.tflite"
+MODEL_JSON = "model.json"
+PCA_MODEL = "model.npz"
+SUMMARY = "summary.json"
+
+SAMPLE_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),  # path below the source, unique in a run
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),  # of content, hex
+        pa.field("content", pa.binary(), nullable=False),  # the file's bytes as they were found
+    ]
+)
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("shard", pa.int32(), nullable=False),
+    ]
+)
+FEATURES_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("features", pa.list_(pa.float32()), nullable=False),  # length: the backbone's width
+    ]
+)
+REJECTS_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # a RejectReason
+        pa.field("detail", pa.string(), nullable=False),  # the decoder's own words
+    ]
+)
+EMBEDDINGS_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("embedding", pa.list_(pa.float32()), nullable=False),  # length: the components kept
+    ]
+)
+
+
+class RejectReason(enum.StrEnum):
+    """Why an image has no features."""
+
+    EMPTY = "empty"  # zero bytes
+    NOT_AN_IMAGE = "not-an-image"  # no decoder knows the format
+    TRUNCATED = "truncated"  # the file ends before the image does
+    TOO_MANY_PIXELS = "too-many-pixels"  # over the limit, checked before decoding
+    UNSUPPORTED_MODE = "unsupported-mode"  # pixels that have no agreed way to 8-bit RGB
+    DECODE_ERROR = "decode-error"  # anything else the decoder refused
+
+
+def shard_key(shard: int) -> str:
+    """Name of a shard's object; the same for a retry, so a retry replaces and never adds."""
+    return f"shard-{shard:05d}.parquet"
+
+
+def shard_number(key: str) -> int | None:
+    """Inverse of shard_key for the last path segment, None for any other name."""
+    name = key.rpartition("/")[2]
+    digits = name.removeprefix("shard-").removesuffix(".parquet")
+    return int(digits) if digits.isdigit() and shard_key(int(digits)) == name else None
+
+
+def digest_of(*parts: str) -> str:
+    """SHA-256 (hex) of strings, unambiguous whatever they contain."""
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
+
+
+def content_digest(images: Iterable[str], labels: Iterable[str], sha256: Iterable[str]) -> str:
+    """Digest of a shard's content: which images, with which labels and bytes, in which order."""
+    rows = hashlib.sha256()
+    for row in zip(images, labels, sha256, strict=True):
+        rows.update(json.dumps(row).encode())
+    return rows.hexdigest()
+
+
+@dataclass(frozen=True)
+class SampleShard:
+    """A shard of the sample, as its marker lists it."""
+
+    shard: int
+    images: int
+    bytes: int
+    digest: str  # content_digest
+
+
+@dataclass(frozen=True)
+class FeaturesShard:
+    """Counts of a features shard; stands in its parquet metadata and in the marker."""
+
+    shard: int
+    images: int
+    features: int
+    rejects: dict[str, int]  # RejectReason -> images
+    fingerprint: str  # of sample shard, model, preprocessing and schema
+
+
+@dataclass(frozen=True)
+class EmbeddingsShard:
+    """Counts of an embeddings shard."""
+
+    shard: int
+    rows: int
+    fingerprint: str  # of the features shard and the fitted PCA
+
+
+@dataclass(frozen=True)
+class SampleMarker:
+    """``sample/_SUCCESS``."""
+
+    images: int
+    bytes: int
+    labels: dict[str, int]  # images drawn, per label
+    seed: int
+    source: str
+    request_digest: str  # of everything that was asked for; a rerun with another request is refused
+    shards: list[SampleShard]
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class FeaturesMarker:
+    """``features/_SUCCESS``."""
+
+    images: int
+    features: int
+    rejects: int
+    rejects_by_reason: dict[str, int]
+    width: int
+    model_digest: str
+    backbone: str
+    weights: str
+    shards: list[FeaturesShard]
+    computed_shards: int  # in the last attempt; the others stood already
+    seconds: float  # of the last attempt
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        return digest_of(*(s.fingerprint for s in self.shards))
+
+
+@dataclass(frozen=True)
+class PcaMarker:
+    """``pca/_SUCCESS``."""
+
+    images: int
+    width: int
+    components: int
+    variance_kept: float  # sum of the kept explained_variance_ratio
+    features_digest: str
+    request: str  # "components=50" or "variance=0.9"
+    shards: list[EmbeddingsShard]
+    seconds: float
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """``model.json``: what the job code must know of the exported backbone."""
+
+    backbone: str  # Keras application, "mobilenet_v2"
+    alpha: float  # width multiplier; 1.0 for backbones without one
+    weights: str  # "imagenet", "random:<seed>" or the file's name
+    input_size: int  # pixels, square
+    width: int  # features an image
+    preprocessing: str  # the backbone's Keras preprocess_input mode: "tf" or "caffe"
+    batch: int  # images an invocation
+    digest: str  # SHA-256 of backbone.tflite, hex
+    keras_agreement: float  # largest relative difference to Keras when it was exported
+    exported_with: dict[str, str] = field(default_factory=dict)  # package versions
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """Where everything of one run lies."""
+
+    root: str  # s3://<bucket>/runs/<run key>
+
+    @property
+    def sample(self) -> str:
+        return join_uri(self.root, "sample")
+
+    @property
+    def features(self) -> str:
+        return join_uri(self.root, "features")
+
+    @property
+    def rejects(self) -> str:
+        return join_uri(self.root, "rejects")
+
+    @property
+    def pca(self) -> str:
+        return join_uri(self.root, "pca")
+
+    @property
+    def code(self) -> str:
+        return join_uri(self.root, "code")
+
+    @property
+    def logs(self) -> str:
+        return join_uri(self.root, "logs")
+
+
+_DOCUMENTS = SampleMarker | FeaturesMarker | PcaMarker | BackboneSpec
+Document = TypeVar("Document", SampleMarker, FeaturesMarker, PcaMarker, BackboneSpec)
+_SHARD_TYPES: dict[type, type] = {
+    SampleMarker: SampleShard,
+    FeaturesMarker: FeaturesShard,
+    PcaMarker: EmbeddingsShard,
+}
+
+
+def to_json(document: _DOCUMENTS) -> bytes:
+    return json.dumps(asdict(document), indent=1, ensure_ascii=False).encode()
+
+
+def from_json(kind: type[Document], text: bytes, uri: str) -> Document:
+    """Parse a marker or model.json. Raises JobError that names ``uri`` when it is not one of ours."""
+    try:
+        values: Any = json.loads(text)
+        version = values["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{uri} is not a {kind.__name__}: no JSON object with a schema_version") from error
+    if version != SCHEMA_VERSION:
+        raise JobError(
+            f"{uri} has schema version {version}, this code reads {SCHEMA_VERSION}; "
+            "run the earlier stage again, under another run key"
+        )
+    try:
+        if kind in _SHARD_TYPES:
+            values["shards"] = [_SHARD_TYPES[kind](**shard) for shard in values["shards"]]
+        return kind(**values)
+    except (TypeError, KeyError) as error:
+        expected = ", ".join(f.name for f in fields(kind))
+        raise JobError(f"{uri} is not a {kind.__name__} (fields {expected}): {error}") from error
+
+
+def read_document(kind: type[Document], storage: Storage, key: str = MARKER) -> Document:
+    """Read a marker or model.json below ``storage``. Raises JobError when it is missing or wrong."""
+    data = storage.get_or_none(key)
+    if data is None:
+        if key == MARKER:
+            raise JobError(
+                f"{storage.uri} has no {MARKER}: the stage that writes it has not finished; run it first"
+            )
+        raise JobError(f"{storage.uri_of(key)} does not exist")
+    return from_json(kind, data.to_pybytes(), storage.uri_of(key))
+
+
+def find_document(kind: type[Document], storage: Storage, key: str = MARKER) -> Document | None:
+    """Like read_document, but None when the object is missing."""
+    data = storage.get_or_none(key)
+    return None if data is None else from_json(kind, data.to_pybytes(), storage.uri_of(key))

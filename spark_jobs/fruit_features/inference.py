@@ -1,0 +1,91 @@
+"""The exported backbone in LiteRT: one interpreter a process, one thread, a fixed batch."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert.interpreter import Interpreter
+
+from fruit_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec, read_document
+from fruit_features.errors import JobError
+from fruit_features.images import DEFAULT_MAX_PIXELS, Preprocessor, RejectedImage, decode_rgb
+from fruit_features.storage import Storage
+
+
+class Backbone:
+    """Turns image files into feature vectors.
+
+    One thread: Spark runs one worker process a core, and two processes of one thread are faster
+    than one of two.
+    """
+
+    def __init__(self, model: bytes, spec: BackboneSpec) -> None:
+        self.spec = spec
+        self._preprocess = Preprocessor(spec.preprocessing)
+        self._interpreter = Interpreter(model_content=model, num_threads=1)
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        shape = (spec.batch, spec.input_size, spec.input_size, 3)
+        self._interpreter.resize_tensor_input(self._input, shape)
+        self._interpreter.allocate_tensors()
+        self._output = self._interpreter.get_output_details()[0]["index"]
+
+    def features(
+        self, contents: list[bytes], max_pixels: int = DEFAULT_MAX_PIXELS
+    ) -> tuple[npt.NDArray[np.float32], dict[int, RejectedImage]]:
+        """Compute the features of image files.
+
+        Returns float32 of shape (images accepted, width), in the given order, and the rejected
+        images by their position in ``contents``.
+        """
+        out = np.empty((len(contents), self.spec.width), np.float32)
+        rejected: dict[int, RejectedImage] = {}
+        done = waiting = 0
+        for position, content in enumerate(contents):
+            try:
+                rgb = decode_rgb(content, self.spec.input_size, max_pixels)
+            except RejectedImage as reject:
+                rejected[position] = reject
+                continue
+            # A view of the interpreter's own input: filled in place, no copy. It must not
+            # outlive this line, LiteRT refuses to run while one is held.
+            self._preprocess.fill(rgb, self._interpreter.tensor(self._input)()[waiting])
+            waiting += 1
+            if waiting == self.spec.batch:
+                done = self._flush(out, done, waiting)
+                waiting = 0
+        if waiting:
+            # The last batch is not full: what stands in its other slots is computed and dropped.
+            done = self._flush(out, done, waiting)
+        return out[:done], rejected
+
+    def _flush(self, out: npt.NDArray[np.float32], done: int, count: int) -> int:
+        self._interpreter.invoke()
+        out[done : done + count] = self._interpreter.tensor(self._output)()[:count]
+        return done + count
+
+
+def read_backbone(model_uri: str) -> tuple[BackboneSpec, bytes]:
+    """Read ``model.json`` and ``backbone.tflite`` below a URI; JobError when they do not agree."""
+    storage = Storage(model_uri)
+    spec = read_document(BackboneSpec, storage, MODEL_JSON)
+    model = storage.get(MODEL_FILE).to_pybytes()
+    found = hashlib.sha256(model).hexdigest()
+    if found != spec.digest:
+        raise JobError(
+            f"{storage.uri_of(MODEL_FILE)} has SHA-256 {found}, {MODEL_JSON} beside it says {spec.digest}; "
+            "export the backbone again"
+        )
+    return spec, model
+
+
+_opened: dict[str, Backbone] = {}
+
+
+def open_once(model: bytes, spec: BackboneSpec) -> Backbone:
+    """The process's backbone: opened at the first task, kept for those that follow."""
+    if spec.digest not in _opened:
+        _opened.clear()  # one at a time; a worker never needs two
+        _opened[spec.digest] = Backbone(model, spec)
+    return _opened[spec.digest]

@@ -1,0 +1,222 @@
+"""Step 2: an exact PCA over all features: one pass for the moments, one to project.
+
+Workers read the one column they need straight from the shards; what crosses Spark is one scatter
+matrix a partition, merged as a tree.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fruit_features import pca
+from fruit_features.contract import (
+    EMBEDDINGS_SCHEMA,
+    FEATURES_SCHEMA,
+    MARKER,
+    PCA_MODEL,
+    SCHEMA_VERSION,
+    SUMMARY,
+    EmbeddingsShard,
+    FeaturesMarker,
+    FeaturesShard,
+    PcaMarker,
+    digest_of,
+    find_document,
+    read_document,
+    shard_key,
+    shard_number,
+    to_json,
+)
+from fruit_features.errors import JobError
+from fruit_features.shards import read_shard, write_shard
+from fruit_features.storage import Storage, normalise_uri
+
+
+@dataclass(frozen=True)
+class ReductionJob:
+    """What every task of the step needs to know."""
+
+    features: str
+    output: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A shard that cannot be used; travels to the driver in place of a result."""
+
+    error: str
+
+
+def run(
+    spark: Any, features: str, output: str, components: int | None = None, variance: float | None = None
+) -> PcaMarker:
+    """Reduce the features below ``features`` to embeddings below ``output``; both are URIs.
+
+    Give ``components`` or ``variance`` (see pca.fit). Raises JobError when the features are not
+    finished, damaged or too few; nothing then looks finished.
+    """
+    started = time.monotonic()
+    job_features, job_output = normalise_uri(features), normalise_uri(output)
+    if job_features == job_output:
+        raise JobError(f"features and output are the same prefix: {job_output}")
+    source = read_document(FeaturesMarker, Storage(job_features))
+    request = f"components={components}" if components is not None else f"variance={variance}"
+    if not source.features:
+        raise JobError(f"{job_features} has no features: all {source.images} images were rejected")
+    most = min(source.features, source.width)
+    if components is not None and not 1 <= components <= most:
+        raise JobError(
+            f"{components} components asked for, but {source.features} images of {source.width} features "
+            f"allow 1 to {most}"
+        )
+    storage = Storage(job_output, create=True)
+    standing = {obj.key for obj in storage.list()}
+    marker = find_document(PcaMarker, storage) if MARKER in standing else None
+    if marker and (marker.features_digest, marker.request) == (source.digest, request):
+        wanted = {shard_key(shard.shard) for shard in marker.shards} | {PCA_MODEL, SUMMARY}
+        if wanted <= standing:
+            return marker
+    storage.delete([MARKER])
+
+    job = ReductionJob(job_features, job_output, source.width)
+    context = spark.sparkContext
+    shards = [shard for shard in source.shards if shard.features]
+    # Two partitions a core: enough to even out, and only that many scatter matrices to merge.
+    partitions = max(1, min(len(shards), 2 * context.defaultParallelism))
+    moments = (
+        context.parallelize(shards, partitions)
+        .mapPartitions(lambda part: moments_of(part, job))
+        .treeReduce(merge, depth=2)
+    )
+    if isinstance(moments, Refused):
+        raise JobError(moments.error)
+    model = pca.fit(moments, components, variance)
+
+    broadcast = context.broadcast(model)
+    outcomes = (
+        context.parallelize(source.shards, len(source.shards))
+        .mapPartitions(lambda part: project(part, job, broadcast.value))
+        .collect()
+    )
+    for outcome in outcomes:
+        if isinstance(outcome, Refused):
+            raise JobError(outcome.error)
+    written = sorted(outcomes, key=lambda shard: shard.shard)
+    expected = {shard.shard for shard in written}
+    storage.delete(key for key in standing if (n := shard_number(key)) is not None and n not in expected)
+    marker = PcaMarker(
+        images=sum(shard.rows for shard in written),
+        width=source.width,
+        components=len(model.components),
+        variance_kept=model.variance_kept,
+        features_digest=source.digest,
+        request=request,
+        shards=written,
+        seconds=round(time.monotonic() - started, 3),
+    )
+    storage.put(PCA_MODEL, model.to_npz())
+    storage.put(SUMMARY, json.dumps(_summary(source, marker, model), indent=1).encode())
+    storage.put(MARKER, to_json(marker))
+    return marker
+
+
+def read_features(
+    storage: Storage, shard: FeaturesShard, width: int, columns: tuple[str, ...] = ()
+) -> tuple[pa.Table, npt.NDArray[np.float32]]:
+    """Read a features shard: the named columns, and the features as float32 (rows, width).
+
+    Raises JobError that names the object when it is not what the marker lists: other rows, another
+    width, NaN or infinity.
+    """
+    key = shard_key(shard.shard)
+    uri = storage.uri_of(key)
+    table = read_shard(storage, key, FEATURES_SCHEMA, [*columns, "features"])
+    if table.num_rows != shard.features:
+        raise JobError(f"{uri} has {table.num_rows} rows, the marker says {shard.features}; extract it again")
+    lists = table.column("features").combine_chunks()
+    lengths = np.diff(lists.offsets.to_numpy())
+    if (lengths != width).any():
+        row = int(np.flatnonzero(lengths != width)[0])
+        raise JobError(f"{uri}: row {row} has {lengths[row]} features, expected {width}")
+    values = lists.flatten().to_numpy().reshape(-1, width)
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        raise JobError(f"{uri}: row {int(np.flatnonzero(~finite)[0])} has NaN or infinity")
+    return table, values
+
+
+def moments_of(shards: Iterator[FeaturesShard], job: ReductionJob) -> Iterator[pca.Moments | Refused]:
+    """First pass, in a worker: the moments of a partition's shards."""
+    storage = Storage(job.features)
+    try:
+        yield pca.Moments.merged(
+            pca.Moments.of(read_features(storage, shard, job.width)[1]) for shard in shards
+        )
+    except JobError as error:
+        yield Refused(str(error))
+
+
+def merge(left: pca.Moments | Refused, right: pca.Moments | Refused) -> pca.Moments | Refused:
+    if isinstance(left, Refused):
+        return left
+    return right if isinstance(right, Refused) else left.merge(right)
+
+
+def project(
+    shards: Iterator[FeaturesShard], job: ReductionJob, model: pca.PcaModel
+) -> Iterator[EmbeddingsShard | Refused]:
+    """Second pass, in a worker: write the embeddings of each shard."""
+    source, target = Storage(job.features), Storage(job.output)
+    for shard in shards:
+        try:
+            table, features = read_features(source, shard, job.width, ("image", "label"))
+            embedding = model.transform(features)
+            info = EmbeddingsShard(shard.shard, len(embedding), digest_of(shard.fingerprint, model.digest))
+            offsets = np.arange(len(embedding) + 1, dtype=np.int32) * embedding.shape[1]
+            columns = {
+                "image": table.column("image"),
+                "label": table.column("label"),
+                "embedding": pa.ListArray.from_arrays(offsets, embedding.ravel()),
+            }
+            write_shard(target, EMBEDDINGS_SCHEMA, columns, info)
+            yield info
+        except JobError as error:
+            yield Refused(str(error))
+
+
+def _summary(source: FeaturesMarker, marker: PcaMarker, model: pca.PcaModel) -> dict[str, Any]:
+    packages = ("numpy", "pillow", "pyarrow", "obstore", "ai-edge-litert")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "images": source.images,
+        "features": source.features,
+        "rejects": source.rejects,
+        "rejects_by_reason": source.rejects_by_reason,
+        "backbone": source.backbone,
+        "weights": source.weights,
+        "model_digest": source.model_digest,
+        "features_digest": source.digest,
+        "pca_digest": model.digest,
+        "width": marker.width,
+        "request": marker.request,
+        "components": marker.components,
+        "variance_kept": marker.variance_kept,
+        "explained_variance": model.explained_variance.tolist(),
+        "explained_variance_ratio": model.explained_variance_ratio.tolist(),
+        "seconds": {"extraction": source.seconds, "pca": marker.seconds},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in packages},
+        },
+    }

@@ -1,0 +1,72 @@
+"""Reading and writing the shards of the contract: parquet objects that carry their own counts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fruit_features.contract import EmbeddingsShard, FeaturesShard, SampleShard, shard_key
+from fruit_features.errors import JobError
+from fruit_features.storage import Storage
+
+_METADATA_KEY = "fruit_features"
+
+Info = TypeVar("Info", SampleShard, FeaturesShard, EmbeddingsShard)
+
+
+def write_shard(
+    storage: Storage,
+    schema: pa.Schema,
+    columns: dict[str, Any],
+    info: SampleShard | FeaturesShard | EmbeddingsShard,
+) -> None:
+    """Write one shard object whole, with ``info`` in its metadata."""
+    table = pa.table(columns, schema=schema.with_metadata({_METADATA_KEY: json.dumps(asdict(info))}))
+    storage.put(shard_key(info.shard), parquet_bytes(table))
+
+
+def parquet_bytes(table: pa.Table) -> pa.Buffer:
+    """Encode a table. Floats and image bytes get no dictionary: it would only grow them."""
+    sink = pa.BufferOutputStream()
+    dictionary = [name for name in ("label", "reason") if name in table.column_names]
+    pq.write_table(table, sink, compression="zstd", compression_level=1, use_dictionary=dictionary)
+    return sink.getvalue()
+
+
+def shard_info(metadata: dict[str, str], kind: type[Info]) -> Info | None:
+    """The ``info`` that write_shard put into a shard's metadata, None when it is not there."""
+    try:
+        return kind(**json.loads(metadata[_METADATA_KEY]))
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def read_shard(storage: Storage, key: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read a shard, or some of its columns. Raises JobError that names the object.
+
+    Refused: an object that is no whole parquet file, and one whose columns are not the schema's.
+    """
+    uri = storage.uri_of(key)
+    data = storage.get(key)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        found = file.schema_arrow
+        for name in schema.names:
+            if name not in found.names:
+                raise JobError(f"{uri} has no column {name!r}; found {', '.join(found.names)}")
+            if found.field(name).type != schema.field(name).type:
+                raise JobError(
+                    f"{uri}: column {name!r} is {found.field(name).type}, expected {schema.field(name).type}"
+                )
+        table = file.read(columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise JobError(f"{uri} cannot be read as parquet: {first}") from error
+    for name in table.column_names:
+        if table.column(name).null_count:
+            raise JobError(f"{uri}: column {name!r} has {table.column(name).null_count} nulls")
+    return table

@@ -1,0 +1,202 @@
+"""All reads and writes of objects, for ``s3://`` and ``file://`` alike, through obstore.
+
+Spark needs no S3 jar, and the same code runs on a laptop and on a cluster. A put is atomic on
+both: a reader sees the whole object or none.
+
+Where credentials come from: an ``S3Access`` given by the caller (the pipeline passes the Airflow
+connection's), else obstore's own chain (environment, instance profile). ``AWS_ENDPOINT_URL_S3``
+and ``AWS_ENDPOINT_URL`` are honoured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import obstore
+import pyarrow as pa
+import pyarrow.parquet as pq
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, S3Store
+
+from fruit_features.errors import JobError
+
+# obstore's own default retries for three minutes, too long to learn of a wrong endpoint.
+_RETRIES = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
+
+# A parquet footer of our shards is a few KiB; one range request of this size gets it.
+_FOOTER_BYTES = 64 * 1024
+
+
+class NotFound(JobError):
+    """The object, folder or bucket does not exist."""
+
+
+@dataclass(frozen=True)
+class S3Access:
+    """How to reach S3: region, endpoint and an obstore credential provider, each optional."""
+
+    region: str | None = None
+    endpoint_url: str | None = None
+    credential_provider: Any = None
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One row of a listing: key relative to the store, size in bytes."""
+
+    key: str
+    size: int
+
+
+def normalise_uri(uri: str | os.PathLike[str]) -> str:
+    """Return ``uri`` as ``s3://...`` or ``file:///...`` without a trailing slash.
+
+    Plain paths become absolute ``file://`` URIs. Raises JobError for any other scheme.
+    """
+    text = os.fspath(uri)
+    if text.startswith("s3://"):
+        bucket, _, key = text.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise JobError(f"{text!r} names no bucket; expected s3://<bucket>/<prefix>")
+        return f"s3://{bucket}/{key}".rstrip("/")
+    if text.startswith("file://"):
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost"):
+            raise JobError(f"{text!r} names a host; expected file:///<absolute path>")
+        # Cut by hand: a '#' or '?' in a folder's name is part of the path here.
+        return local_uri(Path(text.removeprefix(f"file://{parts.netloc}")))
+    if "://" in text:
+        raise JobError(f"{text!r}: only s3://, file:// and plain paths are supported")
+    if not text:
+        raise JobError("an empty path was given where s3://, file:// or a folder is expected")
+    return local_uri(Path(text).expanduser())
+
+
+def local_uri(path: Path) -> str:
+    return f"file://{path.absolute()}"
+
+
+def join_uri(uri: str, *parts: str) -> str:
+    """Append path segments to a URI."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+class Storage:
+    """The objects below one URI. Keys are relative to it."""
+
+    def __init__(self, uri: str | os.PathLike[str], access: S3Access | None = None, *, create: bool = False) -> None:
+        """Open ``uri``; ``create`` makes a local folder when it is missing.
+
+        Raises JobError when the URI cannot be used.
+        """
+        self.uri = normalise_uri(uri)
+        access = access or S3Access()
+        try:
+            if self.uri.startswith("file://"):
+                root = Path(self.uri.removeprefix("file://"))
+                if create:
+                    root.mkdir(parents=True, exist_ok=True)
+                self._store: Any = LocalStore(root, mkdir=create)
+                self._prefix = ""
+            else:
+                bucket, _, key = self.uri.removeprefix("s3://").partition("/")
+                self._store = _s3_store(bucket, access)
+                self._prefix = f"{key}/" if key else ""
+        except (BaseError, OSError, ValueError) as error:
+            raise JobError(f"cannot open {self.uri}: {_first_line(error)}") from error
+
+    def uri_of(self, key: str) -> str:
+        return join_uri(self.uri, key) if key else self.uri
+
+    def get(self, key: str) -> pa.Buffer:
+        """Read one object whole, without a copy. Raises NotFound, or JobError when it cannot be read."""
+        with self._explain("read", key):
+            return pa.py_buffer(obstore.get(self._store, self._prefix + key).bytes())
+
+    def get_or_none(self, key: str) -> pa.Buffer | None:
+        """Like get, but None when the object does not exist."""
+        try:
+            return self.get(key)
+        except NotFound:
+            return None
+
+    def parquet_metadata(self, key: str, size: int) -> dict[str, str]:
+        """Return the key-value metadata of a parquet object from its last bytes.
+
+        ``size`` is the object's size in bytes, as a listing gives it. Raises JobError when the
+        object is no whole parquet file.
+        """
+        start = max(0, size - _FOOTER_BYTES)
+        with self._explain("read", key):
+            tail = pa.py_buffer(obstore.get_range(self._store, self._prefix + key, start=start, end=size))
+        try:
+            # The footer stands at the end and is parsed without looking at what comes before.
+            metadata = pq.read_metadata(pa.BufferReader(tail)).metadata or {}
+        except (pa.ArrowInvalid, OSError) as error:
+            raise JobError(f"{self.uri_of(key)} is not a whole parquet file: {_first_line(error)}") from error
+        return {k.decode(): v.decode(errors="replace") for k, v in metadata.items()}
+
+    def put(self, key: str, data: bytes | pa.Buffer | Path) -> None:
+        """Write one object whole (a Path: that file's content), replacing what was there."""
+        body = data if isinstance(data, bytes | Path) else memoryview(data)
+        with self._explain("write", key):
+            obstore.put(self._store, self._prefix + key, body)
+
+    def exists(self, key: str) -> bool:
+        try:
+            with self._explain("look up", key):
+                obstore.head(self._store, self._prefix + key)
+        except NotFound:
+            return False
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """All objects below ``prefix`` (a folder, without its trailing slash), in no given order."""
+        full = (self._prefix + prefix).rstrip("/")
+        with self._explain("list", prefix):
+            for batch in obstore.list(self._store, prefix=f"{full}/" if full else None):
+                for meta in batch:
+                    yield StoredObject(meta["path"][len(self._prefix) :], meta["size"])
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; one that is gone already is no error."""
+        for key in keys:
+            with suppress(NotFound), self._explain("delete", key):
+                obstore.delete(self._store, self._prefix + key)
+
+    @contextmanager
+    def _explain(self, verb: str, key: str) -> Iterator[None]:
+        """Turn obstore's errors, whose text runs over many lines, into one JobError line."""
+        try:
+            yield
+        except FileNotFoundError as error:  # obstore's NotFoundError derives from it
+            raise NotFound(f"cannot {verb} {self.uri_of(key)}: it does not exist") from error
+        except (BaseError, OSError) as error:
+            raise JobError(f"cannot {verb} {self.uri_of(key)}: {_first_line(error)}") from error
+
+
+def _s3_store(bucket: str, access: S3Access) -> Any:
+    endpoint = access.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = access.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    options: dict[str, Any] = {}
+    if region:
+        options["region"] = region
+    if endpoint:
+        options["endpoint"] = endpoint
+        if endpoint.startswith("http://"):
+            options["client_options"] = {"allow_http": True}
+    if access.credential_provider is not None:
+        options["credential_provider"] = access.credential_provider
+    return S3Store(bucket, retry_config=_RETRIES, **options)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:500]

@@ -1,0 +1,46 @@
+"""EMR step 2: an exact PCA of the features.
+
+    spark-submit --py-files fruit_features.zip reduce_pca.py \\
+        --features s3://bucket/runs/r1/features --output s3://bucket/runs/r1/pca --components 50
+
+Writes the embeddings as shards, model.npz (scikit-learn's names) and summary.json. All URIs may
+be s3://, file:// or plain paths. Exit codes: 0 done, 2 bad input (one line on stderr), 1 anything
+unforeseen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from fruit_features import reduction, step
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--features", required=True, metavar="URI", help="the features' prefix")
+    parser.add_argument("--output", required=True, metavar="URI", help="prefix that the embeddings go to")
+    kept = parser.add_mutually_exclusive_group(required=True)
+    kept.add_argument("--components", type=int, metavar="N", help="components to keep")
+    kept.add_argument("--variance", type=float, metavar="SHARE", help="share of variance to keep, 0.9 say")
+    args = parser.parse_args(argv)
+    if args.components is not None and args.components < 1:
+        parser.error(f"--components must be at least 1, not {args.components}")
+    if args.variance is not None and not 0 < args.variance < 1:
+        parser.error(f"--variance must lie between 0 and 1, not {args.variance}")
+
+    def run() -> None:
+        with step.spark_session("reduce_pca") as spark:
+            done = reduction.run(spark, args.features, args.output, args.components, args.variance)
+        print(
+            f"images {done.images}, {done.width} features to {done.components} components, "
+            f"variance kept {done.variance_kept:.2%}, {done.seconds:.1f} s"
+        )
+
+    return step.main(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
