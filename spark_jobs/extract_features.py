@@ -1,6 +1,6 @@
 """EMR step 1: the features of every image of a sample.
 
-    spark-submit --py-files fruit_features.zip extract_features.py \\
+    spark-submit --py-files image_features.zip extract_features.py \\
         --sample s3://bucket/runs/r1/sample --model s3://bucket/models/<digest> \\
         --output s3://bucket/runs/r1/features
 
@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fruit_features import extraction, step
-from fruit_features.images import DEFAULT_MAX_PIXELS
+from image_features import extraction, step
+from image_features.images import DEFAULT_MAX_PIXELS
 
 
 def main(argv: list[str] | None = None) -> int:

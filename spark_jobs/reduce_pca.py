@@ -1,6 +1,6 @@
 """EMR step 2: an exact PCA of the features.
 
-    spark-submit --py-files fruit_features.zip reduce_pca.py \\
+    spark-submit --py-files image_features.zip reduce_pca.py \\
         --features s3://bucket/runs/r1/features --output s3://bucket/runs/r1/pca --components 50
 
 Writes the embeddings as shards, model.npz (scikit-learn's names) and summary.json. All URIs may
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fruit_features import reduction, step
+from image_features import reduction, step
 
 
 def main(argv: list[str] | None = None) -> int:

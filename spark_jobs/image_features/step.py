@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fruit_features.errors import JobError
+from image_features.errors import JobError
 
 EXIT_REFUSED = 2
 """Exit code for bad input, as argparse uses it; 1 is an error nobody foresaw."""

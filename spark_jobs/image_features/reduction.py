@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fruit_features import pca
-from fruit_features.contract import (
+from image_features import pca
+from image_features.contract import (
     EMBEDDINGS_SCHEMA,
     FEATURES_SCHEMA,
     MARKER,
@@ -37,9 +37,9 @@ from fruit_features.contract import (
     shard_number,
     to_json,
 )
-from fruit_features.errors import JobError
-from fruit_features.shards import read_shard, write_shard
-from fruit_features.storage import Storage, normalise_uri
+from image_features.errors import JobError
+from image_features.shards import read_shard, write_shard
+from image_features.storage import Storage, normalise_uri
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,7 @@ def run(
         raise JobError(f"features and output are the same prefix: {job_output}")
     source = read_document(FeaturesMarker, Storage(job_features))
     request = f"components={components}" if components is not None else f"variance={variance}"
-    if not source.features:
-        raise JobError(f"{job_features} has no features: all {source.images} images were rejected")
-    most = min(source.features, source.width)
-    if components is not None and not 1 <= components <= most:
-        raise JobError(
-            f"{components} components asked for, but {source.features} images of {source.width} features "
-            f"allow 1 to {most}"
-        )
+    pca.check_request(source.features, source.width, components, variance)
     storage = Storage(job_output, create=True)
     standing = {obj.key for obj in storage.list()}
     marker = find_document(PcaMarker, storage) if MARKER in standing else None

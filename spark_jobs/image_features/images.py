@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from fruit_features.contract import RejectReason
+from image_features.contract import RejectReason
 
 DEFAULT_MAX_PIXELS = 50_000_000
 """Width times height above which an image is rejected before it is decoded: 150 MB as RGB."""

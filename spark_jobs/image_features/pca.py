@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fruit_features.errors import JobError
+from image_features.errors import JobError
 
 Floats = npt.NDArray[np.float64]
 
@@ -120,24 +120,29 @@ class PcaModel:
             raise JobError(f"{uri} is not a PCA model: {error}") from error
 
 
+def check_request(rows: int, width: int, components: int | None, variance: float | None) -> int:
+    """Return the most components that ``rows`` x ``width`` allow; JobError when the request cannot be met."""
+    most = min(rows, width)
+    if (components is None) == (variance is None):
+        raise JobError("give either a number of components or a share of variance, not both")
+    if rows < 2:
+        raise JobError(f"a PCA needs at least 2 images with features, there are {rows}")
+    if components is not None and not 1 <= components <= most:
+        raise JobError(
+            f"{components} components asked for, but {rows} images of {width} features allow 1 to {most}"
+        )
+    if variance is not None and not 0 < variance < 1:
+        raise JobError(f"the share of variance must lie between 0 and 1, not {variance}")
+    return most
+
+
 def fit(moments: Moments, components: int | None = None, variance: float | None = None) -> PcaModel:
     """Fit a PCA with a number of components, or with as few as keep ``variance`` (0 to 1).
 
     Raises JobError when more components are asked for than min(rows, width), or when the rows do
     not vary.
     """
-    if (components is None) == (variance is None):
-        raise JobError("give either a number of components or a share of variance, not both")
-    most = min(moments.rows, len(moments.mean))
-    if components is not None and not 1 <= components <= most:
-        raise JobError(
-            f"{components} components asked for, but {moments.rows} images of {len(moments.mean)} features "
-            f"allow 1 to {most}"
-        )
-    if variance is not None and not 0 < variance < 1:
-        raise JobError(f"the share of variance must lie between 0 and 1, not {variance}")
-    if moments.rows < 2:
-        raise JobError("a PCA needs at least 2 images with features")
+    most = check_request(moments.rows, len(moments.mean), components, variance)
     values, vectors = np.linalg.eigh(moments.scatter / (moments.rows - 1))
     # eigh sorts upwards; rounding can leave the zeros slightly negative.
     values, vectors = np.clip(values[::-1], 0, None), vectors[:, ::-1]

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fruit_features.contract import EmbeddingsShard, FeaturesShard, SampleShard, shard_key
-from fruit_features.errors import JobError
-from fruit_features.storage import Storage
+from image_features.contract import EmbeddingsShard, FeaturesShard, SampleShard, shard_key
+from image_features.errors import JobError
+from image_features.storage import Storage
 
-_METADATA_KEY = "fruit_features"
+_METADATA_KEY = "image_features"
 
 Info = TypeVar("Info", SampleShard, FeaturesShard, EmbeddingsShard)
 

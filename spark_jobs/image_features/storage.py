@@ -25,13 +25,17 @@ import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
-from fruit_features.errors import JobError
+from image_features.errors import JobError
 
 # obstore's own default retries for three minutes, too long to learn of a wrong endpoint.
 _RETRIES = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
 
 # A parquet footer of our shards is a few KiB; one range request of this size gets it.
 _FOOTER_BYTES = 64 * 1024
+
+
+class StorageError(JobError):
+    """A read or write failed after obstore's own retries; trying later may help."""
 
 
 class NotFound(JobError):
@@ -145,7 +149,8 @@ class Storage:
 
     def put(self, key: str, data: bytes | pa.Buffer | Path) -> None:
         """Write one object whole (a Path: that file's content), replacing what was there."""
-        body = data if isinstance(data, bytes | Path) else memoryview(data)
+        # pyarrow calls its bytes signed; obstore takes unsigned ones only.
+        body = data if isinstance(data, bytes | Path) else memoryview(data).cast("B")
         with self._explain("write", key):
             obstore.put(self._store, self._prefix + key, body)
 
@@ -179,7 +184,7 @@ class Storage:
         except FileNotFoundError as error:  # obstore's NotFoundError derives from it
             raise NotFound(f"cannot {verb} {self.uri_of(key)}: it does not exist") from error
         except (BaseError, OSError) as error:
-            raise JobError(f"cannot {verb} {self.uri_of(key)}: {_first_line(error)}") from error
+            raise StorageError(f"cannot {verb} {self.uri_of(key)}: {_first_line(error)}") from error
 
 
 def _s3_store(bucket: str, access: S3Access) -> Any:

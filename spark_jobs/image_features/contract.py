@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from fruit_features.errors import JobError
-from fruit_features.storage import Storage, join_uri
+from image_features.errors import JobError
+from image_features.storage import Storage, join_uri
 
 SCHEMA_VERSION = 1
 """Raised whenever a schema or the meaning of a column changes; older output is then refused."""

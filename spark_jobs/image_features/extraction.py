@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fruit_features.contract import (
+from image_features.contract import (
     FEATURES_SCHEMA,
     MARKER,
     REJECTS_SCHEMA,
@@ -35,11 +35,11 @@ from fruit_features.contract import (
     shard_number,
     to_json,
 )
-from fruit_features.errors import JobError
-from fruit_features.images import DEFAULT_MAX_PIXELS
-from fruit_features.inference import Backbone, open_once, read_backbone
-from fruit_features.shards import parquet_bytes, read_shard, shard_info, write_shard
-from fruit_features.storage import Storage, normalise_uri
+from image_features.errors import JobError
+from image_features.images import DEFAULT_MAX_PIXELS
+from image_features.inference import Backbone, open_once, read_backbone
+from image_features.shards import parquet_bytes, read_shard, shard_info, write_shard
+from image_features.storage import Storage, normalise_uri
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
-from fruit_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec, read_document
-from fruit_features.errors import JobError
-from fruit_features.images import DEFAULT_MAX_PIXELS, Preprocessor, RejectedImage, decode_rgb
-from fruit_features.storage import Storage
+from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec, read_document
+from image_features.errors import JobError
+from image_features.images import DEFAULT_MAX_PIXELS, Preprocessor, RejectedImage, decode_rgb
+from image_features.storage import Storage
 
 
 class Backbone:

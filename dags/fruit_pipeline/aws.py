@@ -1,0 +1,56 @@
+"""AWS clients and S3 access, from an Airflow connection or from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from image_features.storage import S3Access, Storage
+
+if TYPE_CHECKING:
+    import boto3
+
+
+@dataclass(frozen=True)
+class Aws:
+    """A boto3 session with the endpoint that its connection names, if any."""
+
+    session: boto3.Session
+    region: str
+    endpoint_url: str | None = None
+
+    @staticmethod
+    def from_connection(conn_id: str, region: str) -> Aws:
+        """Use an Airflow connection; one that is not defined means boto3's own chain."""
+        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+        hook = AwsBaseHook(aws_conn_id=conn_id, region_name=region)
+        return Aws(hook.get_session(), region, hook.conn_config.endpoint_url)
+
+    @staticmethod
+    def from_environment(region: str) -> Aws:
+        """Use boto3's own chain: environment, profile, instance role."""
+        import boto3
+
+        return Aws(boto3.Session(region_name=region), region)
+
+    def client(self, service: str, **config: Any) -> Any:
+        """A boto3 client; ``config`` goes to botocore.config.Config."""
+        from botocore.config import Config
+
+        defaults: dict[str, Any] = {"retries": {"mode": "standard", "total_max_attempts": 6}}
+        return self.session.client(
+            service,
+            region_name=self.region,
+            endpoint_url=self.endpoint_url,
+            config=Config(**{**defaults, **config}),
+        )
+
+    def s3_access(self) -> S3Access:
+        """The same credentials, region and endpoint for obstore."""
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        return S3Access(self.region, self.endpoint_url, Boto3CredentialProvider(self.session))
+
+    def storage(self, uri: str, *, create: bool = False) -> Storage:
+        return Storage(uri, self.s3_access() if uri.startswith("s3://") else None, create=create)

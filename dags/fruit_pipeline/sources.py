@@ -1,0 +1,127 @@
+"""Where images come from: a folder, or an ``s3://`` prefix, with one sub-folder a label."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from image_features.errors import JobError
+from image_features.storage import Storage, normalise_uri
+
+# What Pillow decodes and people keep images as; anything else in a folder (notes, thumbs.db) is
+# not an image by its name and is left out. A file with such a name that is no image is a reject.
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .tif .tiff .avif .jp2 .ppm .pgm .pnm .pfm".split()
+)
+
+
+@dataclass(frozen=True, order=True)
+class SourceImage:
+    """One image file: ``image`` is its path below the source, ``label`` the first folder of it."""
+
+    image: str
+    label: str
+    size: int  # bytes
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds: images sorted by name, and how many files were left out."""
+
+    images: list[SourceImage]
+    unlabelled: int  # images that lie in no label folder
+    ignored: int  # files that are no images by their name, hidden files, links that lead out
+
+
+class Source:
+    """The images of a folder or an ``s3://`` prefix."""
+
+    def __init__(self, uri: str, storage: Storage | None = None) -> None:
+        """``storage`` reads an ``s3://`` source; a folder is read directly."""
+        self.uri = normalise_uri(uri)
+        self._folder = Path(self.uri.removeprefix("file://")) if self.uri.startswith("file://") else None
+        self._storage = storage or (None if self._folder else Storage(self.uri))
+
+    def list(self) -> Listing:
+        """List the images. Raises JobError when there are none, or no label folders."""
+        images: list[SourceImage] = []
+        unlabelled = ignored = 0
+        for name, size in self._walk():
+            hidden = any(part.startswith(".") for part in name.split("/"))
+            if size is None or hidden or os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:  # noqa: PTH122
+                ignored += 1
+                continue
+            label, _, rest = name.partition("/")
+            if not rest:
+                unlabelled += 1
+                continue
+            images.append(SourceImage(name, label, size))
+        if not images:
+            if unlabelled:
+                raise JobError(
+                    f"{self.uri} has {unlabelled} images but no label folders; expected <source>/<label>/<image>"
+                )
+            raise JobError(
+                f"{self.uri} has no images; expected <source>/<label>/<image> "
+                f"(left out {ignored} files that are no images by their name)"
+            )
+        return Listing(sorted(images), unlabelled, ignored)
+
+    def read(self, image: SourceImage) -> bytes:
+        """The file's bytes. Raises JobError when it cannot be read."""
+        if self._folder is None:
+            return self._s3().get(image.image).to_pybytes()
+        try:
+            return (self._folder / image.image).read_bytes()
+        except OSError as error:
+            raise JobError(f"cannot read {self._folder / image.image}: {error.strerror}") from error
+
+    def _walk(self) -> Iterator[tuple[str, int | None]]:
+        """Every file's path below the source and size; None for one that must not be followed."""
+        if self._folder is None:
+            yield from ((obj.key, obj.size) for obj in self._s3().list() if not obj.key.endswith("/"))
+        else:
+            yield from _walk_folder(self._folder)
+
+    def _s3(self) -> Storage:
+        if self._storage is None:
+            raise TypeError("a folder has no storage")
+        return self._storage
+
+
+def _walk_folder(root: Path) -> Iterator[tuple[str, int | None]]:
+    if not root.exists():
+        raise JobError(f"{root} does not exist; expected a folder with one sub-folder a label")
+    if not root.is_dir():
+        raise JobError(f"{root} is not a folder")
+
+    def refuse(error: OSError) -> None:
+        raise JobError(f"cannot list {error.filename}: {error.strerror}") from error
+
+    top = root.resolve()
+    for folder, _, names in os.walk(root, onerror=refuse):
+        for name in names:
+            path = Path(folder, name)
+            relative = path.relative_to(root).as_posix()
+            try:
+                relative.encode()
+            except UnicodeEncodeError:
+                raise JobError(f"the file name {os.fsencode(path)!r} is not UTF-8; rename it") from None
+            # A link that leads out of the source would copy what nobody meant to upload.
+            if path.is_symlink() and top not in path.resolve().parents:
+                yield relative, None
+                continue
+            try:
+                yield relative, path.stat().st_size
+            except OSError as error:
+                raise JobError(f"cannot read {path}: {error.strerror}") from error
+
+
+def labels_of(images: Iterable[SourceImage]) -> dict[str, list[SourceImage]]:
+    """Group images by label, labels in order of their name."""
+    groups: dict[str, list[SourceImage]] = {}
+    for image in images:
+        groups.setdefault(image.label, []).append(image)
+    return dict(sorted(groups.items()))
