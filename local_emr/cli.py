@@ -1,0 +1,167 @@
+"""The command line: options, checks before anything starts, signals, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from local_emr.java import NoJavaError, find_java_home
+from local_emr.settings import MASTER, Settings
+
+BAD_OPTION = 2
+
+EPILOG = """\
+examples:
+  python -m local_emr                                # in memory, http://127.0.0.1:5000
+  python -m local_emr --directory .local-aws         # objects and ended clusters survive a restart
+  python -m local_emr --port 0                       # a free port; the ready line has it
+  python -m local_emr --master 'local-cluster[2,1,1024]'   # executors in processes of their own
+  AWS_ENDPOINT_URL=http://127.0.0.1:5000 aws emr list-clusters
+
+exit codes:
+  0  stopped by SIGTERM or SIGINT, state saved
+  1  the state could not be saved
+  2  an option, the directory, the port or the machine is not usable; stderr says why
+"""
+
+
+class BadOptionError(Exception):
+    """Something asked for cannot be had; the message is one line for the user."""
+
+
+def parser() -> argparse.ArgumentParser:
+    cores = os.cpu_count() or 1
+    made = argparse.ArgumentParser(
+        prog="python -m local_emr",
+        description="An AWS for one machine: moto's services, and an EMR that really runs its steps.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--host", default="127.0.0.1", help="address to bind (default %(default)s)")
+    made.add_argument("--port", type=int, default=5000, help="port, 0 for a free one (default %(default)s)")
+    made.add_argument("--directory", type=Path, help="where state is kept; without it all is in memory")
+    made.add_argument("--s3-endpoint", default="", metavar="URL", help="another S3 server for steps and logs")
+    made.add_argument("--master", default=f"local[{cores}]", help="Spark master (default %(default)s)")
+    made.add_argument(
+        "--python",
+        default=sys.executable,
+        help="python3 and python3.11 of a node (default: this one, %(default)s)",
+    )
+    made.add_argument("--start-seconds", type=float, default=0.2, help="time a cluster takes to start")
+    made.add_argument(
+        "--bootstrap-seconds", type=float, default=3600.0, help="limit for one bootstrap action"
+    )
+    made.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name in the Host header to serve",
+    )
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code; argparse exits with 2 by itself."""
+    args = parser().parse_args(argv)
+    try:
+        return _serve(args)
+    except BadOptionError as error:
+        print(f"local_emr: {error}", file=sys.stderr)
+        return BAD_OPTION
+
+
+def _serve(args: argparse.Namespace) -> int:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    found, directory = _checked(args)
+    from local_emr import server as serving  # moto takes a second to import: after the cheap checks
+    from local_emr.snapshot import StateError, claim
+
+    serving.quiet_logs()
+    try:
+        listener = serving.listen(args.host, args.port)
+    except (OSError, OverflowError) as error:
+        raise BadOptionError(f"cannot listen on {args.host}:{args.port}: {error}") from error
+    endpoint = serving.endpoint_of(listener, args.host)
+    s3_endpoint = args.s3_endpoint.rstrip("/") or endpoint
+    if args.s3_endpoint and not serving.reachable(s3_endpoint):
+        raise BadOptionError(f"nothing answers at --s3-endpoint {args.s3_endpoint}")
+    settings = Settings(**found, endpoint=endpoint, s3_endpoint=s3_endpoint, root=Path())
+    lock: Any = None
+    server = None
+    try:
+        lock = claim(directory) if directory else None
+        server = serving.Server(
+            serving.with_root(settings, directory), listener, directory, [args.host, *args.allow_host]
+        )
+        server.start()
+    except (OSError, StateError) as error:
+        raise BadOptionError(str(error)) from error
+    _warn_when_open(args.host)
+    print(f"local AWS ready at {endpoint}", flush=True)
+    stop.wait()
+    try:
+        server.stop()
+    except OSError as error:
+        print(f"local_emr: the state could not be saved: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if lock:
+            lock.close()
+    return 0
+
+
+def _checked(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
+    """What can be checked without starting anything. Raises BadOptionError."""
+    if not MASTER.fullmatch(args.master):
+        raise BadOptionError(
+            f"--master must be local, local[N] or local-cluster[N,cores,MB], not {args.master}"
+        )
+    python = shutil.which(Path(args.python).expanduser())
+    if not python:
+        raise BadOptionError(f"--python {args.python} is not a program that can be run")
+    if args.s3_endpoint and (urlsplit(args.s3_endpoint).scheme not in ("http", "https")):
+        raise BadOptionError(f"--s3-endpoint must be an http(s) URL, not {args.s3_endpoint}")
+    if args.start_seconds < 0 or args.bootstrap_seconds <= 0:
+        raise BadOptionError("--start-seconds must not be negative, --bootstrap-seconds must be above 0")
+    try:
+        java = find_java_home()
+    except NoJavaError as error:
+        raise BadOptionError(str(error)) from error
+    directory = args.directory.expanduser().resolve() if args.directory else None
+    if directory:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadOptionError(f"--directory {directory} cannot be made: {error.strerror}") from error
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise BadOptionError(f"--directory {directory} is not writable")
+    found = {
+        "master": args.master,
+        "python": str(Path(python).absolute()),  # not resolved: a venv's python is a link
+        "java_home": java,
+        "start_seconds": args.start_seconds,
+        "bootstrap_seconds": args.bootstrap_seconds,
+    }
+    return found, directory
+
+
+def _warn_when_open(host: str) -> None:
+    try:
+        closed = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        closed = host == "localhost"
+    if not closed:
+        text = f"local_emr: warning: {host} is not loopback; whoever reaches this port can run commands here"
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,157 @@
+"""One process that serves it all: moto behind the guard, clusters, snapshots."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from local_emr import moto_setup, s3, snapshot  # moto_setup first: it tells moto what to read
+from local_emr.emr.backend import LocalEmrBackend
+from local_emr.emr.records import Cluster, Step
+from local_emr.guard import Guard
+from local_emr.runner import Job, NodeRunner
+from local_emr.settings import Settings
+from local_emr.stored_clusters import ClusterStore
+from local_emr.stored_objects import ObjectStore
+
+SNAPSHOT_SECONDS = 30.0
+
+
+class ClusterWorker(NodeRunner):
+    """A NodeRunner that takes a cluster's own records."""
+
+    def __init__(self, settings: Settings, cluster: Cluster) -> None:
+        master = cluster.collection.master.ec2_id
+        request = cluster.request
+        configurations = request.get("Configurations") or []
+        super().__init__(settings, cluster.id, cluster.region, master, request.get("LogUri"), configurations)
+
+    def run_step(self, step: Step) -> dict[str, str] | None:
+        return self.step(Job(step.id, step.jar, step.args))
+
+
+class Server:
+    """``start`` returns once requests are served; ``stop`` leaves no process and no temporary file."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        directory: Path | None,
+        names: Iterable[str] = (),
+        snapshot_seconds: float = SNAPSHOT_SECONDS,
+    ) -> None:
+        from moto.emr.models import emr_backends
+        from moto.moto_server.werkzeug_app import (
+            DomainDispatcherApplication,
+            MotoRequestHandler,
+            create_backend_app,
+        )
+        from werkzeug.serving import make_server
+
+        class Handler(MotoRequestHandler):
+            def log_request(self, code: Any = "-", size: Any = "-") -> None:
+                """No access log."""
+
+        self.settings = settings
+        self.directory = directory
+        moto_setup.install_emr()
+        moto_setup.make_s3_concurrent()
+        LocalEmrBackend.make_worker = lambda cluster: ClusterWorker(settings, cluster)
+        LocalEmrBackend.start_seconds = settings.start_seconds
+        app = DomainDispatcherApplication(create_backend_app)
+        guarded = Guard(moto_setup.OneConditionalWrite(app), names)
+        host, port = listener.getsockname()[:2]
+        self._http = make_server(
+            host, port, guarded, threaded=True, request_handler=Handler, fd=listener.fileno()
+        )
+        self._thread = threading.Thread(target=self._http.serve_forever, name="http", daemon=True)
+        self._emr = emr_backends
+        self._snapshot_seconds = snapshot_seconds
+        self._snapshots: snapshot.Snapshots | None = None
+
+    def start(self) -> None:
+        """Raises snapshot.StateError when the directory's state cannot be used."""
+        self._thread.start()
+        if self.directory:
+            objects = ObjectStore(self.directory, s3.client(self.settings.endpoint, "us-east-1"))
+            clusters = ClusterStore(self.directory, self._emr)
+            objects.load()
+            clusters.load()
+
+            def save() -> None:
+                objects.save()
+                clusters.save()
+
+            self._snapshots = snapshot.Snapshots(save, self._snapshot_seconds)
+            self._snapshots.start()
+
+    def stop(self) -> None:
+        """Ends the clusters, writes the last snapshot (raises OSError when it cannot), stops serving."""
+        threads = [
+            threading.Thread(target=backend.stop, args=("The local AWS server was stopped",))
+            for _, _, backend in list(self._emr.iter_backends())
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        try:
+            if self._snapshots:
+                self._snapshots.stop()
+        finally:
+            self._http.shutdown()
+            self._thread.join(5)
+            if not self.directory:
+                shutil.rmtree(self.settings.root, ignore_errors=True)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError when the address cannot be bound."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def endpoint_of(listener: socket.socket, host: str) -> str:
+    """The address that the steps of this machine reach the server at."""
+    port = listener.getsockname()[1]
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{reachable}:{port}"
+
+
+def reachable(url: str, seconds: float = 5.0) -> bool:
+    """True when something accepts connections at an http(s) URL."""
+    parts = urlsplit(url)
+    try:
+        address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        socket.create_connection(address, seconds).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def with_root(settings: Settings, directory: Path | None) -> Settings:
+    """``settings`` with the directory for clusters: the given one, or a temporary one. Raises OSError."""
+    root = directory or Path(tempfile.mkdtemp(prefix="local-emr-"))
+    return dataclasses.replace(settings, root=root.resolve())
+
+
+def quiet_logs() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)

@@ -1,0 +1,63 @@
+"""Clusters in a snapshot."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from local_emr import snapshot
+from local_emr.emr.records import ENDED, STEP_ENDED, Cluster
+
+
+class ClusterStore:
+    """``clusters.json`` of a directory. ``backends`` is moto's dict of EMR backends."""
+
+    def __init__(self, directory: Path, backends: Any) -> None:
+        self.path = directory / "clusters.json"
+        self.backends = backends
+        self._written: bytes | None = None
+
+    def save(self) -> None:
+        """Raises OSError."""
+        clusters = []
+        for _, _, backend in list(self.backends.iter_backends()):
+            for life in list(backend.lives.values()):
+                with life.changed:
+                    clusters.append(life.cluster.to_json())
+        data = json.dumps({"version": snapshot.VERSION, "clusters": clusters}).encode()
+        if data != self._written:
+            snapshot.write(self.path, data)
+            self._written = data
+
+    def load(self) -> None:
+        """Brings the clusters back. Raises StateError."""
+        data = snapshot.read_json(self.path)
+        for item in data["clusters"] if data else []:
+            try:
+                cluster = Cluster.from_json(item)
+            except (KeyError, TypeError) as error:
+                raise snapshot.StateError(
+                    f"{self.path} is damaged: {error!r}; move it away to start empty"
+                ) from error
+            _end_orphan(cluster)
+            self.backends[cluster.account][cluster.region].restore(cluster)
+
+
+def _end_orphan(cluster: Cluster) -> None:
+    """A cluster that was alive when the server went away has lost its processes."""
+    if cluster.state in ENDED:
+        return
+    now = time.time()
+    cluster.state, cluster.code = "TERMINATED_WITH_ERRORS", "INTERNAL_ERROR"
+    cluster.message = "The local AWS server went away while the cluster was alive"
+    cluster.ended = cluster.collection.ended = now
+    cluster.collection.state = "TERMINATED"
+    for step in cluster.steps:
+        if step.state not in STEP_ENDED:
+            step.state, step.message = (
+                ("CANCELLED" if step.state == "PENDING" else "INTERRUPTED"),
+                "Job terminated",
+            )
+            step.ended = now
