@@ -1,0 +1,136 @@
+"""
+### Images to compact feature vectors, on a cluster that lives as long as the run
+
+Draws a sample of a folder or bucket of images, extracts MobileNetV2 or ResNet50 features on a
+transient EMR cluster, reduces them with an exact PCA, checks every row, and terminates the cluster
+whatever happened.
+
+**What comes out**, below `s3://<bucket>/runs/<run key>/`: `features/` (image, label, sha256,
+features), `rejects/` (images that do not decode, with the reason), `pca/` (image, label,
+embedding; `model.npz` with scikit-learn's names), `summary.json`. A prefix is complete when its
+`_SUCCESS` is there.
+
+**What it costs**: the cluster, from `create_cluster` to `terminate_cluster`; the shape's
+description says its size. An idle cluster ends itself after the shape's idle timeout, also when
+Airflow is gone.
+
+**When it fails**: read the failed task's last lines: they name the file or value, or the step's
+log. Then clear the failed task, or trigger again with `run_key` set to this run's key. Shards
+that stand are not computed again, and the result is that of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import chain, dag, get_current_context, task, task_group
+
+from fruit_pipeline import cluster, request, settings, tasks
+from fruit_pipeline.operators import (
+    AddStepOnce,
+    ClusterReady,
+    CreateClusterOnce,
+    StepDone,
+    TerminateClusters,
+    refuse_cleanly,
+)
+
+DEPLOYMENT = settings.load()
+AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region}
+POLL = {"poke_interval": DEPLOYMENT.poll_seconds, "max_attempts": 24 * 3600 // DEPLOYMENT.poll_seconds}
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    doc_md=__doc__,
+    tags=["emr", "features"],
+    params=request.form(cluster.descriptions(DEPLOYMENT.home)),
+    render_template_as_native_obj=True,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
+)
+def fruit_features() -> None:
+    @task
+    @refuse_cleanly
+    def guard() -> dict[str, Any]:
+        context = get_current_context()
+        return tasks.guard(context["params"], context["run_id"])
+
+    @task
+    @refuse_cleanly
+    def draw_sample(run: dict[str, Any]) -> dict[str, Any]:
+        return tasks.draw_sample(run)
+
+    @task
+    @refuse_cleanly
+    def export_backbone(run: dict[str, Any]) -> dict[str, Any]:
+        return tasks.export_backbone(run)
+
+    @task
+    @refuse_cleanly
+    def upload_code(run: dict[str, Any]) -> dict[str, Any]:
+        return tasks.upload_code(run)
+
+    @task(multiple_outputs=True)
+    @refuse_cleanly
+    def plan_cluster(
+        run: dict[str, Any], sample: dict[str, Any], model: dict[str, Any], code: dict[str, Any]
+    ) -> dict[str, Any]:
+        return tasks.plan_cluster(run, sample, model, code)
+
+    @task
+    @refuse_cleanly
+    def check_output(run: dict[str, Any]) -> dict[str, Any]:
+        return tasks.check_output(run)
+
+    @task
+    @refuse_cleanly
+    def summarise(run: dict[str, Any], cluster_id: str, parts: dict[str, Any]) -> dict[str, Any]:
+        return tasks.summarise(run, cluster_id, parts)
+
+    run = guard()
+
+    @task_group
+    def stage() -> tuple[Any, Any, Any]:
+        return draw_sample(run), export_backbone(run), upload_code(run)
+
+    sample, model, code = stage()
+    plan = plan_cluster(run, sample, model, code)
+
+    create_cluster = CreateClusterOnce(task_id="create_cluster", job_flow_overrides=plan["cluster"], **AWS)
+    cluster_id = create_cluster.output
+
+    # Added while the cluster starts: it then begins the moment it can.
+    add_extraction = AddStepOnce(
+        task_id="add_extraction", job_flow_id=cluster_id, steps=plan["extraction"], **AWS
+    )
+    cluster_ready = ClusterReady(task_id="cluster_ready", job_flow_id=cluster_id, **POLL, **AWS)
+    wait_for_extraction = StepDone(
+        task_id="wait_for_extraction", job_flow_id=cluster_id, step_id=add_extraction.output[0], **POLL, **AWS
+    )
+    add_pca = AddStepOnce(task_id="add_pca", job_flow_id=cluster_id, steps=plan["reduction"], **AWS)
+    wait_for_pca = StepDone(
+        task_id="wait_for_pca", job_flow_id=cluster_id, step_id=add_pca.output[0], **POLL, **AWS
+    )
+    terminate_cluster = TerminateClusters(
+        task_id="terminate_cluster",
+        run_key=run["run_key"],
+        waiter_delay=DEPLOYMENT.poll_seconds,
+        waiter_max_attempts=1800 // DEPLOYMENT.poll_seconds,
+        retries=5,
+        **AWS,
+    )
+    checks = check_output(run)
+    parts = {"sample": sample, "model": model, "code": code, "checks": checks}
+
+    chain(create_cluster, add_extraction, cluster_ready, wait_for_extraction, add_pca, wait_for_pca)
+    # The checks need no cluster: they run while it ends.
+    chain(wait_for_pca, [checks, terminate_cluster])
+    chain(checks, summarise(run, cluster_id, parts))
+    # The plan is a setup too: a cluster whose creation failed half-way is then terminated as well.
+    # A teardown that fails leaves a cluster that costs money: the run must not look well.
+    terminate_cluster.as_teardown(setups=[plan, create_cluster], on_failure_fail_dagrun=True)
+
+
+fruit_features()

@@ -1,0 +1,292 @@
+"""Check a finished run's parquet against its manifest: nothing lost, nothing twice, nothing odd.
+
+    python -m fruit_pipeline.checks --run s3://bucket/runs/r1
+
+Exit codes: 0 all checks hold, 2 one does not (one line each on stderr).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from image_features.contract import (
+    EMBEDDINGS_SCHEMA,
+    MANIFEST,
+    MANIFEST_SCHEMA,
+    PCA_MODEL,
+    REJECTS_SCHEMA,
+    FeaturesMarker,
+    FeaturesShard,
+    PcaMarker,
+    RunLayout,
+    SampleMarker,
+    read_document,
+    shard_key,
+    shard_number,
+)
+from image_features.errors import JobError
+from image_features.pca import PcaModel
+from image_features.reduction import read_features
+from image_features.shards import read_shard
+from image_features.storage import Storage
+
+ORTHONORMAL_TOLERANCE = 1e-8
+"""Largest |C C^T - I| of components C computed in float64."""
+
+EMBEDDING_TOLERANCE = 1e-4
+"""Largest difference to the projection, relative to the largest embedding: float32 storage."""
+
+_SHOWN = 10  # failures that the error lists
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What was checked, with the figures that a summary needs."""
+
+    images: int
+    features: int
+    rejects: int
+    rejects_by_reason: dict[str, int]
+    labels: int
+    width: int
+    components: int
+    variance_kept: float
+    shards: int
+    checks: list[str] = field(default_factory=list)
+
+
+class _Failures(list[str]):
+    def expect(self, holds: bool, message: str) -> None:
+        if not holds:
+            self.append(message)
+
+
+def check_run(layout: RunLayout, open_storage: Callable[[str], Storage] = Storage) -> CheckReport:
+    """Read all of a run's output and check it. Raises JobError that lists what does not hold."""
+    sample_store, features_store = open_storage(layout.sample), open_storage(layout.features)
+    rejects_store, pca_store = open_storage(layout.rejects), open_storage(layout.pca)
+    sample = read_document(SampleMarker, sample_store)
+    features = read_document(FeaturesMarker, features_store)
+    pca = read_document(PcaMarker, pca_store)
+    failures = _Failures()
+
+    _check_counts(failures, layout, sample, features, pca)
+    for storage, expected in (
+        (features_store, {shard.shard for shard in features.shards}),
+        (rejects_store, {shard.shard for shard in features.shards if shard.rejects}),
+        (pca_store, {shard.shard for shard in pca.shards}),
+    ):
+        _check_objects(failures, storage, expected)
+    model = PcaModel.from_npz(pca_store.get(PCA_MODEL).to_pybytes(), pca_store.uri_of(PCA_MODEL))
+    _check_model(failures, pca_store.uri_of(PCA_MODEL), model, pca)
+
+    manifest = _read_manifest(sample_store)
+    seen: set[str] = set()
+    moments = np.zeros((2, pca.components))
+    if not failures:  # the shards only mean something when the plan of them holds
+        for shard in features.shards:
+            try:
+                rows = manifest.get(shard.shard, [])
+                _check_shard(failures, shard, features.width, rows, seen, features_store, rejects_store)
+                moments += _check_embeddings(failures, shard, model, features.width, features_store, pca_store)
+            except JobError as error:
+                failures.append(str(error))
+        _check_spread(failures, pca_store.uri, moments, model, pca.images)
+    if failures:
+        more = f" (and {len(failures) - _SHOWN} more)" if len(failures) > _SHOWN else ""
+        raise JobError(f"{len(failures)} checks failed: " + "; ".join(failures[:_SHOWN]) + more)
+    return CheckReport(
+        images=sample.images,
+        features=features.features,
+        rejects=features.rejects,
+        rejects_by_reason=features.rejects_by_reason,
+        labels=len(sample.labels),
+        width=features.width,
+        components=pca.components,
+        variance_kept=pca.variance_kept,
+        shards=len(features.shards),
+        checks=[
+            f"every image of the manifest is a feature row or a reject, once ({sample.images})",
+            f"features are finite and {features.width} wide",
+            f"embeddings are finite, {pca.components} wide, centred, and equal to the projection",
+            "components are orthonormal, their variances sorted and those of the embeddings",
+        ],
+    )
+
+
+def _check_counts(
+    failures: _Failures, layout: RunLayout, sample: SampleMarker, features: FeaturesMarker, pca: PcaMarker
+) -> None:
+    total = features.features + features.rejects
+    failures.expect(
+        sample.images == features.images == total,
+        f"{layout.features}: {sample.images} images in the manifest, {features.features} features "
+        f"+ {features.rejects} rejects = {total}",
+    )
+    failures.expect(
+        pca.images == features.features,
+        f"{layout.pca}: {pca.images} embeddings for {features.features} features",
+    )
+    failures.expect(
+        pca.features_digest == features.digest,
+        f"{layout.pca}: made from other features than {layout.features} holds; run the PCA step again",
+    )
+    failures.expect(
+        [(s.shard, s.images) for s in sample.shards] == [(s.shard, s.images) for s in features.shards],
+        f"{layout.features}: its shards are not those of {layout.sample}",
+    )
+
+
+def _check_objects(failures: _Failures, storage: Storage, expected: set[int]) -> None:
+    """The shards that lie there are those of the marker, no more and no fewer."""
+    objects = [obj.key for obj in storage.list() if obj.key.endswith(".parquet")]
+    found = {number for key in objects if (number := shard_number(key)) is not None}
+    odd = [key for key in objects if shard_number(key) is None or shard_key(shard_number(key) or 0) != key]
+    for number in sorted(expected - found):
+        failures.append(f"{storage.uri_of(shard_key(number))} is missing")
+    for name in sorted(odd) + [shard_key(number) for number in sorted(found - expected)]:
+        failures.append(f"{storage.uri_of(name)} is not in the marker")
+
+
+def _read_manifest(storage: Storage) -> dict[int, list[tuple[str, str, str]]]:
+    """(image, label, sha256) of every image, by shard."""
+    table = pq.read_table(pa.BufferReader(storage.get(MANIFEST)))
+    if table.schema.names != MANIFEST_SCHEMA.names:
+        raise JobError(f"{storage.uri_of(MANIFEST)} has columns {table.schema.names}")
+    columns = (table.column(name).to_pylist() for name in ("shard", "image", "label", "sha256"))
+    rows: dict[int, list[tuple[str, str, str]]] = {}
+    for shard, *row in zip(*columns, strict=True):
+        rows.setdefault(shard, []).append(tuple(row))
+    return rows
+
+
+def _check_shard(
+    failures: _Failures,
+    shard: FeaturesShard,
+    width: int,
+    manifest: list[tuple[str, str, str]],
+    seen: set[str],
+    features_store: Storage,
+    rejects_store: Storage,
+) -> None:
+    """Features and rejects of a shard are its images, each once, with their label and digest."""
+    key = shard_key(shard.shard)
+    uri = features_store.uri_of(key)
+    table, _ = read_features(features_store, shard, width, ("image", "label", "sha256"))
+    rows = _identities(table)
+    if shard.rejects:
+        rejects = _identities(read_shard(rejects_store, key, REJECTS_SCHEMA, ["image", "label", "sha256"]))
+        failures.expect(
+            len(rejects) == sum(shard.rejects.values()),
+            f"{rejects_store.uri_of(key)} has {len(rejects)} rows, the marker says {sum(shard.rejects.values())}",
+        )
+        rows += rejects
+    names = [row[0] for row in rows]
+    twice = len(names) - len(set(names)) + len(seen.intersection(names))
+    seen.update(names)
+    failures.expect(not twice, f"{uri}: {twice} images stand there twice")
+    lost = set(manifest) - set(rows)
+    extra = set(rows) - set(manifest)
+    failures.expect(not lost, f"{uri}: {len(lost)} images of the manifest are lost, {_example(lost)}")
+    failures.expect(not extra, f"{uri}: {len(extra)} images are not in the manifest, {_example(extra)}")
+
+
+def _identities(table: pa.Table) -> list[tuple[str, str, str]]:
+    columns = (table.column(name).to_pylist() for name in ("image", "label", "sha256"))
+    return list(zip(*columns, strict=True))
+
+
+def _example(rows: set[tuple[str, str, str]]) -> str:
+    return f"{min(rows)[0]!r} for one" if rows else ""
+
+
+def _check_embeddings(
+    failures: _Failures,
+    shard: FeaturesShard,
+    model: PcaModel,
+    width: int,
+    features_store: Storage,
+    pca_store: Storage,
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Embeddings belong to the features row by row; returns their sum and sum of squares, (2, k)."""
+    key = shard_key(shard.shard)
+    uri = pca_store.uri_of(key)
+    components = len(model.components)
+    table = read_shard(pca_store, key, EMBEDDINGS_SCHEMA)
+    source, features = read_features(features_store, shard, width, ("image", "label"))
+    failures.expect(
+        table.select(["image", "label"]).equals(source.select(["image", "label"])),
+        f"{uri}: its images are not those of the features, in order",
+    )
+    lists = table.column("embedding").combine_chunks()
+    values = lists.flatten().to_numpy()
+    if len(values) != components * shard.features or (np.diff(lists.offsets.to_numpy()) != components).any():
+        failures.append(f"{uri}: embeddings are not all {components} wide")
+        return np.zeros((2, components))
+    values = values.reshape(-1, components)
+    bad = int((~np.isfinite(values)).any(axis=1).sum())
+    failures.expect(not bad, f"{uri}: {bad} rows have NaN or infinity")
+    if len(values) and not bad:
+        expected = model.transform(features)
+        worst = float(np.abs(values - expected).max() / max(np.abs(expected).max(), 1e-30))
+        failures.expect(
+            worst <= EMBEDDING_TOLERANCE, f"{uri}: embeddings differ from the projection by {worst:.1e}"
+        )
+    wide = values.astype(np.float64)
+    return np.stack([wide.sum(axis=0), (wide**2).sum(axis=0)])
+
+
+def _check_model(failures: _Failures, uri: str, model: PcaModel, marker: PcaMarker) -> None:
+    shapes = (model.components.shape, model.mean.shape, model.explained_variance.shape)
+    expected = ((marker.components, marker.width), (marker.width,), (marker.components,))
+    if shapes != expected:
+        failures.append(f"{uri}: shapes {shapes}, expected {expected}")
+        return
+    gram = model.components @ model.components.T
+    worst = float(np.abs(gram - np.eye(marker.components)).max())
+    failures.expect(worst <= ORTHONORMAL_TOLERANCE, f"{uri}: components are off orthonormal by {worst:.1e}")
+    ratio = model.explained_variance_ratio
+    failures.expect(bool((np.diff(ratio) <= 0).all()), f"{uri}: explained_variance_ratio is not sorted")
+    kept = model.variance_kept
+    failures.expect(0 < kept <= 1 + 1e-9, f"{uri}: variance kept is {kept}")
+    failures.expect(
+        abs(kept - marker.variance_kept) < 1e-9,
+        f"{uri}: variance kept is {kept:.6f}, the marker says {marker.variance_kept:.6f}",
+    )
+    kind, _, value = marker.request.partition("=")
+    met = marker.components == int(value) if kind == "components" else kept >= float(value)
+    failures.expect(met, f"{uri}: {marker.components} components keep {kept:.4f}; asked for was {marker.request}")
+
+
+def _check_spread(
+    failures: _Failures, uri: str, moments: np.ndarray[Any, Any], model: PcaModel, rows: int
+) -> None:
+    """Embeddings are centred, and vary as explained_variance says (n - 1 in the denominator)."""
+    scale = float(np.sqrt(model.explained_variance[0]))
+    off = float(np.abs(moments[0] / rows).max() / scale)
+    failures.expect(off < EMBEDDING_TOLERANCE, f"{uri}: the embeddings' mean is off zero by {off:.1e} deviations")
+    variance = (moments[1] - moments[0] ** 2 / rows) / (rows - 1)
+    worst = float(np.abs(variance - model.explained_variance).max() / scale**2)
+    failures.expect(
+        worst < EMBEDDING_TOLERANCE, f"{uri}: the embeddings' variance is off explained_variance by {worst:.1e}"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    from fruit_pipeline import cli
+
+    parser = cli.parser(__doc__)
+    parser.add_argument("--run", required=True, metavar="URI", help="s3://<bucket>/runs/<run key>, or a folder")
+    args = parser.parse_args(argv)
+    return cli.run(lambda: check_run(RunLayout(args.run.rstrip("/"))), args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

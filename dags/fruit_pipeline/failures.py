@@ -1,0 +1,62 @@
+"""Why a cluster or a step failed, in words that name the log."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+_LAST_LINES = 15
+
+
+def explain_cluster(emr: Any, cluster_id: str) -> str:
+    """One line: state, reason and log folder of a cluster that ended early."""
+    cluster = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]
+    reason = cluster["Status"].get("StateChangeReason", {})
+    text = f"cluster {cluster_id} is {cluster['Status']['State']}"
+    text += f" ({reason.get('Code', 'no code')}: {reason.get('Message', 'no message')})"
+    if cluster.get("LogUri"):
+        text += f"; its logs: {cluster['LogUri'].rstrip('/')}/{cluster_id}/"
+    return f"{text}. Clear the task that created the cluster, and those after it, to resume on a new one"
+
+
+def explain_step(hook: Any, cluster_id: str, step_id: str) -> str:
+    """State, reason and log of a failed step, with the last lines of its log when they are there.
+
+    ``hook`` is an EmrHook; EMR ships logs some minutes late, so the log may be missing yet.
+    """
+    emr = hook.conn
+    step = emr.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]
+    details = step["Status"].get("FailureDetails", {})
+    text = f"step {step_id} ({step['Name']}) is {step['Status']['State']}"
+    if details.get("Message"):
+        text += f": {details['Message']}"
+    elif details.get("Reason"):
+        text += f": {details['Reason']}"
+    cluster = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]
+    if cluster["Status"]["State"].startswith("TERMINAT"):
+        text += f"; {explain_cluster(emr, cluster_id)}"
+    log = _log_of(details, cluster, step_id)
+    if not log:
+        return text
+    lines = _last_lines(hook, log)
+    return f"{text}; log: {log}" + (f"\n{lines}" if lines else " (not shipped yet)")
+
+
+def _log_of(details: dict[str, Any], cluster: dict[str, Any], step_id: str) -> str | None:
+    if str(details.get("LogFile", "")).startswith("s3"):
+        return str(details["LogFile"])
+    if cluster.get("LogUri"):
+        return f"{cluster['LogUri'].rstrip('/')}/{cluster['Id']}/steps/{step_id}/stderr.gz"
+    return None
+
+
+def _last_lines(hook: Any, log: str) -> str:
+    bucket, _, key = log.partition("://")[2].partition("/")
+    try:
+        s3 = hook.get_session().client("s3", endpoint_url=hook.conn_config.endpoint_url)
+        text = gzip.decompress(s3.get_object(Bucket=bucket, Key=key)["Body"].read()).decode(errors="replace")
+    except Exception:  # the log is a help, its absence must not hide the failure itself
+        return ""
+    # Spark says a lot at INFO on its way down; what failed stands in the other lines.
+    lines = [line for line in text.splitlines() if line.strip() and " INFO " not in line]
+    return "\n".join(lines[-_LAST_LINES:])

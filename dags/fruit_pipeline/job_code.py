@@ -1,0 +1,63 @@
+"""The job code of a run: uploaded with it, so a run can be repeated with the code that made it.
+
+    python -m fruit_pipeline.job_code --output s3://bucket/runs/r1/code
+
+Exit codes: 0 done, 2 bad input (one line on stderr).
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import zipfile
+from pathlib import Path
+
+from image_features.errors import JobError
+from image_features.storage import Storage
+
+JOB_PACKAGE = "image_features.zip"
+EXTRACT_SCRIPT = "extract_features.py"
+PCA_SCRIPT = "reduce_pca.py"
+BOOTSTRAP_SCRIPT = "install.sh"
+
+
+def upload(home: Path, target: Storage) -> list[str]:
+    """Upload entry points, package and bootstrap script; return their names.
+
+    Raises JobError when ``home`` does not hold the project.
+    """
+    jobs = home / "spark_jobs"
+    files = [jobs / EXTRACT_SCRIPT, jobs / PCA_SCRIPT, home / "bootstrap" / BOOTSTRAP_SCRIPT]
+    for file in files:
+        if not file.is_file():
+            raise JobError(f"{file} is missing; set FRUITS_HOME to the folder of spark_jobs and bootstrap")
+    for file in files:
+        target.put(file.name, file)
+    target.put(JOB_PACKAGE, package(jobs / "image_features"))
+    return [*(file.name for file in files), JOB_PACKAGE]
+
+
+def package(folder: Path) -> bytes:
+    """Zip a package for ``--py-files``; the same sources give the same bytes."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*.py")):
+            # ZipInfo's default date is fixed, where ZipFile.write would take the file's.
+            entry = zipfile.ZipInfo(f"{folder.name}/{file.relative_to(folder).as_posix()}")
+            archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
+    return sink.getvalue()
+
+
+def main(argv: list[str] | None = None) -> int:
+    from fruit_pipeline import cli, settings
+
+    parser = cli.parser(__doc__)
+    parser.add_argument("--output", required=True, metavar="URI", help="prefix that the code goes to")
+    args = parser.parse_args(argv)
+    return cli.run(
+        lambda: {"uploaded": " ".join(upload(settings.load().home, Storage(args.output, create=True)))}, args
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

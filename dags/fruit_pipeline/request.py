@@ -1,0 +1,208 @@
+"""What one run is asked to do: the DAG's Params, checked at the border, and the form that offers them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from image_features.contract import RunLayout
+from image_features.errors import JobError
+from image_features.images import DEFAULT_MAX_PIXELS
+
+_RUN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run, as asked for. Every field is a Param of the DAG but ``run_key``, which has a default."""
+
+    source: str
+    per_label: int | None
+    total: int | None
+    labels: tuple[str, ...]
+    seed: int
+    max_pixels: int
+    backbone: str
+    alpha: float
+    weights: str
+    components: int | None
+    variance: float | None
+    shape: str
+    bucket: str
+    run_key: str
+
+    @property
+    def layout(self) -> RunLayout:
+        return RunLayout(f"s3://{self.bucket}/runs/{self.run_key}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as XCom keeps them."""
+        return {**asdict(self), "labels": list(self.labels)}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> RunRequest:
+        return RunRequest(**{**values, "labels": tuple(values["labels"])})
+
+
+def from_params(params: Mapping[str, Any], run_id: str, default_bucket: str | None) -> RunRequest:
+    """Turn the DAG's Params into a RunRequest. Raises JobError that names the Param at fault."""
+    bucket = str(params["bucket"] or default_bucket or "")
+    if not bucket:
+        raise JobError("no bucket: set the Param 'bucket', or FRUITS_BUCKET for the deployment")
+    if not _BUCKET.fullmatch(bucket):
+        raise JobError(f"bucket {bucket!r} is no S3 bucket name; give the name alone, without s3://")
+    source = str(params["source"] or "").strip()
+    if not source:
+        raise JobError("no source: set the Param 'source' to a folder or an s3:// prefix of <label>/<image>")
+    run_key = str(params["run_key"] or "") or key_of(run_id)
+    if not _RUN_KEY.fullmatch(run_key):
+        raise JobError(f"run_key {run_key!r}: letters, digits, '.', '_' and '-' only, 100 at most")
+    variance = params["variance"]
+    return RunRequest(
+        source=source,
+        per_label=params["per_label"],
+        total=params["total"],
+        labels=tuple(params["labels"] or ()),
+        seed=params["seed"],
+        max_pixels=params["max_pixels"],
+        backbone=params["backbone"],
+        alpha=float(params["alpha"]),
+        weights=params["weights"],
+        components=None if variance is not None else params["components"],
+        variance=variance,
+        shape=params["shape"],
+        bucket=bucket,
+        run_key=run_key,
+    )
+
+
+def key_of(run_id: str) -> str:
+    """A run id as one path segment; a few digits of its digest keep two ids apart."""
+    key = re.sub(r"[^A-Za-z0-9._-]+", "-", run_id).strip("-.")[:80]
+    return key if key == run_id else f"{key}-{hashlib.sha256(run_id.encode()).hexdigest()[:6]}"
+
+
+def form(shapes: Mapping[str, str]) -> dict[str, Any]:
+    """The Params of the trigger form; ``shapes``: name to description."""
+    from airflow.sdk import Param
+
+    from fruit_pipeline.backbone import BACKBONES
+
+    return {
+        "source": Param(
+            "",
+            type="string",
+            title="Source",
+            section="Data",
+            description="Folder (as the Airflow worker sees it) or `s3://` prefix with one sub-folder a label.",
+        ),
+        "per_label": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Images per label",
+            section="Data",
+            description="Draw this many of each label. Empty, with no total: all images.",
+        ),
+        "total": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Images in total",
+            section="Data",
+            description="Draw this many in all, labels in proportion. Give this or images per label.",
+        ),
+        "labels": Param(
+            [],
+            type="array",
+            items={"type": "string"},
+            title="Labels",
+            section="Data",
+            description="Only these labels, one a line. Empty: all.",
+        ),
+        "seed": Param(
+            0,
+            type="integer",
+            title="Seed",
+            section="Data",
+            description="The same seed draws the same sample on any machine.",
+        ),
+        "max_pixels": Param(
+            DEFAULT_MAX_PIXELS,
+            type="integer",
+            minimum=1,
+            maximum=500_000_000,
+            title="Largest image",
+            section="Data",
+            description="Width times height; larger images are rejected before they are decoded.",
+        ),
+        "backbone": Param(
+            "mobilenet_v2", type="string", enum=sorted(BACKBONES), title="Backbone", section="Model"
+        ),
+        "alpha": Param(
+            1.0,
+            type="number",
+            exclusiveMinimum=0,
+            maximum=2,
+            title="Width multiplier",
+            section="Model",
+            description="Of MobileNetV2; ImageNet weights exist for 0.35, 0.5, 0.75, 1.0, 1.3 and 1.4.",
+        ),
+        "weights": Param(
+            "imagenet",
+            type="string",
+            minLength=1,
+            title="Weights",
+            section="Model",
+            description="`imagenet`, a Keras weights file without top (as the worker sees it), or "
+            "`random:<seed>` to try the pipeline.",
+        ),
+        "components": Param(
+            50,
+            type=["null", "integer"],
+            minimum=1,
+            maximum=4096,
+            title="Components",
+            section="Reduction",
+            description="Width of the embeddings.",
+        ),
+        "variance": Param(
+            None,
+            type=["null", "number"],
+            exclusiveMinimum=0,
+            exclusiveMaximum=1,
+            title="Variance to keep",
+            section="Reduction",
+            description="Such as 0.9: as few components as keep this share. When set, it decides, not "
+            "the number of components.",
+        ),
+        "shape": Param(
+            "small",
+            type="string",
+            enum=sorted(shapes),
+            title="Cluster shape",
+            section="Cluster",
+            description="; ".join(f"`{name}`: {text}" for name, text in sorted(shapes.items())),
+        ),
+        "bucket": Param(
+            None,
+            type=["null", "string"],
+            title="Bucket",
+            section="Cluster",
+            description="Name of the bucket, without `s3://`. Empty: the deployment's (`FRUITS_BUCKET`).",
+        ),
+        "run_key": Param(
+            None,
+            type=["null", "string"],
+            pattern=_RUN_KEY.pattern + "$",
+            title="Resume run",
+            section="Run",
+            description="Key of an earlier run to complete: finished shards are not computed again. "
+            "Empty: a new run, named after its run id.",
+        ),
+    }

@@ -1,0 +1,98 @@
+"""The two EMR steps of a run.
+
+    python -m fruit_pipeline.steps --run s3://bucket/runs/r1 --model s3://bucket/models/<digest> --components 50
+
+prints them as JSON for `aws emr add-steps`, or as `spark-submit` commands with --commands.
+
+Exit codes: 0 done, 2 bad input (one line on stderr).
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+from fruit_pipeline.job_code import EXTRACT_SCRIPT, JOB_PACKAGE, PCA_SCRIPT
+from image_features.contract import RunLayout
+from image_features.errors import JobError
+from image_features.images import DEFAULT_MAX_PIXELS
+from image_features.storage import join_uri
+
+EXTRACTION = "extract features"
+REDUCTION = "reduce with PCA"
+
+# https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-work-with-steps.html
+_MAX_STEP_CHARACTERS = 10_240
+
+
+def extraction_step(layout: RunLayout, model: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> dict[str, Any]:
+    """``AddJobFlowSteps`` entry of the extraction."""
+    return _step(
+        EXTRACTION,
+        layout,
+        EXTRACT_SCRIPT,
+        ["--sample", layout.sample, "--model", model, "--output", layout.features, "--rejects", layout.rejects]
+        + ["--max-pixels", str(max_pixels)],
+    )
+
+
+def reduction_step(layout: RunLayout, components: int | None, variance: float | None) -> dict[str, Any]:
+    """``AddJobFlowSteps`` entry of the PCA."""
+    kept = ["--components", str(components)] if components is not None else ["--variance", str(variance)]
+    return _step(REDUCTION, layout, PCA_SCRIPT, ["--features", layout.features, "--output", layout.pca, *kept])
+
+
+def _step(name: str, layout: RunLayout, script: str, arguments: list[str]) -> dict[str, Any]:
+    command = [
+        "spark-submit",
+        # The driver runs on the primary node, so its output is the step's own log.
+        "--deploy-mode",
+        "client",
+        "--py-files",
+        join_uri(layout.code, JOB_PACKAGE),
+        join_uri(layout.code, script),
+        *arguments,
+    ]
+    jar = "command-runner.jar"
+    length = len(jar) + sum(map(len, command))
+    if length > _MAX_STEP_CHARACTERS:
+        raise JobError(f"the step {name!r} has {length} characters, EMR allows {_MAX_STEP_CHARACTERS}")
+    return {
+        "Name": name,
+        # The DAG decides what follows a failure; the cluster waits for it.
+        "ActionOnFailure": "CONTINUE",
+        "HadoopJarStep": {"Jar": jar, "Args": command},
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    from fruit_pipeline import cli
+
+    parser = cli.parser(__doc__)
+    parser.add_argument("--run", required=True, metavar="URI", help="s3://<bucket>/runs/<run key>")
+    parser.add_argument("--model", required=True, metavar="URI", help="from fruit_pipeline.backbone")
+    kept = parser.add_mutually_exclusive_group(required=True)
+    kept.add_argument("--components", type=int, metavar="N")
+    kept.add_argument("--variance", type=float, metavar="SHARE")
+    parser.add_argument("--commands", action="store_true", help="print spark-submit commands")
+    args = parser.parse_args(argv)
+
+    def run() -> Any:
+        layout = RunLayout(args.run.rstrip("/"))
+        steps = [
+            extraction_step(layout, args.model),
+            reduction_step(layout, args.components, args.variance),
+        ]
+        if args.commands:
+            for step in steps:
+                print(shlex.join(step["HadoopJarStep"]["Args"]))
+            return None
+        args.json = True
+        return steps
+
+    return cli.run(run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

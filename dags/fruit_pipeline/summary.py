@@ -1,0 +1,81 @@
+"""What a run was and what came of it, for ``summary.json``, the log and the demo's table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from fruit_pipeline.aws import Aws
+from fruit_pipeline.request import RunRequest
+from image_features.contract import MODEL_JSON, SUMMARY, BackboneSpec, SampleMarker, read_document
+
+
+def build(
+    request: RunRequest, aws: Aws, cluster_id: str, parts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Gather the run's figures: its request, counts, quality, seconds a stage and places."""
+    import json
+
+    layout, checks, model_uri = request.layout, parts["checks"], parts["model"]["uri"]
+    pca = json.loads(aws.storage(layout.pca).get(SUMMARY).to_pybytes())
+    spec = read_document(BackboneSpec, aws.storage(model_uri), MODEL_JSON)
+    sample = read_document(SampleMarker, aws.storage(layout.sample))
+    return {
+        "run_key": request.run_key,
+        "request": request.to_dict(),
+        "images": checks["images"],
+        "features": checks["features"],
+        "rejects": checks["rejects"],
+        "rejects_by_reason": checks["rejects_by_reason"],
+        "labels": checks["labels"],
+        "width": checks["width"],
+        "components": checks["components"],
+        "variance_kept": checks["variance_kept"],
+        "checks": checks["checks"],
+        "backbone": spec.backbone,
+        "weights": spec.weights,
+        "weights_are_random": spec.weights.startswith("random:"),
+        "digests": {
+            "sample": sample.request_digest,
+            "model": spec.digest,
+            "features": pca["features_digest"],
+            "pca": pca["pca_digest"],
+        },
+        "seconds": {
+            "sample": parts["sample"]["seconds"],
+            "model": parts["model"]["seconds"],
+            "code": parts["code"]["seconds"],
+            **_cluster_seconds(aws.client("emr"), cluster_id),
+            "checks": checks["seconds"],
+        },
+        "wheel_bytes": parts["code"]["wheel_bytes"],
+        "versions": {**pca["versions"], **spec.exported_with},
+        "cluster_id": cluster_id,
+        "places": {
+            "sample": layout.sample,
+            "model": model_uri,
+            "features": layout.features,
+            "rejects": layout.rejects,
+            "embeddings": layout.pca,
+            "logs": layout.logs,
+        },
+    }
+
+
+def _cluster_seconds(emr: Any, cluster_id: str) -> dict[str, float]:
+    """Seconds from EMR's own clock: start with bootstrap, and each step by its name."""
+    timeline = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]["Status"]["Timeline"]
+    seconds = {}
+    if "ReadyDateTime" in timeline:
+        seconds["cluster start"] = _between(timeline["CreationDateTime"], timeline["ReadyDateTime"])
+    steps = [step for page in emr.get_paginator("list_steps").paginate(ClusterId=cluster_id) for step in page["Steps"]]
+    for step in reversed(steps):  # newest first on AWS
+        clock = step["Status"]["Timeline"]
+        if step["Status"]["State"] == "COMPLETED":
+            seconds[step["Name"]] = _between(clock["StartDateTime"], clock["EndDateTime"])
+    return seconds
+
+
+def _between(start: datetime, end: datetime) -> float:
+    return round((end - start).total_seconds(), 1)

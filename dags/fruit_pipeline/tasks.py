@@ -1,0 +1,130 @@
+"""The work of the DAG's tasks: plain functions over plain values, as XCom keeps them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fruit_pipeline import settings
+from fruit_pipeline.aws import Aws
+from fruit_pipeline.request import RunRequest, from_params
+from image_features.storage import join_uri
+
+
+def _aws() -> Aws:
+    deployment = settings.load()
+    return Aws.from_connection(deployment.aws_conn_id, deployment.region)
+
+
+def guard(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+    """Check Params, deployment and AWS; return the run's request."""
+    from fruit_pipeline import guards
+
+    deployment = settings.load()
+    request = from_params(params, run_id, deployment.bucket)
+    guards.check(request, deployment, _aws())
+    return request.to_dict()
+
+
+def draw_sample(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw, pack and upload the sample."""
+    from fruit_pipeline.cluster import load_shape
+    from fruit_pipeline.sample import SampleRequest, write_sample
+    from fruit_pipeline.sources import Source
+
+    started = time.monotonic()
+    request, aws = RunRequest.from_dict(values), _aws()
+    shape = load_shape(settings.load().home, request.shape)
+    wanted = SampleRequest(
+        request.source, request.per_label, request.total, request.labels, request.seed, shape.worker_cores
+    )
+    storage = aws.storage(request.source) if request.source.startswith("s3://") else None
+    done = write_sample(wanted, Source(request.source, storage), aws.storage(request.layout.sample))
+    return {
+        "images": done.images,
+        "bytes": done.bytes,
+        "labels": len(done.labels),
+        "shards": len(done.shards),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def export_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Export the backbone, or take it from the cache, and put it into the bucket."""
+    from fruit_pipeline.backbone import BackboneRequest, export, publish
+
+    started = time.monotonic()
+    request = RunRequest.from_dict(values)
+    spec, cached = export(
+        BackboneRequest(request.backbone, request.alpha, request.weights), settings.load().cache_dir
+    )
+    uri = publish(spec, cached, _aws().storage(f"s3://{request.bucket}/models"))
+    return {"uri": uri, "width": spec.width, "seconds": round(time.monotonic() - started, 1)}
+
+
+def upload_code(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Upload job code, bootstrap script and the nodes' wheels."""
+    from fruit_pipeline import job_code, wheelhouse
+
+    started = time.monotonic()
+    request, deployment, aws = RunRequest.from_dict(values), settings.load(), _aws()
+    job_code.upload(deployment.home, aws.storage(request.layout.code))
+    wheels = wheelhouse.build(
+        deployment.home / "bootstrap" / wheelhouse.REQUIREMENTS, deployment.node_target, deployment.cache_dir
+    )
+    uri = wheelhouse.publish(wheels, aws.storage(f"s3://{request.bucket}/wheelhouse"))
+    return {
+        "bootstrap": join_uri(request.layout.code, job_code.BOOTSTRAP_SCRIPT),
+        "wheelhouse": uri,
+        "wheel_bytes": wheels.bytes,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def plan_cluster(
+    values: Mapping[str, Any], sample: Mapping[str, Any], model: Mapping[str, Any], code: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The requests of cluster and steps; the last look at what can fail without a cluster."""
+    from fruit_pipeline import steps
+    from fruit_pipeline.cluster import build_request, load_shape
+    from image_features.pca import check_request
+
+    request, deployment = RunRequest.from_dict(values), settings.load()
+    check_request(sample["images"], model["width"], request.components, request.variance)
+    layout = request.layout
+    return {
+        "cluster": build_request(
+            deployment,
+            load_shape(deployment.home, request.shape),
+            request.run_key,
+            layout.logs,
+            code["bootstrap"],
+            code["wheelhouse"],
+        ),
+        "extraction": [steps.extraction_step(layout, model["uri"], request.max_pixels)],
+        "reduction": [steps.reduction_step(layout, request.components, request.variance)],
+    }
+
+
+def check_output(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check everything that the steps wrote."""
+    from dataclasses import asdict
+
+    from fruit_pipeline.checks import check_run
+
+    started = time.monotonic()
+    report = check_run(RunRequest.from_dict(values).layout, _aws().storage)
+    return {**asdict(report), "seconds": round(time.monotonic() - started, 1)}
+
+
+def summarise(values: Mapping[str, Any], cluster_id: str, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Write the run's ``summary.json``; ``parts``: results of the sample, model, code and check tasks."""
+    from fruit_pipeline.summary import build
+    from image_features.contract import SUMMARY
+
+    request, aws = RunRequest.from_dict(values), _aws()
+    summary = build(request, aws, cluster_id, parts)
+    aws.storage(request.layout.root).put(SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False).encode())
+    return summary
