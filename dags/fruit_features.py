@@ -107,11 +107,19 @@ def fruit_features() -> None:
     )
     cluster_ready = ClusterReady(task_id="cluster_ready", job_flow_id=cluster_id, **POLL, **AWS)
     wait_for_extraction = StepDone(
-        task_id="wait_for_extraction", job_flow_id=cluster_id, step_id=add_extraction.output[0], **POLL, **AWS
+        task_id="wait_for_extraction",
+        job_flow_id=cluster_id,
+        step_id="{{ ti.xcom_pull('add_extraction')[0] }}",
+        **POLL,
+        **AWS,
     )
     add_pca = AddStepOnce(task_id="add_pca", job_flow_id=cluster_id, steps=plan["reduction"], **AWS)
     wait_for_pca = StepDone(
-        task_id="wait_for_pca", job_flow_id=cluster_id, step_id=add_pca.output[0], **POLL, **AWS
+        task_id="wait_for_pca",
+        job_flow_id=cluster_id,
+        step_id="{{ ti.xcom_pull('add_pca')[0] }}",
+        **POLL,
+        **AWS,
     )
     terminate_cluster = TerminateClusters(
         task_id="terminate_cluster",

@@ -81,7 +81,9 @@ class BackboneRequest:
             raise JobError(f"alpha must lie above 0 and at most at 2, not {self.alpha}")
         if self.weights == "imagenet" and self.alpha not in known.imagenet_alphas:
             offered = ", ".join(map(str, known.imagenet_alphas))
-            raise JobError(f"{self.backbone} has no ImageNet weights for alpha {self.alpha}; there are {offered}")
+            raise JobError(
+                f"{self.backbone} has no ImageNet weights for alpha {self.alpha}; there are {offered}"
+            )
         if self.weights.startswith("random:") and not _RANDOM.fullmatch(self.weights):
             raise JobError(f"weights {self.weights!r}: expected random:<whole number>")
 
@@ -126,7 +128,9 @@ def export(request: BackboneRequest, cache_dir: Path) -> tuple[BackboneSpec, Sto
     if spec is not None:
         log.info("the exported backbone is cached: %s, digest %s", spec.backbone, spec.digest[:12])
         return spec, cached
-    log.info("exporting %s (alpha %s, weights %s) to LiteRT", request.backbone, request.alpha, request.weights)
+    log.info(
+        "exporting %s (alpha %s, weights %s) to LiteRT", request.backbone, request.alpha, request.weights
+    )
     spec, model = _export(request)
     cached.put(MODEL_FILE, model)
     cached.put(MODEL_JSON, to_json(spec))  # last: it makes the pair a whole one
@@ -205,15 +209,19 @@ def _compare(model: Any, known: KerasBackbone, tflite: bytes) -> float:
     import keras
     import numpy as np
 
+    from fruit_pipeline.drawn_images import KINDS, draw
     from image_features.images import decode_rgb
     from image_features.inference import Backbone
-    from fruit_pipeline.drawn_images import KINDS, draw
 
     contents = [draw(kind, 0) for kind in KINDS[:_CHECK_IMAGES]]
-    module = getattr(keras.applications, {"MobileNetV2": "mobilenet_v2", "ResNet50": "resnet50"}[known.application])
+    module = getattr(
+        keras.applications, {"MobileNetV2": "mobilenet_v2", "ResNet50": "resnet50"}[known.application]
+    )
     pixels = np.stack([decode_rgb(content, INPUT_SIZE) for content in contents]).astype(np.float32)
     expected = np.asarray(model.predict(module.preprocess_input(pixels), verbose=0))
-    probe = BackboneSpec("", 1.0, "", INPUT_SIZE, expected.shape[1], known.preprocessing, known.batch, "", 0.0)
+    probe = BackboneSpec(
+        "", 1.0, "", INPUT_SIZE, expected.shape[1], known.preprocessing, known.batch, "", 0.0
+    )
     found, _ = Backbone(tflite, probe).features(contents)
     differences = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
     worst = float(differences.max())

@@ -95,7 +95,9 @@ def check_run(layout: RunLayout, open_storage: Callable[[str], Storage] = Storag
             try:
                 rows = manifest.get(shard.shard, [])
                 _check_shard(failures, shard, features.width, rows, seen, features_store, rejects_store)
-                moments += _check_embeddings(failures, shard, model, features.width, features_store, pca_store)
+                moments += _check_embeddings(
+                    failures, shard, model, features.width, features_store, pca_store
+                )
             except JobError as error:
                 failures.append(str(error))
         _check_spread(failures, pca_store.uri, moments, model, pca.images)
@@ -185,7 +187,8 @@ def _check_shard(
         rejects = _identities(read_shard(rejects_store, key, REJECTS_SCHEMA, ["image", "label", "sha256"]))
         failures.expect(
             len(rejects) == sum(shard.rejects.values()),
-            f"{rejects_store.uri_of(key)} has {len(rejects)} rows, the marker says {sum(shard.rejects.values())}",
+            f"{rejects_store.uri_of(key)} has {len(rejects)} rows, "
+            f"the marker says {sum(shard.rejects.values())}",
         )
         rows += rejects
     names = [row[0] for row in rows]
@@ -262,7 +265,9 @@ def _check_model(failures: _Failures, uri: str, model: PcaModel, marker: PcaMark
     )
     kind, _, value = marker.request.partition("=")
     met = marker.components == int(value) if kind == "components" else kept >= float(value)
-    failures.expect(met, f"{uri}: {marker.components} components keep {kept:.4f}; asked for was {marker.request}")
+    failures.expect(
+        met, f"{uri}: {marker.components} components keep {kept:.4f}; asked for was {marker.request}"
+    )
 
 
 def _check_spread(
@@ -271,11 +276,14 @@ def _check_spread(
     """Embeddings are centred, and vary as explained_variance says (n - 1 in the denominator)."""
     scale = float(np.sqrt(model.explained_variance[0]))
     off = float(np.abs(moments[0] / rows).max() / scale)
-    failures.expect(off < EMBEDDING_TOLERANCE, f"{uri}: the embeddings' mean is off zero by {off:.1e} deviations")
+    failures.expect(
+        off < EMBEDDING_TOLERANCE, f"{uri}: the embeddings' mean is off zero by {off:.1e} deviations"
+    )
     variance = (moments[1] - moments[0] ** 2 / rows) / (rows - 1)
     worst = float(np.abs(variance - model.explained_variance).max() / scale**2)
     failures.expect(
-        worst < EMBEDDING_TOLERANCE, f"{uri}: the embeddings' variance is off explained_variance by {worst:.1e}"
+        worst < EMBEDDING_TOLERANCE,
+        f"{uri}: the embeddings' variance is off explained_variance by {worst:.1e}",
     )
 
 
@@ -283,7 +291,9 @@ def main(argv: list[str] | None = None) -> int:
     from fruit_pipeline import cli
 
     parser = cli.parser(__doc__)
-    parser.add_argument("--run", required=True, metavar="URI", help="s3://<bucket>/runs/<run key>, or a folder")
+    parser.add_argument(
+        "--run", required=True, metavar="URI", help="s3://<bucket>/runs/<run key>, or a folder"
+    )
     args = parser.parse_args(argv)
     return cli.run(lambda: check_run(RunLayout(args.run.rstrip("/"))), args)
 

@@ -8,11 +8,14 @@ Deterministic: the same arguments draw the same pixels. They are saved as JPEG, 
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import random
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFilter
 
 SIZE = 100
 
@@ -57,10 +60,6 @@ def draw_folder(folder: Path, per_label: int = 40) -> int:
 
 def draw(kind: Kind, number: int) -> bytes:
     """One JPEG of ``kind``; ``number`` seeds its turn, size, light and details."""
-    import io
-
-    from PIL import Image, ImageDraw, ImageFilter
-
     rng = random.Random(f"{kind.label}/{number}")  # noqa: S311 - a drawing, not a secret
     scale = 4  # drawn large and reduced, for smooth edges
     side = SIZE * scale
@@ -72,16 +71,25 @@ def draw(kind: Kind, number: int) -> bytes:
     skin = tuple(min(255, int(c * light + rng.uniform(-10, 10))) for c in kind.colour)
     dark = tuple(int(c * 0.6) for c in skin)
     middle = side / 2
-    centres = [(middle - reach * 0.45, middle), (middle + reach * 0.45, middle)] if kind.feature == "pair" else []
+    centres = (
+        [(middle - reach * 0.45, middle), (middle + reach * 0.45, middle)] if kind.feature == "pair" else []
+    )
     if centres:
         half_w, half_h = half_w * 0.5, half_h * 0.5
     for cx, cy in centres or [(middle, middle)]:
         # Rings from dark to light give the body a round look.
         for ring in range(12):
             left = 1 - ring / 14
-            shade = tuple(min(255, int(d + (s - d) * (0.5 + ring / 16))) for d, s in zip(dark, skin, strict=True))
+            shade = tuple(
+                min(255, int(d + (s - d) * (0.5 + ring / 16))) for d, s in zip(dark, skin, strict=True)
+            )
             pen.ellipse(
-                (cx - half_w * left, cy - half_h * left, cx + half_w * left * 0.97, cy + half_h * left * 0.95),
+                (
+                    cx - half_w * left,
+                    cy - half_h * left,
+                    cx + half_w * left * 0.97,
+                    cy + half_h * left * 0.95,
+                ),
                 fill=shade,
             )
     _details(pen, kind, rng, middle, half_w, half_h, dark)
@@ -92,11 +100,21 @@ def draw(kind: Kind, number: int) -> bytes:
     return sink.getvalue()
 
 
-def _details(pen, kind, rng, middle, half_w, half_h, dark) -> None:  # type: ignore[no-untyped-def]
+def _details(
+    pen: ImageDraw.ImageDraw,
+    kind: Kind,
+    rng: random.Random,
+    middle: float,
+    half_w: float,
+    half_h: float,
+    dark: tuple[int, ...],
+) -> None:
     if kind.feature in ("stem", "leaf", "pair"):
         pen.line((middle, middle - half_h, middle + 18, middle - half_h - 50), fill=(90, 60, 30), width=12)
     if kind.feature == "leaf":
-        pen.ellipse((middle + 10, middle - half_h - 50, middle + 90, middle - half_h - 10), fill=(60, 140, 60))
+        pen.ellipse(
+            (middle + 10, middle - half_h - 50, middle + 90, middle - half_h - 10), fill=(60, 140, 60)
+        )
     if kind.feature == "spots":
         for _ in range(22):
             turn, far = rng.uniform(0, 2 * math.pi), math.sqrt(rng.random()) * 0.8
@@ -115,7 +133,9 @@ def _details(pen, kind, rng, middle, half_w, half_h, dark) -> None:  # type: ign
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", required=True, type=Path, help="folder to draw into")
     parser.add_argument("--per-label", type=int, default=40, help="images a label (default: %(default)s)")
     args = parser.parse_args(argv)

@@ -17,8 +17,11 @@ from image_features.errors import JobError
 from image_features.storage import normalise_uri
 
 
-def check(request: RunRequest, settings: Settings, aws: Aws) -> None:
-    """Raise JobError for the first thing that would make the run fail or go where it must not."""
+def check(request: RunRequest, settings: Settings, aws: Aws, source_aws: Aws) -> None:
+    """Raise JobError for the first thing that would make the run fail or go where it must not.
+
+    ``source_aws`` reaches an ``s3://`` source.
+    """
     check_region(settings)
     shape = load_shape(settings.home, request.shape)
     backbone = BackboneRequest(request.backbone, request.alpha, request.weights)
@@ -32,7 +35,7 @@ def check(request: RunRequest, settings: Settings, aws: Aws) -> None:
             f"at most {request.total} components are possible"
         )
     check_bucket(request.bucket, settings, aws)
-    check_source(request.source, aws)
+    check_source(request.source, source_aws)
 
 
 def check_region(settings: Settings) -> None:
@@ -62,7 +65,9 @@ def check_source(source: str, aws: Aws) -> None:
     if uri.startswith("s3://"):
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         with explained(f"source bucket {bucket}", aws):
-            listing = aws.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", MaxKeys=1)
+            listing = aws.client("s3").list_objects_v2(
+                Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", MaxKeys=1
+            )
         if not listing["KeyCount"]:
             raise JobError(f"{uri} is empty; expected <source>/<label>/<image>")
         return
@@ -97,9 +102,13 @@ def explained(what: str, aws: Aws) -> Iterator[None]:
         }.get(code, str(error))
         raise JobError(f"{what}: {advice}") from error
     except NoCredentialsError as error:
-        raise JobError(f"{what}: no AWS credentials; set the Airflow connection or the environment") from error
+        raise JobError(
+            f"{what}: no AWS credentials; set the Airflow connection or the environment"
+        ) from error
     except EndpointConnectionError as error:
         where = aws.endpoint_url or "AWS"
-        raise JobError(f"{what}: {where} does not answer; is the local AWS running, is the network up?") from error
+        raise JobError(
+            f"{what}: {where} does not answer; is the local AWS running, is the network up?"
+        ) from error
     except BotoCoreError as error:
         raise JobError(f"{what}: {error}") from error

@@ -11,7 +11,7 @@ import functools
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from airflow.providers.amazon.aws.operators.emr import (
     EmrAddStepsOperator,
@@ -57,11 +57,15 @@ class CreateClusterOnce(EmrCreateJobFlowOperator):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
-            botocore_config={"retries": {"total_max_attempts": 1}}, deferrable=False, wait_policy=None, **kwargs
+            botocore_config={"retries": {"total_max_attempts": 1}},
+            deferrable=False,
+            wait_policy=None,
+            **kwargs,
         )
 
     def execute(self, context: Any) -> str | None:
-        tags = {tag["Key"]: tag["Value"] for tag in self.job_flow_overrides["Tags"]}  # type: ignore[index, call-overload]
+        request = cast("dict[str, Any]", self.job_flow_overrides)
+        tags = {tag["Key"]: tag["Value"] for tag in request["Tags"]}
         found = alive_of_run(self.hook.conn, tags[RUN_TAG])
         if found:
             self.log.info("cluster %s of this run is alive already: taken over", found[0])
@@ -73,11 +77,10 @@ class AddStepOnce(EmrAddStepsOperator):
     """Adds one step, or takes over the one of the same name that is waiting, running or done."""
 
     def execute(self, context: Any) -> list[str]:
-        (step,) = self.steps
-        pages = self.hook.conn.get_paginator("list_steps").paginate(
-            ClusterId=self.job_flow_id, StepStates=_STEP_USABLE
-        )
-        found = [s["Id"] for page in pages for s in page["Steps"] if s["Name"] == step["Name"]]  # type: ignore[index]
+        emr: Any = self.hook.conn
+        (step,) = cast("list[dict[str, Any]]", self.steps)
+        pages = emr.get_paginator("list_steps").paginate(ClusterId=self.job_flow_id, StepStates=_STEP_USABLE)
+        found = [s["Id"] for page in pages for s in page["Steps"] if s["Name"] == step["Name"]]
         if found:
             self.log.info("step %s was added already: taken over", found[0])
             return found[:1]
@@ -144,7 +147,8 @@ class StepDone(EmrStepSensor):
             self._explain(error)
 
     def _explain(self, error: AirflowException) -> None:
-        status = self.hook.conn.describe_step(ClusterId=self.job_flow_id, StepId=self.step_id)["Step"]["Status"]
+        emr: Any = self.hook.conn
+        status = emr.describe_step(ClusterId=self.job_flow_id, StepId=self.step_id)["Step"]["Status"]
         if status["State"] in STEP_FAILED:
             raise AirflowFailException(explain_step(self.hook, self.job_flow_id, self.step_id)) from None
         if status["State"] != "COMPLETED":
@@ -164,7 +168,7 @@ class TerminateClusters(EmrTerminateJobFlowOperator):
         self.run_key = run_key
 
     def execute(self, context: Any) -> None:
-        emr = self.hook.conn
+        emr: Any = self.hook.conn
         clusters = alive_of_run(emr, self.run_key)
         if not clusters:
             self.log.info("no cluster of run %s is alive", self.run_key)
@@ -174,7 +178,8 @@ class TerminateClusters(EmrTerminateJobFlowOperator):
         emr.terminate_job_flows(JobFlowIds=clusters)
         for _ in range(self.waiter_max_attempts):
             states = {
-                cluster: emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"] for cluster in clusters
+                cluster: emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"]
+                for cluster in clusters
             }
             if all(state in TERMINAL for state in states.values()):
                 self.log.info("terminated: %s", states)

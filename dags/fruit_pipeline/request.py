@@ -99,7 +99,7 @@ def form(shapes: Mapping[str, str]) -> dict[str, Any]:
             type="string",
             title="Source",
             section="Data",
-            description="Folder (as the Airflow worker sees it) or `s3://` prefix with one sub-folder a label.",
+            description="Folder (as the Airflow worker sees it) or `s3://` prefix of `<label>/<image>`.",
         ),
         "per_label": Param(
             None,

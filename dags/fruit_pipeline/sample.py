@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
+from fruit_pipeline.sources import Source, SourceImage, labels_of
 from image_features.contract import (
     MANIFEST,
     MANIFEST_SCHEMA,
@@ -40,7 +41,6 @@ from image_features.contract import MARKER as SUCCESS
 from image_features.errors import JobError
 from image_features.shards import parquet_bytes, write_shard
 from image_features.storage import Storage
-from fruit_pipeline.sources import Source, SourceImage, labels_of
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,9 @@ def draw(images: list[SourceImage], request: SampleRequest) -> list[SourceImage]
     def rank(image: SourceImage) -> bytes:
         return hashlib.sha256(f"{request.seed}\0{image.image}".encode()).digest()
 
-    return sorted(image for label, group in groups.items() for image in sorted(group, key=rank)[: quotas[label]])
+    return sorted(
+        image for label, group in groups.items() for image in sorted(group, key=rank)[: quotas[label]]
+    )
 
 
 def _apportion(sizes: dict[str, int], total: int) -> dict[str, int]:
@@ -140,7 +142,9 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
     standing = find_document(SampleMarker, target)
     if standing is not None:
         if standing.request_digest == request.digest:
-            log.info("the sample stands already: %d images in %d shards", standing.images, len(standing.shards))
+            log.info(
+                "the sample stands already: %d images in %d shards", standing.images, len(standing.shards)
+            )
             return standing
         raise JobError(
             f"{target.uri} holds a sample that was drawn otherwise (from {standing.source}, "
@@ -194,7 +198,9 @@ def _say_shortfall(request: SampleRequest, chosen: list[SourceImage]) -> None:
             )
 
 
-def _read_ahead(source: Source, plan: list[list[SourceImage]]) -> Iterator[tuple[list[SourceImage], list[bytes]]]:
+def _read_ahead(
+    source: Source, plan: list[list[SourceImage]]
+) -> Iterator[tuple[list[SourceImage], list[bytes]]]:
     """Read shard after shard, the next one while the caller writes the last."""
     with ThreadPoolExecutor(_READERS) as readers:
         pending = [readers.submit(source.read, image) for image in plan[0]]
@@ -236,13 +242,17 @@ def main(argv: list[str] | None = None) -> int:
     from fruit_pipeline import cli
 
     parser = cli.parser(__doc__)
-    parser.add_argument("--source", required=True, metavar="URI", help="folder or s3:// prefix of <label>/<image>")
+    parser.add_argument(
+        "--source", required=True, metavar="URI", help="folder or s3:// prefix of <label>/<image>"
+    )
     parser.add_argument("--output", required=True, metavar="URI", help="prefix that the sample goes to")
     drawn = parser.add_mutually_exclusive_group(required=True)
     drawn.add_argument("--per-label", type=int, metavar="N", help="images of each label")
     drawn.add_argument("--total", type=int, metavar="N", help="images in all, labels in proportion")
     drawn.add_argument("--all", action="store_true", help="all images")
-    parser.add_argument("--label", action="append", default=[], metavar="NAME", help="only this label; repeatable")
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="NAME", help="only this label; repeatable"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--cores", type=int, default=2, help="of the cluster (default: %(default)s)")
     args = parser.parse_args(argv)

@@ -6,6 +6,7 @@
 | `FRUITS_REGION` | where cluster and bucket are | `eu-west-3` |
 | `FRUITS_ALLOWED_REGIONS` | where data may live, comma-separated | the regions inside the EU |
 | `FRUITS_AWS_CONN_ID` | Airflow connection | `aws_default` |
+| `FRUITS_SOURCE_AWS_CONN_ID` | connection for `s3://` sources, in another account say | the same |
 | `FRUITS_CACHE_DIR` | exported models, downloaded wheels | `~/.cache/fruit-features` |
 | `FRUITS_HOME` | folder of `spark_jobs`, `bootstrap`, `emr_configs` | the one above `dags` |
 | `FRUITS_NODE_TARGET` | wheels for `emr` nodes or for this `host` | `emr` |
@@ -39,6 +40,7 @@ class Settings:
     region: str
     allowed_regions: tuple[str, ...]
     aws_conn_id: str
+    source_aws_conn_id: str
     cache_dir: Path
     home: Path
     node_target: str
@@ -61,12 +63,14 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     poll = text("FRUITS_POLL_SECONDS", "20")
     if not poll.isdigit() or int(poll) < 1:
         raise JobError(f"FRUITS_POLL_SECONDS is {poll!r}; expected a whole number of seconds, 1 or more")
+    conn_id = text("FRUITS_AWS_CONN_ID", "aws_default")
     allowed = [region.strip() for region in text("FRUITS_ALLOWED_REGIONS", ",".join(EU_REGIONS)).split(",")]
     return Settings(
         bucket=text("FRUITS_BUCKET", "") or None,
         region=text("FRUITS_REGION", "eu-west-3"),
         allowed_regions=tuple(region for region in allowed if region),
-        aws_conn_id=text("FRUITS_AWS_CONN_ID", "aws_default"),
+        aws_conn_id=conn_id,
+        source_aws_conn_id=text("FRUITS_SOURCE_AWS_CONN_ID", conn_id),
         cache_dir=Path(text("FRUITS_CACHE_DIR", "~/.cache/fruit-features")).expanduser(),
         home=Path(text("FRUITS_HOME", str(Path(__file__).resolve().parents[2]))),
         node_target=node_target,

@@ -12,8 +12,9 @@ from image_features.storage import Storage, normalise_uri
 
 # What Pillow decodes and people keep images as; anything else in a folder (notes, thumbs.db) is
 # not an image by its name and is left out. A file with such a name that is no image is a reject.
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .tif .tiff .avif .jp2 .ppm .pgm .pnm .pfm".split()
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif"),
+    *(".jp2", ".ppm", ".pgm", ".pnm", ".pfm"),
 )
 
 
@@ -50,7 +51,7 @@ class Source:
         unlabelled = ignored = 0
         for name, size in self._walk():
             hidden = any(part.startswith(".") for part in name.split("/"))
-            if size is None or hidden or os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:  # noqa: PTH122
+            if size is None or hidden or not name.lower().endswith(IMAGE_SUFFIXES):
                 ignored += 1
                 continue
             label, _, rest = name.partition("/")
@@ -61,7 +62,8 @@ class Source:
         if not images:
             if unlabelled:
                 raise JobError(
-                    f"{self.uri} has {unlabelled} images but no label folders; expected <source>/<label>/<image>"
+                    f"{self.uri} has {unlabelled} images but no label folders; "
+                    "expected <source>/<label>/<image>"
                 )
             raise JobError(
                 f"{self.uri} has no images; expected <source>/<label>/<image> "

@@ -1,6 +1,7 @@
 """The two EMR steps of a run.
 
-    python -m fruit_pipeline.steps --run s3://bucket/runs/r1 --model s3://bucket/models/<digest> --components 50
+    python -m fruit_pipeline.steps --run s3://bucket/runs/r1 --model s3://bucket/models/<digest> \\
+        --components 50
 
 prints them as JSON for `aws emr add-steps`, or as `spark-submit` commands with --commands.
 
@@ -28,22 +29,25 @@ _MAX_STEP_CHARACTERS = 10_240
 
 def extraction_step(layout: RunLayout, model: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> dict[str, Any]:
     """``AddJobFlowSteps`` entry of the extraction."""
-    return _step(
-        EXTRACTION,
-        layout,
-        EXTRACT_SCRIPT,
-        ["--sample", layout.sample, "--model", model, "--output", layout.features, "--rejects", layout.rejects]
-        + ["--max-pixels", str(max_pixels)],
-    )
+    arguments = {
+        "--sample": layout.sample,
+        "--model": model,
+        "--output": layout.features,
+        "--rejects": layout.rejects,
+        "--max-pixels": str(max_pixels),
+    }
+    return _step(EXTRACTION, layout, EXTRACT_SCRIPT, arguments)
 
 
 def reduction_step(layout: RunLayout, components: int | None, variance: float | None) -> dict[str, Any]:
     """``AddJobFlowSteps`` entry of the PCA."""
-    kept = ["--components", str(components)] if components is not None else ["--variance", str(variance)]
-    return _step(REDUCTION, layout, PCA_SCRIPT, ["--features", layout.features, "--output", layout.pca, *kept])
+    kept = {"--components": str(components)} if components is not None else {"--variance": str(variance)}
+    return _step(
+        REDUCTION, layout, PCA_SCRIPT, {"--features": layout.features, "--output": layout.pca, **kept}
+    )
 
 
-def _step(name: str, layout: RunLayout, script: str, arguments: list[str]) -> dict[str, Any]:
+def _step(name: str, layout: RunLayout, script: str, arguments: dict[str, str]) -> dict[str, Any]:
     command = [
         "spark-submit",
         # The driver runs on the primary node, so its output is the step's own log.
@@ -52,7 +56,7 @@ def _step(name: str, layout: RunLayout, script: str, arguments: list[str]) -> di
         "--py-files",
         join_uri(layout.code, JOB_PACKAGE),
         join_uri(layout.code, script),
-        *arguments,
+        *(word for option in arguments.items() for word in option),
     ]
     jar = "command-runner.jar"
     length = len(jar) + sum(map(len, command))

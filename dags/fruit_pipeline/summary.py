@@ -69,7 +69,11 @@ def _cluster_seconds(emr: Any, cluster_id: str) -> dict[str, float]:
     seconds = {}
     if "ReadyDateTime" in timeline:
         seconds["cluster start"] = _between(timeline["CreationDateTime"], timeline["ReadyDateTime"])
-    steps = [step for page in emr.get_paginator("list_steps").paginate(ClusterId=cluster_id) for step in page["Steps"]]
+    steps = [
+        step
+        for page in emr.get_paginator("list_steps").paginate(ClusterId=cluster_id)
+        for step in page["Steps"]
+    ]
     for step in reversed(steps):  # newest first on AWS
         clock = step["Status"]["Timeline"]
         if step["Status"]["State"] == "COMPLETED":

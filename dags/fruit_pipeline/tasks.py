@@ -18,13 +18,18 @@ def _aws() -> Aws:
     return Aws.from_connection(deployment.aws_conn_id, deployment.region)
 
 
+def _source_aws() -> Aws:
+    deployment = settings.load()
+    return Aws.from_connection(deployment.source_aws_conn_id, deployment.region)
+
+
 def guard(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
     """Check Params, deployment and AWS; return the run's request."""
     from fruit_pipeline import guards
 
     deployment = settings.load()
     request = from_params(params, run_id, deployment.bucket)
-    guards.check(request, deployment, _aws())
+    guards.check(request, deployment, _aws(), _source_aws())
     return request.to_dict()
 
 
@@ -40,7 +45,7 @@ def draw_sample(values: Mapping[str, Any]) -> dict[str, Any]:
     wanted = SampleRequest(
         request.source, request.per_label, request.total, request.labels, request.seed, shape.worker_cores
     )
-    storage = aws.storage(request.source) if request.source.startswith("s3://") else None
+    storage = _source_aws().storage(request.source) if request.source.startswith("s3://") else None
     done = write_sample(wanted, Source(request.source, storage), aws.storage(request.layout.sample))
     return {
         "images": done.images,
@@ -119,7 +124,9 @@ def check_output(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**asdict(report), "seconds": round(time.monotonic() - started, 1)}
 
 
-def summarise(values: Mapping[str, Any], cluster_id: str, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def summarise(
+    values: Mapping[str, Any], cluster_id: str, parts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """Write the run's ``summary.json``; ``parts``: results of the sample, model, code and check tasks."""
     from fruit_pipeline.summary import build
     from image_features.contract import SUMMARY

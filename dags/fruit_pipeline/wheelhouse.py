@@ -95,12 +95,14 @@ def _pip_options(target: str) -> dict[str, list[str]]:
 def _download(requirements: Path, options: list[str], folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--only-binary=:all:", "--no-deps", "--require-hashes", "--requirement", str(requirements)]
-    done = subprocess.run(  # noqa: S603 - a fixed command, no shell
+    done = subprocess.run(
         [*command, *options, "--dest", str(folder)], capture_output=True, text=True, check=False
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise JobError(f"the wheels of the nodes cannot be downloaded: {(lines or [done.stderr])[-1].strip()}")
+        raise JobError(
+            f"the wheels of the nodes cannot be downloaded: {(lines or [done.stderr])[-1].strip()}"
+        )
 
 
 def main(argv: list[str] | None = None) -> int:

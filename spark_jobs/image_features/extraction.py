@@ -70,7 +70,12 @@ class ShardTask:
 
 
 def run(
-    spark: Any, sample: str, model: str, output: str, rejects: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+    spark: Any,
+    sample: str,
+    model: str,
+    output: str,
+    rejects: str | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> FeaturesMarker:
     """Extract the features of ``sample`` with ``model`` into ``output``; all are URIs.
 
@@ -168,7 +173,11 @@ def _standing(task: ShardTask, job: ExtractionJob) -> FeaturesShard | None:
     except JobError:
         return None  # damaged: computed again
     info = shard_info(metadata, FeaturesShard)
-    if info is None or info.fingerprint != job.fingerprint(task.shard) or bool(info.rejects) > task.has_rejects:
+    if (
+        info is None
+        or info.fingerprint != job.fingerprint(task.shard)
+        or bool(info.rejects) > task.has_rejects
+    ):
         return None
     return info
 
@@ -210,7 +219,12 @@ def extract_shard(shard: SampleShard, job: ExtractionJob, backbone: Backbone) ->
 
 
 def _write_rejects(
-    storage: Storage, key: str, images: list[str], labels: list[str], sha256: list[str], rejected: dict[int, Any]
+    storage: Storage,
+    key: str,
+    images: list[str],
+    labels: list[str],
+    sha256: list[str],
+    rejected: dict[int, Any],
 ) -> None:
     rows = sorted(rejected)
     table = pa.table(

@@ -28,7 +28,7 @@ from obstore.store import LocalStore, S3Store
 from image_features.errors import JobError
 
 # obstore's own default retries for three minutes, too long to learn of a wrong endpoint.
-_RETRIES = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
+_RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
 
 # A parquet footer of our shards is a few KiB; one range request of this size gets it.
 _FOOTER_BYTES = 64 * 1024
@@ -95,7 +95,9 @@ def join_uri(uri: str, *parts: str) -> str:
 class Storage:
     """The objects below one URI. Keys are relative to it."""
 
-    def __init__(self, uri: str | os.PathLike[str], access: S3Access | None = None, *, create: bool = False) -> None:
+    def __init__(
+        self, uri: str | os.PathLike[str], access: S3Access | None = None, *, create: bool = False
+    ) -> None:
         """Open ``uri``; ``create`` makes a local folder when it is missing.
 
         Raises JobError when the URI cannot be used.
@@ -188,7 +190,9 @@ class Storage:
 
 
 def _s3_store(bucket: str, access: S3Access) -> Any:
-    endpoint = access.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = (
+        access.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    )
     region = access.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     options: dict[str, Any] = {}
     if region:

@@ -1,0 +1,295 @@
+"""The whole pipeline on this machine: local AWS, real Airflow, real Spark, from one command.
+
+    python -m fruit_pipeline.demo
+    python -m fruit_pipeline.demo --images ~/fruits --weights imagenet --components 50
+
+Without --images it draws 480 images. Without --weights it takes the ImageNet weights, and when
+they cannot be downloaded says so and goes on with random ones. Everything that it keeps between
+runs (Airflow's home, the local AWS's buckets, exported models) lies in --work; the run's output is
+copied to --output.
+
+Exit codes: 0 the run succeeded, 1 it failed (the reason is printed), 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fruit_pipeline import demo_view, drawn_images, settings
+from fruit_pipeline.aws import Aws
+from fruit_pipeline.backbone import BackboneRequest
+from fruit_pipeline.sources import Source
+from image_features.contract import SUMMARY, RunLayout, shard_number
+from image_features.errors import JobError
+from image_features.storage import normalise_uri
+
+BUCKET = "fruits-demo"
+DAG_ID = "fruit_features"
+PER_LABEL = 40
+_WEIGHTS_SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/"
+
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where the demo keeps things and what it runs."""
+
+    work: Path
+    output: Path
+    source: str
+    weights: str
+    alpha: float
+    components: int | None
+    variance: float | None
+    run_key: str
+    region: str
+
+    @property
+    def layout(self) -> RunLayout:
+        return RunLayout(f"s3://{BUCKET}/runs/{self.run_key}")
+
+    @property
+    def airflow_home(self) -> Path:
+        return self.work / "airflow"
+
+    @property
+    def log(self) -> Path:
+        return self.output / self.run_key / "airflow.log"
+
+    def params(self) -> dict[str, Any]:
+        """The DAG's Params; the others keep their defaults."""
+        return {
+            "source": self.source,
+            "weights": self.weights,
+            "alpha": self.alpha,
+            "components": self.components,
+            "variance": self.variance,
+            "run_key": self.run_key,
+        }
+
+
+def run(demo: Demo) -> int:
+    """Run the demo; returns the exit code."""
+    demo.log.parent.mkdir(parents=True, exist_ok=True)
+    console.print(f"[bold]1. local AWS[/] (state in {demo.work / 'aws'})")
+    with local_aws(demo) as aws:
+        make_bucket(aws)
+        environment = airflow_environment(demo, aws)
+        console.print(f"[bold]2. Airflow[/] (home in {demo.airflow_home})")
+        migrate(demo, environment)
+        console.print(f"[bold]3. DAG {DAG_ID}[/], run {demo.run_key} (its log: {demo.log})", soft_wrap=True)
+        ok = run_dag(demo, environment, aws)
+        copied = copy_output(demo, aws)
+    if not ok:
+        console.print(f"[bold red]The run failed.[/] {demo_view.failure(demo.log)}", soft_wrap=True)
+        console.print(f"The whole log: {demo.log}")
+        return 1
+    console.print("[bold]4. Result[/]")
+    demo_view.print_result(console, json.loads((copied / SUMMARY).read_text()), copied)
+    return 0
+
+
+@contextmanager
+def local_aws(demo: Demo) -> Iterator[Aws]:
+    """The local AWS as a process, until the block ends."""
+    import boto3
+
+    directory = demo.work / "aws"
+    directory.mkdir(parents=True, exist_ok=True)
+    with (demo.work / "local_emr.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "local_emr", "--port", "0", "--directory", str(directory)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        if process.stdout is None or not (line := process.stdout.readline()).startswith("local AWS ready"):
+            raise JobError(
+                f"the local AWS did not start: {(demo.work / 'local_emr.log').read_text().strip()}"
+            )
+        session = boto3.Session("local", "local", region_name=demo.region)
+        yield Aws(session, demo.region, line.split()[-1])
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def make_bucket(aws: Aws) -> None:
+    """Make the demo's bucket as a careful account would: encrypted, and closed to the public."""
+    s3 = aws.client("s3")
+    with suppress(s3.exceptions.BucketAlreadyOwnedByYou, s3.exceptions.BucketAlreadyExists):
+        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": aws.region})
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    s3.put_bucket_encryption(Bucket=BUCKET, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    blocked = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    s3.put_public_access_block(Bucket=BUCKET, PublicAccessBlockConfiguration=dict.fromkeys(blocked, True))
+
+
+def airflow_environment(demo: Demo, aws: Aws) -> dict[str, str]:
+    """Environment of Airflow: the caller's, with this demo's home, connection and settings."""
+    home = settings.load().home
+    connection = {
+        "conn_type": "aws",
+        "login": "local",
+        "password": "local",
+        "extra": {"region_name": aws.region, "endpoint_url": aws.endpoint_url},
+    }
+    return {
+        # The caller's own Airflow, if there is one, must not be drawn into this.
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
+        "AIRFLOW_HOME": str(demo.airflow_home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "AIRFLOW_CONN_AWS_LOCAL": json.dumps(connection),
+        "FRUITS_AWS_CONN_ID": "aws_local",
+        # An s3:// source lies in a real account: boto3's own credentials reach it.
+        "AIRFLOW_CONN_AWS_SOURCE": json.dumps({"conn_type": "aws"}),
+        "FRUITS_SOURCE_AWS_CONN_ID": "aws_source",
+        "FRUITS_BUCKET": BUCKET,
+        "FRUITS_REGION": aws.region,
+        "FRUITS_HOME": str(home),
+        "FRUITS_NODE_TARGET": "host",
+        "FRUITS_POLL_SECONDS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def migrate(demo: Demo, environment: dict[str, str]) -> None:
+    """Make Airflow's database, unless this Airflow version made it before."""
+    stamp = demo.airflow_home / f"migrated-{version('apache-airflow')}"
+    if stamp.exists():
+        return
+    demo.airflow_home.mkdir(parents=True, exist_ok=True)
+    log = demo.airflow_home / "migrate.log"
+    with log.open("w") as sink:
+        command = [sys.executable, "-m", "airflow", "db", "migrate"]
+        done = subprocess.run(command, env=environment, stdout=sink, stderr=sink, check=False)
+    if done.returncode:
+        raise JobError(f"Airflow's database could not be made; see {log}")
+    stamp.touch()
+
+
+def run_dag(demo: Demo, environment: dict[str, str], aws: Aws) -> bool:
+    """Run the DAG in Airflow, showing its tasks and, while it extracts, its images."""
+    command = [sys.executable, "-m", "airflow", "dags", "test", DAG_ID, "--conf", json.dumps(demo.params())]
+    watch = demo_view.Watch(console, demo.airflow_home / "airflow.db", DAG_ID, demo.layout, aws)
+    with demo.log.open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        watch.until_ended(process)
+        return process.wait() == 0
+    except BaseException:
+        # Ctrl-C reaches Airflow as well; the local AWS ends the cluster when it stops.
+        process.terminate()
+        process.wait()
+        raise
+
+
+def copy_output(demo: Demo, aws: Aws) -> Path:
+    """Copy the run from the local AWS to the output folder, all but the packed images."""
+    target = demo.output / demo.run_key
+    source = aws.storage(demo.layout.root)
+    for obj in source.list():
+        if obj.key.startswith("sample/") and shard_number(obj.key) is not None:
+            continue
+        path = target / obj.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source.get(obj.key))
+    return target
+
+
+def choose_weights(asked: str | None) -> str:
+    """The weights to run with: what was asked for, else ImageNet's, else, said loudly, random ones."""
+    if asked is not None:
+        return str(Path(asked).expanduser().absolute()) if Path(asked).expanduser().is_file() else asked
+    if _imagenet_reachable():
+        return "imagenet"
+    console.print(
+        "[bold red]THE IMAGENET WEIGHTS CANNOT BE DOWNLOADED: GOING ON WITH RANDOM WEIGHTS (random:0). "
+        "THE FEATURES WILL MEAN LITTLE.[/] Give WEIGHTS=<file> for real ones."
+    )
+    return "random:0"
+
+
+def _imagenet_reachable() -> bool:
+    """Whether Keras has the weights in its cache, or can reach the server that it takes them from."""
+    keras_home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    if any((keras_home / "models").glob("mobilenet_v2_weights_*_1.0_224_no_top.h5")):
+        return True
+    try:
+        request = urllib.request.Request(_WEIGHTS_SERVER, method="HEAD")
+        with urllib.request.urlopen(request, timeout=10):  # noqa: S310 - a constant https address
+            return True
+    except OSError:
+        return False
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--images", metavar="URI", help="folder or s3:// prefix of <label>/<image>")
+    parser.add_argument("--weights", help="imagenet, a Keras weights file without top, or random:<seed>")
+    parser.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: %(default)s)")
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--components", type=int, default=50, help="default: %(default)s")
+    kept.add_argument("--variance", type=float, help="share of variance to keep, in place of --components")
+    parser.add_argument("--work", type=Path, default=Path(".cache/demo"), help="default: %(default)s")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="default: %(default)s")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    work = args.work.absolute()
+    try:
+        if args.images:
+            source = normalise_uri(args.images)
+        else:
+            source = normalise_uri(work / "drawn")
+            count = drawn_images.draw_folder(work / "drawn", PER_LABEL)
+            console.print(f"no images given: drew {count} of {len(drawn_images.KINDS)} kinds")
+        demo = Demo(
+            work=work,
+            output=args.output.absolute(),
+            source=source.removeprefix("file://"),
+            weights=choose_weights(args.weights),
+            alpha=args.alpha,
+            components=args.components,
+            variance=args.variance,
+            run_key=f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+            region=settings.load().region,
+        )
+        # What can be known to be wrong is said before anything starts.
+        BackboneRequest("mobilenet_v2", demo.alpha, demo.weights).check_weights_file()
+        if not demo.source.startswith("s3://"):
+            Source(demo.source).list()
+        return run(demo)
+    except JobError as error:
+        console.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

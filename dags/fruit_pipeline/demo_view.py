@@ -1,0 +1,131 @@
+"""What the demo shows: tasks as they end, images as they are done, and the result."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fruit_pipeline.aws import Aws
+from image_features.contract import RunLayout, SampleMarker, find_document, shard_number
+from image_features.errors import JobError
+
+_MARKS = {"success": "[green]ok[/]     ", "failed": "[red]failed[/] ", "upstream_failed": "[dim]not run[/]"}
+_UNDER_WAY = ("running", "deferred", "queued", "scheduled", "up_for_retry")
+_EXTRACTING = "wait_for_extraction"
+_ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Failure)\b: (.+)")
+_LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\dT")
+
+
+class Watch:
+    """Follows one DAG run of an Airflow whose metadata database is a SQLite file."""
+
+    def __init__(self, console: Console, database: Path, dag_id: str, layout: RunLayout, aws: Aws) -> None:
+        self._console = console
+        self._database = database
+        self._dag_id = dag_id
+        self._layout = layout
+        self._aws = aws
+        self._ended: set[str] = set()
+        self._sizes: dict[int, int] = {}
+        self._earlier = max((row[0] for row in self._query("SELECT id FROM dag_run", ())), default=0)
+
+    def until_ended(self, process: subprocess.Popen[Any]) -> None:
+        """Print each task as it ends and a bar of images, until ``process`` ends."""
+        columns = (
+            TextColumn("   {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("images"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            bar = progress.add_task("extracting", visible=False)
+            while process.poll() is None:
+                time.sleep(0.5)
+                if _EXTRACTING not in self._print_ended():
+                    progress.update(bar, visible=False)
+                    continue
+                with suppress(JobError):  # a look that fails is tried again in half a second
+                    done, total = self._images_done()
+                    progress.update(bar, completed=done, total=total, visible=True)
+        self._print_ended()
+
+    def _images_done(self) -> tuple[int, int]:
+        """Images whose shards stand, and images in all."""
+        if not self._sizes:
+            marker = find_document(SampleMarker, self._aws.storage(self._layout.sample))
+            self._sizes = {shard.shard: shard.images for shard in marker.shards} if marker else {}
+        keys = [obj.key for obj in self._aws.storage(self._layout.features).list()]
+        numbers = {number for key in keys if (number := shard_number(key)) is not None}
+        return sum(self._sizes.get(number, 0) for number in numbers), sum(self._sizes.values())
+
+    def _print_ended(self) -> set[str]:
+        """Print the tasks that ended since the last call; return those under way."""
+        rows = self._query(
+            """SELECT task_id, state, duration FROM task_instance WHERE run_id =
+               (SELECT run_id FROM dag_run WHERE dag_id = ? AND id > ? ORDER BY id LIMIT 1)
+               ORDER BY end_date""",
+            (self._dag_id, self._earlier),
+        )
+        for task_id, state, duration in rows:
+            if state in _MARKS and task_id not in self._ended:
+                self._ended.add(task_id)
+                self._console.print(f"   {_MARKS[state]} {task_id:24} {duration or 0:7.1f} s")
+        return {task_id for task_id, state, _ in rows if state in _UNDER_WAY}
+
+    def _query(self, text: str, values: tuple[Any, ...]) -> list[Any]:
+        # A second process may read Airflow's database: read-only, and giving way when it is locked.
+        uri = f"{self._database.resolve().as_uri()}?mode=ro"
+        try:
+            with closing(sqlite3.connect(uri, uri=True, timeout=2)) as connection:
+                return connection.execute(text, values).fetchall()
+        except sqlite3.OperationalError:
+            return []
+
+
+def failure(log: Path) -> str:
+    """The first task error in Airflow's log, with the lines that belong to it."""
+    lines = log.read_text(errors="replace").splitlines()
+    for number, line in enumerate(lines):
+        match = _ERROR_LINE.match(line)
+        if match:
+            rest = []
+            for following in lines[number + 1 :]:
+                if _LOG_LINE.match(following):
+                    break
+                rest.append(following)
+            return "\n".join([match[1], *rest])
+    return "Airflow's log names no error."
+
+
+def print_result(console: Console, summary: Mapping[str, Any], folder: Path) -> None:
+    """The run's figures as a table."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    random = (
+        " [bold red](RANDOM WEIGHTS: the features mean little)[/]" if summary["weights_are_random"] else ""
+    )
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejects_by_reason"].items())
+    table.add_row("images", f"{summary['images']:,} of {summary['labels']} labels")
+    table.add_row("features", f"{summary['features']:,}, {summary['width']} wide")
+    table.add_row("rejects", f"{summary['rejects']:,}" + (f" ({reasons})" if reasons else ""))
+    table.add_row("backbone", f"{summary['backbone']}, weights {summary['weights']}{random}")
+    table.add_row(
+        "embeddings", f"{summary['components']} components keep {summary['variance_kept']:.2%} variance"
+    )
+    for stage, seconds in summary["seconds"].items():
+        table.add_row(f"  {stage}", f"{seconds:8.1f} s")
+    table.add_row("output", str(folder))
+    table.add_row("  embeddings", str(folder / "pca"))
+    table.add_row("  features", str(folder / "features"))
+    table.add_row("  summary", str(folder / "summary.json"))
+    console.print(table)
