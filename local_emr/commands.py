@@ -22,6 +22,12 @@ PYTHONS = {  # setting of Spark, and the variable that means the same
     "spark.pyspark.python": "PYSPARK_PYTHON",
     "spark.pyspark.driver.python": "PYSPARK_DRIVER_PYTHON",
 }
+FILE_SETTINGS = {
+    "spark.submit.pyFiles": "--py-files",
+    "spark.files": "--files",
+    "spark.archives": "--archives",
+    "spark.jars": "--jars",
+}
 
 
 class RefusedError(Exception):
@@ -77,8 +83,15 @@ class CommandBuilder:
         adapted = spark_conf.adapt(
             {**spark_conf.spark_defaults(self.configurations), **submit.conf}, self.node.settings
         )
+        for name, option in FILE_SETTINGS.items():
+            value = adapted.conf.pop(name, None)
+            if value:  # this Spark reads no s3://: fetched like the option's files
+                submit.files.setdefault(option, [item for item in value.split(",") if item])
         env = {**env, **spark_conf.exports(self.configurations), **adapted.env}
         spark_home = _spark_home()
+        executors = bool(self.node.settings.worker_memory_mb)
+        if executors:
+            spark_home = _private_spark_home(spark_home, work / "spark")
         env.update(SPARK_HOME=str(spark_home), SPARK_CONF_DIR=str(work / "conf"), PYTHONUNBUFFERED="1")
         self._choose_python(adapted.conf, env)
         conf = {
@@ -96,13 +109,14 @@ class CommandBuilder:
         argv += ["--deploy-mode", "client", *submit.options]
         for option, uris in submit.files.items():
             paths = [self._place(uri, work, unpack=option == "--archives") for uri in uris]
-            if option != "--archives":  # unpacked beside the driver, where YARN would have put them
+            # Archives lie unpacked beside the driver, as on YARN; executors of their own unpack them again.
+            if option != "--archives" or executors:
                 argv += [option, ",".join(paths)]
         argv += [self._place(submit.application, work), *submit.arguments]
         return Command(argv, env, adapted.notes + submit.notes)
 
     def _choose_python(self, conf: dict[str, str], env: dict[str, str]) -> None:
-        """Points each Python that was asked for to the node's; the setting wins over the variable, as in Spark."""
+        """Points each Python asked for to the node's; as in Spark, a setting wins over a variable."""
         for setting, variable in PYTHONS.items():
             chosen = conf.pop(setting, None) or env.get(variable)
             if chosen:
@@ -136,7 +150,7 @@ class CommandBuilder:
             if target == folder:  # no alias: the directory takes the archive's name, as on YARN
                 archive = target.rename(target.with_name(f".{target.name}"))
             _unpack(archive, folder)
-            return str(folder)
+            return f"{archive}#{folder.name}"
         return str(target)
 
 
@@ -155,6 +169,15 @@ def _spark_home() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise RefusedError("pyspark is not installed beside the server; pip install pyspark==3.5.*")
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _private_spark_home(spark_home: Path, home: Path) -> Path:
+    """Links to Spark: the executors of a local cluster work below SPARK_HOME, which may be read-only."""
+    home.mkdir(exist_ok=True)
+    for entry in spark_home.iterdir():
+        if entry.name != "work" and not (home / entry.name).exists():
+            (home / entry.name).symlink_to(entry)
+    return home
 
 
 def _property(value: str) -> str:

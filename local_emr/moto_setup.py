@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"
 
 import moto.emr.models
-from moto.s3.models import FakeKey
+from moto.s3.models import FakeKey, FakeMultipart
 from moto.s3.utils import _VersionedKeyStore
 
 from local_emr.emr.backend import LocalEmrBackend
@@ -23,7 +24,7 @@ def install_emr() -> None:
 
 
 def make_s3_concurrent() -> None:
-    """moto's object store is written for one client at a time; three places matter for more."""
+    """moto's object store is written for one client at a time; these places matter for more."""
 
     # The ETag is made on first use by reading the buffer that a GET may be reading: read under its lock.
     def etag(self: Any) -> str:
@@ -39,6 +40,11 @@ def make_s3_concurrent() -> None:
     def dispose(self: Any, garbage: bool = False) -> None:
         self.disposed = True
 
+    # The parts of a finished upload hang on to the object: without their bytes.
+    def dispose_parts(self: Any) -> None:
+        for part in list(self.parts.values()):
+            part._value_buffer = io.BytesIO()
+
     # A listing looks each name up again, when it may be gone.
     def iteritems(self: Any) -> Iterator[tuple[str, Any]]:
         for name, versions in dict(self).items():
@@ -48,6 +54,7 @@ def make_s3_concurrent() -> None:
     FakeKey.etag = property(etag)
     FakeKey.dispose = dispose
     FakeKey.__del__ = lambda self: None
+    FakeMultipart.dispose = dispose_parts
     _VersionedKeyStore._iteritems = _VersionedKeyStore.items = _VersionedKeyStore.iteritems = iteritems
 
 

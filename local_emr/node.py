@@ -106,7 +106,8 @@ class Node:
             "HOME": str(self.path("home/hadoop")),
             "USER": "hadoop",
             "LOGNAME": "hadoop",
-            "HADOOP_USER_NAME": "hadoop",  # Spark asks for a name where the uid has none, as in many containers
+            # In a container the uid may have no name, and Spark asks for one.
+            "HADOOP_USER_NAME": "hadoop",
             "EMR_NODE_ROOT": str(self.root),
             "EMR_CLUSTER_ID": self.cluster_id,
             "JAVA_HOME": str(java),

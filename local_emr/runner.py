@@ -30,7 +30,7 @@ class Job:
 
 
 class NodeRunner:
-    """One per cluster. ``close`` may be called at any time, from any thread; the rest by the cluster's own."""
+    """One per cluster. ``cancel`` and ``close`` may be called at any time, from any thread."""
 
     def __init__(
         self,

@@ -96,6 +96,7 @@ class Server:
 
     def stop(self) -> None:
         """Ends the clusters, writes the last snapshot (raises OSError when it cannot), stops serving."""
+        LocalEmrBackend.closing = True
         threads = [
             threading.Thread(target=backend.stop, args=("The local AWS server was stopped",))
             for _, _, backend in list(self._emr.iter_backends())

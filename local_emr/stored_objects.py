@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from moto.s3.models import FakeDeleteMarker, FakeKey, s3_backends
 
 from local_emr import snapshot
@@ -72,7 +72,7 @@ class ObjectStore:
         for item in data["buckets"] if data else []:
             try:
                 self._load_bucket(item)
-            except (KeyError, TypeError, OSError, ClientError) as error:
+            except (KeyError, TypeError, OSError, ClientError, BotoCoreError) as error:
                 raise snapshot.StateError(f"{self.index}, bucket {item.get('name')}: {error!r}") from error
 
     def _load_bucket(self, item: dict[str, Any]) -> None:
@@ -166,6 +166,12 @@ class ObjectStore:
             if path.name not in used:
                 path.unlink(missing_ok=True)
 
+    def _known(self, name: str, answer: dict[str, Any]) -> dict[str, Any]:
+        """The members of a GET's answer that the PUT takes back."""
+        operation = "Put" + "".join(word.capitalize() for word in name.split("_"))
+        shape = self.s3.meta.service_model.operation_model(operation).input_shape.members[SETTINGS[name][1]]
+        return {member: value for member, value in answer.items() if member in shape.members}
+
     def _settings(self, bucket: str) -> dict[str, Any]:
         found = {}
         for name, (answer, _) in SETTINGS.items():
@@ -173,8 +179,7 @@ class ObjectStore:
                 value = getattr(self.s3, f"get_{name}")(Bucket=bucket)
             except ClientError:  # S3 answers with an error for a setting that was never made
                 continue
-            value.pop("ResponseMetadata")
-            value = value[answer] if answer else value
+            value = value[answer] if answer else self._known(name, value)
             if value:
                 found[name] = value
         return found

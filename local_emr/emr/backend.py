@@ -19,6 +19,7 @@ class LocalEmrBackend(ElasticMapReduceBackend):
 
     make_worker: ClassVar[Callable[[Cluster], Worker]]
     start_seconds: ClassVar[float] = 0.0
+    closing: ClassVar[bool] = False
 
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
@@ -43,15 +44,18 @@ class LocalEmrBackend(ElasticMapReduceBackend):
             if life.cluster.state not in ("TERMINATED", "TERMINATED_WITH_ERRORS"):
                 life.join(40)
 
-    def restore(self, cluster: Cluster) -> None:
+    def restore(self, cluster: Cluster) -> Life:
         """Brings back an ended cluster."""
         self.lives[cluster.id] = self._life(cluster)
+        return self.lives[cluster.id]
 
     def _life(self, cluster: Cluster) -> Life:
         tell = partial(events.publish, self.account_id, self.region_name)
         return Life(cluster, type(self).make_worker(cluster), tell, start_seconds=self.start_seconds)
 
     def run(self, request: dict[str, Any]) -> Cluster:
+        if self.closing:
+            raise InvalidRequestException("The local AWS server is stopping.")
         cluster = requests.cluster_from(request, self.region_name, self.account_id)
         life = self._life(cluster)
         self.lives[cluster.id] = life
@@ -108,7 +112,8 @@ class LocalEmrBackend(ElasticMapReduceBackend):
             waiting = [s for s in life.cluster.steps if s.state not in STEP_ENDED and s.state != "RUNNING"]
             if level > 1 and any(step.action_on_failure != "CONTINUE" for step in waiting):
                 raise ValidationException(
-                    "StepConcurrencyLevel cannot be greater than 1: a pending step has an ActionOnFailure other than CONTINUE."
+                    "StepConcurrencyLevel cannot be greater than 1: "
+                    "a pending step has an ActionOnFailure other than CONTINUE."
                 )
             life.update(concurrency=level)
 

@@ -53,8 +53,8 @@ def _step(cluster: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
         "stepId": step["Id"],
         "clusterId": cluster["Id"],
         "actionOnFailure": step["ActionOnFailure"],
-        "message": f"Step {step['Id']} ({step['Name']}) of Amazon EMR Cluster {cluster['Id']} ({cluster['Name']}) "
-        f"is in state {step['Status']['State']} at {_now()}.",
+        "message": f"Step {step['Id']} ({step['Name']}) of Amazon EMR Cluster {cluster['Id']} "
+        f"({cluster['Name']}) is in state {step['Status']['State']} at {_now()}.",
     }
 
 

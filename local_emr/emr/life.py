@@ -90,7 +90,10 @@ class Life:
         with self.changed:
             if not self.ending:
                 self._end = (state, code, message or REASONS[code])
+            bootstrapping = self.cluster.state == "BOOTSTRAPPING"
             self.changed.notify_all()
+        if bootstrapping:  # the cluster's thread waits for the script
+            self.worker.close()
 
     def update(self, **values: Any) -> None:
         """Changes settings of the cluster; the queue and the idle timer look at them again."""
@@ -176,7 +179,7 @@ class Life:
                     if cluster.idle_timeout and not cluster.protected:
                         timeout = cluster.idle_timeout - (self._clock() - idle_since)
                         if timeout <= 0:
-                            text = f"Terminated by the auto-termination policy: idle for {cluster.idle_timeout} seconds"
+                            text = f"Terminated by the auto-termination policy: idle {cluster.idle_timeout} s"
                             self.end("TERMINATED", "ALL_STEPS_COMPLETED", text)
                             return
                 if not self._events:

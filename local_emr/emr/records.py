@@ -15,6 +15,24 @@ from local_emr.emr.instances import Collection
 ENDED = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 STEP_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
 
+# Shown by DescribeCluster as RunJobFlow took them.
+SAME_IN_REQUEST = (
+    "LogUri",
+    "LogEncryptionKmsKeyId",
+    "ReleaseLabel",
+    "OSReleaseLabel",
+    "CustomAmiId",
+    "RepoUpgradeOnBoot",
+    "ServiceRole",
+    "AutoScalingRole",
+    "ScaleDownBehavior",
+    "SecurityConfiguration",
+    "KerberosAttributes",
+    "EbsRootVolumeSize",
+    "EbsRootVolumeIops",
+    "EbsRootVolumeThroughput",
+)
+
 
 def timeline(**times: float | None) -> dict[str, datetime]:
     return {name: datetime.fromtimestamp(at, UTC) for name, at in times.items() if at is not None}
@@ -132,14 +150,9 @@ class Cluster:
             "AdditionalMasterSecurityGroups": instances.get("AdditionalMasterSecurityGroups", []),
             "AdditionalSlaveSecurityGroups": instances.get("AdditionalSlaveSecurityGroups", []),
         }
-        same = (
-            "LogUri ReleaseLabel ServiceRole SecurityConfiguration AutoScalingRole ScaleDownBehavior CustomAmiId "
-            "EbsRootVolumeSize EbsRootVolumeIops EbsRootVolumeThroughput RepoUpgradeOnBoot KerberosAttributes "
-            "OSReleaseLabel LogEncryptionKmsKeyId"
-        ).split()
         described = {
             **self.summary(),
-            **{name: request.get(name) for name in same},
+            **{name: request.get(name) for name in SAME_IN_REQUEST},
             "Ec2InstanceAttributes": without_none(ec2),
             "InstanceCollectionType": self.collection.kind,
             "AutoTerminate": not self.keep_alive,

