@@ -1,0 +1,46 @@
+"""Fixtures that all tests share: the repository, drawn images, an exported backbone, real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fruit_pipeline.backbone import BackboneRequest, export
+from fruit_pipeline.drawn_images import draw_folder
+
+REPO = Path(__file__).resolve().parents[1]
+
+# Exported models and wheels are kept between test runs, as they are between pipeline runs.
+os.environ.setdefault("FRUITS_CACHE_DIR", str(REPO / ".cache"))
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real images and weights, beside the project or where FRUITS_TEST_DATA says."""
+    folder = Path(os.environ.get("FRUITS_TEST_DATA") or REPO.parent / "shared" / "data")
+    if not (folder / "fruits").is_dir():
+        pytest.skip(f"no real data in {folder}; set FRUITS_TEST_DATA to a folder with fruits/ and weights/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve labels with four drawn images each."""
+    folder = tmp_path_factory.mktemp("drawn")
+    draw_folder(folder, per_label=4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_backbone() -> Path:
+    """Folder of a small exported backbone with random weights."""
+    request = BackboneRequest("mobilenet_v2", 0.35, "random:0")
+    _, cached = export(request, Path(os.environ["FRUITS_CACHE_DIR"]))
+    return Path(cached.uri.removeprefix("file://"))
