@@ -12,6 +12,7 @@ from typing import Any
 os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"
 
 import moto.emr.models
+from moto.core.common_models import BaseModel
 from moto.s3.models import FakeKey, FakeMultipart
 from moto.s3.utils import _VersionedKeyStore
 
@@ -21,6 +22,16 @@ from local_emr.emr.backend import LocalEmrBackend
 def install_emr() -> None:
     """Must run before the first request for EMR."""
     moto.emr.models.emr_backends.backend = LocalEmrBackend
+
+
+def forget_what_is_gone() -> None:
+    """moto keeps every object that it ever made, for its dashboard: replaced and deleted S3 objects with
+    their bytes as well. A server that runs for days must let them go."""
+
+    def new(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        return object.__new__(cls)
+
+    BaseModel.__new__ = new
 
 
 def make_s3_concurrent() -> None:

@@ -64,6 +64,7 @@ class Server:
         self.settings = settings
         self.directory = directory
         moto_setup.install_emr()
+        moto_setup.forget_what_is_gone()
         moto_setup.make_s3_concurrent()
         LocalEmrBackend.make_worker = lambda cluster: ClusterWorker(settings, cluster)
         LocalEmrBackend.start_seconds = settings.start_seconds

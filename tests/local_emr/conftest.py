@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
+from botocore.exceptions import ClientError
 from emr_harness import Aws, ServerProcess
 
 
@@ -28,10 +30,11 @@ def aws(shared: Aws) -> Iterator[Aws]:
     yield shared
     alive = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
     for page in shared.emr.get_paginator("list_clusters").paginate(ClusterStates=alive):
-        ids = [cluster["Id"] for cluster in page["Clusters"]]
-        if ids:
-            shared.emr.set_termination_protection(JobFlowIds=ids, TerminationProtected=False)
-            shared.emr.terminate_job_flows(JobFlowIds=ids)
+        for cluster in page["Clusters"]:
+            ids = [cluster["Id"]]
+            with suppress(ClientError):  # it may end by itself meanwhile
+                shared.emr.set_termination_protection(JobFlowIds=ids, TerminationProtected=False)
+                shared.emr.terminate_job_flows(JobFlowIds=ids)
 
 
 @pytest.fixture

@@ -115,6 +115,17 @@ def check_refused(done: subprocess.CompletedProcess[str], words: str) -> None:
     assert done.stdout == ""
 
 
+def test_an_address_that_is_not_loopback_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    from local_emr import cli
+
+    for host in ("127.0.0.1", "localhost", "::1"):
+        cli._warn_when_open(host)
+    assert capsys.readouterr().err == ""
+    for host in ("0.0.0.0", "10.1.2.3", "my-machine"):
+        cli._warn_when_open(host)
+    assert capsys.readouterr().err.count("warning: ") == 3
+
+
 # Web pages
 
 
@@ -195,6 +206,23 @@ def test_objects_may_be_replaced_read_and_listed_at_the_same_time(aws: Aws) -> N
         finally:
             stop.set()
         writer.result()
+
+
+def test_the_bytes_of_replaced_objects_are_let_go(start: Start) -> None:
+    server = start()
+    aws = Aws(server.endpoint)
+    aws.make_bucket()
+    big = bytes(4_000_000)
+    aws.put("same", big)
+
+    def resident() -> int:
+        pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    for _ in range(120):
+        aws.put("same", big)
+    assert resident() - before < 240_000_000  # half of what was written; measured: a quarter
 
 
 # Restart
@@ -335,6 +363,16 @@ def roots(mark: str) -> set[str]:
         if mark in variables:
             found |= {v.partition("=")[2] for v in variables if v.startswith("EMR_NODE_ROOT=")}
     return found
+
+
+def test_a_bootstrap_action_that_takes_too_long_ends_the_cluster(start: Start) -> None:
+    aws = Aws(start("--bootstrap-seconds", "0.5").endpoint)
+    aws.make_bucket()
+    action = {"Path": aws.put("slow.sh", "sleep 60"), "Args": []}
+    cluster = aws.run(BootstrapActions=[{"Name": "slow", "ScriptBootstrapAction": action}])
+    reason = aws.wait_cluster(cluster, "TERMINATED_WITH_ERRORS")["StateChangeReason"]
+    assert reason["Code"] == "BOOTSTRAP_FAILURE"
+    assert reason["Message"].endswith("bootstrap action 1 timed out executing")
 
 
 def test_another_s3_takes_scripts_and_logs(start: Start) -> None:
