@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from local_emr import address, snapshot
 from local_emr.java import NoJavaError, find_java_home
 from local_emr.settings import MASTER, Settings
 
@@ -56,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
         default=sys.executable,
         help="python3 and python3.11 of a node (default: this one, %(default)s)",
     )
+    made.add_argument(
+        "--log-seconds", type=float, default=5.0, help="how often a running step's logs are shipped"
+    )
     made.add_argument("--start-seconds", type=float, default=0.2, help="time a cluster takes to start")
     made.add_argument(
         "--bootstrap-seconds", type=float, default=3600.0, help="limit for one bootstrap action"
@@ -85,28 +89,25 @@ def _serve(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     found, directory = _checked(args)
-    from local_emr import server as serving  # moto takes a second to import: after the cheap checks
-    from local_emr.snapshot import StateError, claim
-
-    serving.quiet_logs()
     try:
-        listener = serving.listen(args.host, args.port)
+        listener = address.listen(args.host, args.port)
     except (OSError, OverflowError) as error:
         raise BadOptionError(f"cannot listen on {args.host}:{args.port}: {error}") from error
-    endpoint = serving.endpoint_of(listener, args.host)
+    endpoint = address.endpoint_of(listener, args.host)
     s3_endpoint = args.s3_endpoint.rstrip("/") or endpoint
-    if args.s3_endpoint and not serving.reachable(s3_endpoint):
+    if args.s3_endpoint and not address.reachable(s3_endpoint):
         raise BadOptionError(f"nothing answers at --s3-endpoint {args.s3_endpoint}")
     settings = Settings(**found, endpoint=endpoint, s3_endpoint=s3_endpoint, root=Path())
     lock: Any = None
-    server = None
     try:
-        lock = claim(directory) if directory else None
-        server = serving.Server(
-            serving.with_root(settings, directory), listener, directory, [args.host, *args.allow_host]
-        )
+        lock = snapshot.claim(directory) if directory else None
+        from local_emr import server as serving  # moto takes a second to import: after all checks
+
+        serving.quiet_logs()
+        names = [args.host, *args.allow_host]
+        server = serving.Server(serving.with_root(settings, directory), listener, directory, names)
         server.start()
-    except (OSError, StateError) as error:
+    except (OSError, snapshot.StateError) as error:
         raise BadOptionError(str(error)) from error
     _warn_when_open(args.host)
     print(f"local AWS ready at {endpoint}", flush=True)
@@ -133,8 +134,10 @@ def _checked(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
         raise BadOptionError(f"--python {args.python} is not a program that can be run")
     if args.s3_endpoint and (urlsplit(args.s3_endpoint).scheme not in ("http", "https")):
         raise BadOptionError(f"--s3-endpoint must be an http(s) URL, not {args.s3_endpoint}")
-    if args.start_seconds < 0 or args.bootstrap_seconds <= 0:
-        raise BadOptionError("--start-seconds must not be negative, --bootstrap-seconds must be above 0")
+    if args.start_seconds < 0 or args.bootstrap_seconds <= 0 or args.log_seconds <= 0:
+        raise BadOptionError(
+            "--bootstrap-seconds and --log-seconds must be above 0, --start-seconds not below"
+        )
     try:
         java = find_java_home()
     except NoJavaError as error:
@@ -152,6 +155,7 @@ def _checked(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
         "python": str(Path(python).absolute()),  # not resolved: a venv's python is a link
         "java_home": java,
         "start_seconds": args.start_seconds,
+        "log_seconds": args.log_seconds,
         "bootstrap_seconds": args.bootstrap_seconds,
     }
     return found, directory

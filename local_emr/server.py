@@ -11,9 +11,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from local_emr import moto_setup, s3, snapshot  # moto_setup first: it tells moto what to read
+from local_emr import moto_setup, processes, s3, snapshot  # moto_setup first: it tells moto what to read
 from local_emr.emr.backend import LocalEmrBackend
 from local_emr.emr.records import Cluster, Step
 from local_emr.guard import Guard
@@ -83,6 +82,7 @@ class Server:
         """Raises snapshot.StateError when the directory's state cannot be used."""
         self._thread.start()
         if self.directory:
+            _end_orphans(self.directory)
             objects = ObjectStore(self.directory, s3.client(self.settings.endpoint, "us-east-1"))
             clusters = ClusterStore(self.directory, self._emr)
             objects.load()
@@ -116,36 +116,11 @@ class Server:
                 shutil.rmtree(self.settings.root, ignore_errors=True)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError when the address cannot be bound."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(128)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def endpoint_of(listener: socket.socket, host: str) -> str:
-    """The address that the steps of this machine reach the server at."""
-    port = listener.getsockname()[1]
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{reachable}:{port}"
-
-
-def reachable(url: str, seconds: float = 5.0) -> bool:
-    """True when something accepts connections at an http(s) URL."""
-    parts = urlsplit(url)
-    try:
-        address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-        socket.create_connection(address, seconds).close()
-    except (OSError, ValueError):
-        return False
-    return True
+def _end_orphans(directory: Path) -> None:
+    """Ends what a server that was killed left running: only then does a node outlive its server."""
+    for node in directory.glob("clusters/*/node"):
+        processes.kill_marked("EMR_CLUSTER_ID", node.parent.name)
+        shutil.rmtree(node, ignore_errors=True)
 
 
 def with_root(settings: Settings, directory: Path | None) -> Settings:

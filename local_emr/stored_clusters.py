@@ -41,16 +41,12 @@ class ClusterStore:
                 raise snapshot.StateError(
                     f"{self.path} is damaged: {error!r}; move it away to start empty"
                 ) from error
-            was_alive = cluster.state not in ENDED
-            if was_alive:
-                _end_orphan(cluster)
-            life = self.backends[cluster.account][cluster.region].restore(cluster)
-            if was_alive:  # a server that was killed could not stop its steps
-                life.worker.close()
-                life.worker.remove_node()
+            if cluster.state not in ENDED:
+                _end(cluster)
+            self.backends[cluster.account][cluster.region].restore(cluster)
 
 
-def _end_orphan(cluster: Cluster) -> None:
+def _end(cluster: Cluster) -> None:
     """A cluster that was alive when the server went away has lost its processes."""
     now = time.time()
     cluster.state, cluster.code = "TERMINATED_WITH_ERRORS", "INTERNAL_ERROR"

@@ -44,10 +44,9 @@ class LocalEmrBackend(ElasticMapReduceBackend):
             if life.cluster.state not in ("TERMINATED", "TERMINATED_WITH_ERRORS"):
                 life.join(40)
 
-    def restore(self, cluster: Cluster) -> Life:
+    def restore(self, cluster: Cluster) -> None:
         """Brings back an ended cluster."""
         self.lives[cluster.id] = self._life(cluster)
-        return self.lives[cluster.id]
 
     def _life(self, cluster: Cluster) -> Life:
         tell = partial(events.publish, self.account_id, self.region_name)

@@ -39,7 +39,18 @@ class ServerProcess:
         # Set on purpose: none of it may reach a step.
         env = {**os.environ, "SECRET_OF_THE_SERVER": "leak", "PYTHONPATH": ""}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "local_emr", "--port", "0", "--start-seconds", "0", *options],
+            [
+                sys.executable,
+                "-m",
+                "local_emr",
+                "--port",
+                "0",
+                "--start-seconds",
+                "0",
+                "--log-seconds",
+                "0.5",
+                *options,
+            ],
             stdout=subprocess.PIPE,
             env=env,
             text=True,

@@ -113,9 +113,8 @@ def test_a_cluster_that_was_alive_when_the_server_was_killed_comes_back_as_ended
         def __init__(self, *lives: Life) -> None:
             self.lives = {life.cluster.id: life for life in lives}
 
-        def restore(self, cluster: Cluster) -> Life:
+        def restore(self, cluster: Cluster) -> None:
             self.lives[cluster.id] = Life(cluster, FakeWorker())
-            return self.lives[cluster.id]
 
     class Backends(dict[str, dict[str, Backend]]):
         def iter_backends(self) -> list[tuple[str, str, Backend]]:

@@ -69,6 +69,7 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
         (("--s3-endpoint", "http://127.0.0.1:9"), "nothing answers at --s3-endpoint"),
         (("--s3-endpoint", "ftp://example"), "must be an http(s) URL"),
         (("--port", "99999"), "cannot listen on"),
+        (("--log-seconds", "0"), "must be above 0"),
     ],
 )
 def test_a_bad_option_is_one_clear_line(options: tuple[str, ...], words: str) -> None:
@@ -350,6 +351,19 @@ def test_a_stopped_server_leaves_no_process_and_no_directory(start: Start, numbe
     assert processes_with(mark) == []
     assert not Path(environment).exists()
     assert not Path(environment).parents[2].exists()
+
+
+def test_steps_of_a_server_that_was_killed_end_when_the_next_one_starts(tmp_path: Path, start: Start) -> None:
+    server = start("--directory", str(tmp_path))
+    aws = Aws(server.endpoint)
+    aws.make_bucket()
+    mark = f"EMR_CLUSTER_ID={aws.run(aws.script('orphan', 'sleep 300'))}"
+    until(lambda: len(processes_with(mark)) >= 2)
+    server.stop(signal.SIGKILL)
+    assert processes_with(mark) != []
+    start("--directory", str(tmp_path))
+    assert processes_with(mark) == []
+    assert list(tmp_path.glob("clusters/*/node")) == []
 
 
 def roots(mark: str) -> set[str]:
