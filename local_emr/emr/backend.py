@@ -32,8 +32,12 @@ class LocalEmrBackend(ElasticMapReduceBackend):
         return urls
 
     def reset(self) -> None:
-        """moto's own reset call: clusters stop, everything is forgotten."""
-        self.stop("Reset")
+        """moto's own reset call: clusters are told to end, and forgotten.
+
+        Not waited for: moto holds a lock that their last requests for S3 need.
+        """
+        for life in list(self.lives.values()):
+            life.end("TERMINATED_WITH_ERRORS", "INTERNAL_ERROR", "Reset")
         super().reset()
 
     def stop(self, message: str) -> None:

@@ -389,6 +389,19 @@ def test_a_bootstrap_action_that_takes_too_long_ends_the_cluster(start: Start) -
     assert reason["Message"].endswith("bootstrap action 1 timed out executing")
 
 
+def test_motos_reset_forgets_clusters_and_ends_their_processes(start: Start) -> None:
+    server = start()
+    aws = Aws(server.endpoint)
+    aws.make_bucket()
+    mark = f"EMR_CLUSTER_ID={aws.run(aws.script('sleeper', 'sleep 300'))}"
+    until(lambda: len(processes_with(mark)) >= 2)
+    reset = urllib.request.Request(f"{server.endpoint}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset, timeout=10).close()
+    until(lambda: processes_with(mark) == [])
+    assert aws.emr.list_clusters()["Clusters"] == []
+    assert aws.s3.list_buckets()["Buckets"] == []
+
+
 def test_another_s3_takes_scripts_and_logs(start: Start) -> None:
     elsewhere = Aws(start().endpoint)
     elsewhere.make_bucket()
