@@ -80,12 +80,12 @@ def read_backbone(model_uri: str) -> tuple[BackboneSpec, bytes]:
     return spec, model
 
 
-_opened: dict[str, Backbone] = {}
+_opened: list[Backbone] = []
 
 
 def open_once(model: bytes, spec: BackboneSpec) -> Backbone:
     """The process's backbone: opened at the first task, kept for those that follow."""
-    if spec.digest not in _opened:
+    if not _opened or _opened[0].spec != spec:
         _opened.clear()  # one at a time; a worker never needs two
-        _opened[spec.digest] = Backbone(model, spec)
-    return _opened[spec.digest]
+        _opened.append(Backbone(model, spec))
+    return _opened[0]
