@@ -41,6 +41,16 @@ class Shape:
     spark_defaults: dict[str, str]
 
 
+_KINDS = {
+    "description": str,
+    "release_label": str,
+    "worker_cores": int,
+    "idle_timeout_seconds": int,
+    "instance_groups": list,
+    "spark_defaults": dict,
+}
+
+
 def load_shape(home: Path, name: str) -> Shape:
     """Read and check ``emr_configs/<name>.json``. Raises JobError that names file and field."""
     path = home / "emr_configs" / f"{name}.json"
@@ -52,10 +62,13 @@ def load_shape(home: Path, name: str) -> Shape:
     except (ValueError, TypeError) as error:
         expected = ", ".join(field.name for field in fields(Shape))
         raise JobError(f"{path} is no cluster shape (fields: {expected}): {error}") from error
+    for field, kind in _KINDS.items():
+        if not isinstance(getattr(shape, field), kind):
+            raise JobError(f"{path}: {field} must be of type {kind.__name__}")
     low, high = _IDLE_TIMEOUT_RANGE
     if not low <= shape.idle_timeout_seconds <= high:
         raise JobError(f"{path}: idle_timeout_seconds must lie in {low} to {high}")
-    roles = [group.get("InstanceRole") for group in shape.instance_groups]
+    roles = [group.get("InstanceRole") for group in shape.instance_groups if isinstance(group, dict)]
     if roles.count("MASTER") != 1 or roles.count("CORE") != 1:
         raise JobError(f"{path}: instance_groups must hold one MASTER and one CORE group")
     if shape.worker_cores < 1:

@@ -83,7 +83,7 @@ def from_params(params: Mapping[str, Any], run_id: str, default_bucket: str | No
 
 def key_of(run_id: str) -> str:
     """A run id as one path segment; a few digits of its digest keep two ids apart."""
-    key = re.sub(r"[^A-Za-z0-9._-]+", "-", run_id).strip("-.")[:80]
+    key = re.sub(r"[^A-Za-z0-9._-]+", "-", run_id).strip("-._")[:80] or "run"
     return key if key == run_id else f"{key}-{hashlib.sha256(run_id.encode()).hexdigest()[:6]}"
 
 
@@ -199,7 +199,7 @@ def form(shapes: Mapping[str, str]) -> dict[str, Any]:
         "run_key": Param(
             None,
             type=["null", "string"],
-            pattern=_RUN_KEY.pattern + "$",
+            pattern=f"^{_RUN_KEY.pattern}$",  # JSON Schema searches where fullmatch matches
             title="Resume run",
             section="Run",
             description="Key of an earlier run to complete: finished shards are not computed again. "

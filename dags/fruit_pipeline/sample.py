@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
-from fruit_pipeline.sources import Source, SourceImage, labels_of
+from fruit_pipeline.sources import LEFT_OUT, Source, SourceImage, labels_of
 from image_features.contract import (
     MANIFEST,
     MANIFEST_SCHEMA,
@@ -152,7 +152,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
         )
     listing = source.list()
     if listing.ignored:
-        log.warning("left out %d files that are no images by their name", listing.ignored)
+        log.warning("left out %d files: %s", listing.ignored, LEFT_OUT)
     if listing.unlabelled:
         log.warning("left out %d images that lie in no label folder", listing.unlabelled)
     chosen = draw(listing.images, request)

@@ -10,7 +10,7 @@
 | `FRUITS_CACHE_DIR` | exported models, downloaded wheels | `~/.cache/fruit-features` |
 | `FRUITS_HOME` | folder of `spark_jobs`, `bootstrap`, `emr_configs` | the one above `dags` |
 | `FRUITS_NODE_TARGET` | wheels for `emr` nodes or for this `host` | `emr` |
-| `FRUITS_POLL_SECONDS` | between two looks at a cluster or step | `20` |
+| `FRUITS_POLL_SECONDS` | between two looks at a cluster or step, 1 to 600 | `20` |
 | `FRUITS_SUBNET_ID` | subnet of the clusters | the account's default |
 | `FRUITS_EMR_SERVICE_ROLE` | role that EMR takes | `EMR_DefaultRole_V2` |
 | `FRUITS_EC2_INSTANCE_PROFILE` | role that the nodes take | `EMR_EC2_DefaultRole` |
@@ -61,8 +61,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     if node_target not in NODE_TARGETS:
         raise JobError(f"FRUITS_NODE_TARGET is {node_target!r}; expected one of {', '.join(NODE_TARGETS)}")
     poll = text("FRUITS_POLL_SECONDS", "20")
-    if not poll.isdigit() or int(poll) < 1:
-        raise JobError(f"FRUITS_POLL_SECONDS is {poll!r}; expected a whole number of seconds, 1 or more")
+    if not poll.isdecimal() or not 1 <= int(poll) <= 600:
+        raise JobError(f"FRUITS_POLL_SECONDS is {poll!r}; expected a whole number of seconds, 1 to 600")
     conn_id = text("FRUITS_AWS_CONN_ID", "aws_default")
     allowed = [region.strip() for region in text("FRUITS_ALLOWED_REGIONS", ",".join(EU_REGIONS)).split(",")]
     return Settings(

@@ -17,6 +17,8 @@ IMAGE_SUFFIXES = (
     *(".jp2", ".ppm", ".pgm", ".pnm", ".pfm"),
 )
 
+LEFT_OUT = "no images by their name, hidden, or links to elsewhere"
+
 
 @dataclass(frozen=True, order=True)
 class SourceImage:
@@ -67,7 +69,7 @@ class Source:
                 )
             raise JobError(
                 f"{self.uri} has no images; expected <source>/<label>/<image> "
-                f"(left out {ignored} files that are no images by their name)"
+                f"(left out {ignored} files: {LEFT_OUT})"
             )
         return Listing(sorted(images), unlabelled, ignored)
 
@@ -103,7 +105,10 @@ def _walk_folder(root: Path) -> Iterator[tuple[str, int | None]]:
         raise JobError(f"cannot list {error.filename}: {error.strerror}") from error
 
     top = root.resolve()
-    for folder, _, names in os.walk(root, onerror=refuse):
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        # A linked folder is not walked; it is counted, so that its images are not missed in silence.
+        linked = (Path(folder, name) for name in folders if Path(folder, name).is_symlink())
+        yield from ((path.relative_to(root).as_posix(), None) for path in linked)
         for name in names:
             path = Path(folder, name)
             relative = path.relative_to(root).as_posix()

@@ -1,0 +1,74 @@
+"""A deployment's settings: defaults, each variable, and refusals that name the variable."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fruit_pipeline import settings
+from image_features.errors import JobError
+
+
+def test_without_variables_the_defaults_hold(repo: Path) -> None:
+    found = settings.load({})
+    assert found.bucket is None
+    assert found.region == "eu-west-3"
+    assert found.region in found.allowed_regions
+    assert found.home == repo
+    assert found.node_target == "emr"
+    assert found.source_aws_conn_id == found.aws_conn_id == "aws_default"
+    assert found.cache_dir.is_absolute()
+
+
+def test_the_default_regions_lie_in_the_eu() -> None:
+    assert all(region.startswith("eu-") for region in settings.EU_REGIONS)
+    assert not {"eu-west-2", "eu-central-2"} & set(settings.EU_REGIONS)  # London, Zurich
+
+
+def test_every_variable_of_the_table_is_read_and_no_other() -> None:
+    table = set(re.findall(r"^\| `(FRUITS_\w+)`", settings.__doc__ or "", re.MULTILINE))
+    asked: set[str] = set()
+
+    class Asking(dict[str, str]):
+        def get(self, name: str, default: str = "") -> str:  # type: ignore[override]
+            asked.add(name)
+            return default
+
+    settings.load(Asking())
+    assert asked == table
+
+
+def test_variables_are_taken_and_blank_ones_are_not() -> None:
+    found = settings.load(
+        {
+            "FRUITS_BUCKET": " team ",
+            "FRUITS_REGION": "eu-north-1",
+            "FRUITS_ALLOWED_REGIONS": "eu-north-1, eu-west-3,",
+            "FRUITS_AWS_CONN_ID": "mine",
+            "FRUITS_POLL_SECONDS": "5",
+            "FRUITS_SUBNET_ID": "  ",
+        }
+    )
+    assert (found.bucket, found.region, found.poll_seconds) == ("team", "eu-north-1", 5)
+    assert found.allowed_regions == ("eu-north-1", "eu-west-3")
+    assert found.source_aws_conn_id == "mine"
+    assert found.subnet_id is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FRUITS_NODE_TARGET", "laptop"),
+        ("FRUITS_POLL_SECONDS", "0"),
+        ("FRUITS_POLL_SECONDS", "1.5"),
+        ("FRUITS_POLL_SECONDS", "-2"),
+        ("FRUITS_POLL_SECONDS", "often"),
+        # With more, the wait for the cluster's end would not look even once.
+        ("FRUITS_POLL_SECONDS", "3600"),
+    ],
+)
+def test_a_bad_variable_is_named_with_its_value(name: str, value: str) -> None:
+    with pytest.raises(JobError, match=rf"{name} is '{re.escape(value)}'; expected"):
+        settings.load({name: value})
