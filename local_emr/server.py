@@ -49,11 +49,7 @@ class Server:
         snapshot_seconds: float = SNAPSHOT_SECONDS,
     ) -> None:
         from moto.emr.models import emr_backends
-        from moto.moto_server.werkzeug_app import (
-            DomainDispatcherApplication,
-            MotoRequestHandler,
-            create_backend_app,
-        )
+        from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
         from werkzeug.serving import make_server
 
         class Handler(MotoRequestHandler):
@@ -67,7 +63,7 @@ class Server:
         moto_setup.make_s3_concurrent()
         LocalEmrBackend.make_worker = lambda cluster: ClusterWorker(settings, cluster)
         LocalEmrBackend.start_seconds = settings.start_seconds
-        app = DomainDispatcherApplication(create_backend_app)
+        app = moto_setup.Dispatcher(create_backend_app)
         guarded = Guard(moto_setup.OneConditionalWrite(app), names)
         host, port = listener.getsockname()[:2]
         self._http = make_server(
