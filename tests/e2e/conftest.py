@@ -1,0 +1,58 @@
+"""A local AWS and an Airflow for whole runs of the DAG."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from stage import Stage
+
+from fruit_pipeline import demo
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    work = tmp_path_factory.mktemp("stage")
+    made = demo.Demo(
+        work=work,
+        output=work / "output",
+        source="",
+        weights="random:0",
+        alpha=0.35,
+        components=50,
+        variance=None,
+        run_key="e2e",
+        region="eu-west-3",
+    )
+    with demo.local_aws(made) as aws:
+        demo.make_bucket(aws)
+        environment = demo.airflow_environment(made, aws)
+        demo.migrate(made, environment)
+        yield Stage(made, aws, environment)
+
+
+@pytest.fixture
+def nothing_left_alive(stage: Stage) -> Iterator[None]:
+    """Whatever the test did, no cluster lives on after it."""
+    yield
+    assert stage.clusters("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING") == []
+
+
+@pytest.fixture
+def process_killer() -> Callable[[str], bool]:
+    """Kill the processes whose command line holds a text; say whether there were any."""
+
+    def kill(text: str) -> bool:
+        return subprocess.run(["pkill", "-KILL", "-f", text], check=False).returncode == 0
+
+    return kill

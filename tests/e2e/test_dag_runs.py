@@ -1,0 +1,184 @@
+"""Whole runs of the DAG: real Airflow, the local AWS, real Spark, real parquet."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from stage import DagRun, Stage
+
+from fruit_pipeline import demo
+from fruit_pipeline.drawn_images import draw_folder
+from image_features.contract import FeaturesMarker, PcaMarker, find_document, read_document, shard_key
+from image_features.storage import Storage
+
+pytestmark = pytest.mark.usefixtures("nothing_left_alive")
+
+SMALL_MODEL = {"alpha": 0.35, "weights": "random:0"}
+
+
+def table_of(storage: Storage, prefix: str) -> pa.Table:
+    """All shards below a prefix of a run, in order."""
+    keys = sorted(obj.key for obj in storage.list(prefix) if obj.key.endswith(".parquet"))
+    return pa.concat_tables(pq.read_table(pa.BufferReader(storage.get(key))) for key in keys)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn images, and among them files that are none."""
+    folder = tmp_path_factory.mktemp("source")
+    draw_folder(folder, per_label=20)
+    whole = (folder / "Kiwi" / "000.jpg").read_bytes()
+    (folder / "Kiwi" / "empty.jpg").write_bytes(b"")
+    (folder / "Lemon" / "cut short é #1%.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "Plum" / "a page.png").write_text("<html>not found</html>")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(stage: Stage, source: Path) -> DagRun:
+    return stage.run("finished", source=str(source), components=20, **SMALL_MODEL)
+
+
+def test_every_image_becomes_a_row_or_a_reject_with_its_reason(finished: DagRun):
+    assert finished.ok, finished.log[-5000:]
+    summary = finished.summary()
+    assert (summary["images"], summary["features"], summary["rejects"]) == (243, 240, 3)
+    assert summary["rejects_by_reason"] == {"empty": 1, "not-an-image": 1, "truncated": 1}
+    rejects = table_of(finished.storage, "rejects")
+    assert set(rejects.column("image").to_pylist()) == {
+        "Kiwi/empty.jpg",
+        "Lemon/cut short é #1%.jpg",
+        "Plum/a page.png",
+    }
+
+
+def test_embeddings_are_those_of_scikit_learn_on_the_run_s_own_features(finished: DagRun):
+    from sklearn.decomposition import PCA
+
+    features = table_of(finished.storage, "features")
+    embeddings = table_of(finished.storage, "pca")
+    assert embeddings.column("image").to_pylist() == features.column("image").to_pylist()
+    wide = np.stack(features.column("features").to_numpy()).astype(np.float64)
+    expected = PCA(20, svd_solver="full").fit(wide)
+    found = np.stack(embeddings.column("embedding").to_numpy())
+    np.testing.assert_allclose(found, expected.transform(wide), atol=1e-5 * np.abs(found).max())
+    assert finished.summary()["variance_kept"] == pytest.approx(expected.explained_variance_ratio_.sum())
+
+
+def test_the_nodes_python_ran_the_steps(finished: DagRun, stage: Stage):
+    cluster = finished.summary()["cluster_id"]
+    step = next(
+        obj.key for obj in finished.storage.list(f"logs/{cluster}/steps") if obj.key.endswith("stdout.gz")
+    )
+    assert step
+    bootstrap = [obj.key for obj in finished.storage.list(f"logs/{cluster}/node") if "stdout" in obj.key]
+    assert bootstrap, "the bootstrap action's log is not in the bucket"
+    assert stage.clusters("TERMINATED"), "the cluster is not listed as terminated"
+
+
+def test_the_same_run_again_computes_nothing_and_changes_nothing(
+    finished: DagRun, stage: Stage, source: Path
+):
+    assert finished.ok
+    before = {
+        obj.key: finished.storage.get(obj.key).to_pybytes() for obj in finished.storage.list("features")
+    }
+    again = stage.run("finished", source=str(source), components=20, **SMALL_MODEL)
+    assert again.ok, again.log[-5000:]
+    after = {obj.key: again.storage.get(obj.key).to_pybytes() for obj in again.storage.list("features")}
+    assert after == before
+
+
+def test_a_run_whose_step_was_killed_resumes_where_it_was(stage: Stage, source: Path, process_killer):
+    params = {"source": str(source), "components": 20, **SMALL_MODEL}
+    # More images than before, so that the kill finds the step at work.
+    bigger = source.parent / "bigger"
+    draw_folder(bigger, per_label=60)
+    params["source"] = str(bigger)
+    process = stage.start(run_key="killed", **params)
+    storage = stage.run_storage("killed")
+    deadline = time.monotonic() + 300
+    while len(standing := [o.key for o in storage.list("features")]) < 4:
+        assert time.monotonic() < deadline, "no shard appeared"
+        assert process.poll() is None, process.communicate()[0][-5000:]
+        time.sleep(0.05)
+    assert process_killer("extract_features.py")
+    broken = stage.ended(process, "killed")
+    assert not broken.ok
+    features = stage.aws.storage(storage.uri_of("features"))
+    assert find_document(FeaturesMarker, features) is None, "a killed step must not look finished"
+    kept = {key: storage.get(key).to_pybytes() for key in standing}
+
+    resumed = stage.run("killed", **params)
+    assert resumed.ok, resumed.log[-5000:]
+    marker = read_document(FeaturesMarker, features)
+    assert 0 < marker.computed_shards <= len(marker.shards) - len(kept)
+    assert {key: storage.get(key).to_pybytes() for key in kept} == kept
+    undisturbed = stage.run("undisturbed", **params)
+    assert undisturbed.ok
+    for prefix in ("features", "pca"):
+        assert table_of(resumed.storage, prefix).equals(table_of(undisturbed.storage, prefix))
+
+
+def test_a_failing_step_fails_the_run_and_names_its_log(stage: Stage, source: Path):
+    params = {"source": str(source), "components": 20, **SMALL_MODEL}
+    assert stage.run("failing", **params).ok
+    storage = stage.run_storage("failing")
+    storage.put(f"sample/{shard_key(3)}", b"no parquet at all")
+    storage.delete([f"features/{shard_key(3)}"])
+    failed = stage.run("failing", **params)
+    assert not failed.ok
+    message = next(line for line in failed.log.splitlines() if "AirflowFailException: step" in line)
+    assert f"sample/{shard_key(3)}" in message, "the error does not name the file"
+    assert "/logs/j-" in message, "the error does not name the step's log"
+    assert find_document(FeaturesMarker, stage.aws.storage(storage.uri_of("features"))) is None
+
+
+def test_a_broken_bootstrap_fails_the_run_with_its_reason(stage: Stage, source: Path, tmp_path: Path):
+    home = Path(stage.environment["FRUITS_HOME"])
+    for part in ("spark_jobs", "bootstrap", "emr_configs"):
+        shutil.copytree(home / part, tmp_path / part)
+    (tmp_path / "bootstrap" / "install.sh").write_text("#!/bin/bash\necho no wheels today >&2\nexit 3\n")
+    broken = stage.with_environment(FRUITS_HOME=str(tmp_path))
+    failed = broken.run("bootstrap", source=str(source), components=20, **SMALL_MODEL)
+    assert not failed.ok
+    message = next(line for line in failed.log.splitlines() if "AirflowFailException: cluster" in line)
+    assert "BOOTSTRAP_FAILURE" in message
+    assert "/logs" in message
+
+
+def test_too_many_components_are_refused_before_a_cluster_is_made(stage: Stage, source: Path):
+    before = len(stage.clusters("TERMINATED", "TERMINATED_WITH_ERRORS"))
+    refused = stage.run("components", source=str(source), components=244, **SMALL_MODEL)
+    assert not refused.ok
+    assert "244 components asked for, but 243 images of 1280 features allow 1 to 243" in refused.log
+    assert len(stage.clusters("TERMINATED", "TERMINATED_WITH_ERRORS")) == before
+
+
+def test_weights_that_cannot_be_had_fail_before_a_cluster_is_made(stage: Stage, source: Path):
+    before = len(stage.clusters("TERMINATED", "TERMINATED_WITH_ERRORS"))
+    refused = stage.run("weights", source=str(source), weights="/nowhere/weights.h5")
+    assert not refused.ok
+    assert "/nowhere/weights.h5 does not exist" in refused.log
+    assert len(stage.clusters("TERMINATED", "TERMINATED_WITH_ERRORS")) == before
+
+
+def test_300_real_images_with_real_weights(stage: Stage, shared_data: Path):
+    weights = shared_data / "weights" / "mobilenetv2_1.00_224_imagenet_no_top_rebuilt.h5"
+    run = stage.run(
+        "real", source=str(shared_data / "fruits"), total=300, weights=str(weights), components=50
+    )
+    assert run.ok, run.log[-5000:]
+    summary = run.summary()
+    assert (summary["images"], summary["features"], summary["labels"]) == (300, 300, 131)
+    # A published run of 300 of these images kept 92.93 % in 50 components.
+    assert 0.85 < summary["variance_kept"] < 0.97
+    marker = read_document(PcaMarker, stage.aws.storage(run.storage.uri_of("pca")))
+    assert marker.components == 50
+    assert demo.BUCKET in summary["places"]["embeddings"]
