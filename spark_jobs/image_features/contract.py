@@ -94,7 +94,7 @@ def shard_number(key: str) -> int | None:
     """Inverse of shard_key for the last path segment, None for any other name."""
     name = key.rpartition("/")[2]
     digits = name.removeprefix("shard-").removesuffix(".parquet")
-    return int(digits) if digits.isdigit() and shard_key(int(digits)) == name else None
+    return int(digits) if digits.isdecimal() and shard_key(int(digits)) == name else None
 
 
 def digest_of(*parts: str) -> str:

@@ -7,6 +7,7 @@ that are not.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -84,7 +85,14 @@ def run(
     """
     started = time.monotonic()
     output = normalise_uri(output)
-    rejects = normalise_uri(rejects or f"{output.rpartition('/')[0]}/rejects")
+    if not rejects:
+        beside = output.rpartition("/")[0]
+        if beside == "s3:/":
+            raise JobError(
+                f"{output} is a whole bucket: nothing is beside it, say with --rejects where they go"
+            )
+        rejects = f"{beside}/rejects"
+    rejects = normalise_uri(rejects)
     if len({output, rejects, normalise_uri(sample)}) < 3:
         raise JobError(f"sample, output and rejects must be three different prefixes, got {output} twice")
     plan = read_document(SampleMarker, Storage(sample))
@@ -100,7 +108,8 @@ def run(
     ]
     marker = find_document(FeaturesMarker, features_storage) if MARKER in standing else None
     expected = digest_of(*(job.fingerprint(shard) for shard in plan.shards))
-    if marker and marker.digest == expected and all(task.existing_bytes for task in tasks):
+    # The footers are read although the marker stands: a shard may have been damaged since.
+    if marker and marker.digest == expected and all(_standing(task, job) for task in tasks):
         return marker
     # From here on the prefix is not a finished one, whatever it was before.
     features_storage.delete([MARKER])
@@ -137,8 +146,12 @@ def run(
 
 
 def _delete_strays(storage: Storage, keys: Any, expected: set[int]) -> None:
-    """Remove shards of an earlier plan: whoever reads the whole prefix must not count them."""
-    storage.delete(key for key in keys if (n := shard_number(key)) is not None and n not in expected)
+    """Remove shards of an earlier plan: whoever reads the whole prefix must not count them.
+
+    What lies in a folder below the prefix belongs to another stage and stays.
+    """
+    numbers = {key: shard_number(key) for key in keys if "/" not in key}
+    storage.delete(key for key, n in numbers.items() if n is not None and n not in expected)
 
 
 @dataclass(frozen=True)
@@ -188,10 +201,12 @@ def extract_shard(shard: SampleShard, job: ExtractionJob, backbone: Backbone) ->
     key = shard_key(shard.shard)
     table = read_shard(sample, key, SAMPLE_SCHEMA)
     images, labels, sha256 = (table.column(name).to_pylist() for name in ("image", "label", "sha256"))
-    if content_digest(images, labels, sha256) != shard.digest:
+    contents = table.column("content").to_pylist()
+    found = [hashlib.sha256(content).hexdigest() for content in contents]
+    if found != sha256 or content_digest(images, labels, sha256) != shard.digest:
         raise JobError(f"{sample.uri_of(key)} is not the shard that the sample's marker lists; draw it again")
 
-    features, rejected = backbone.features(table.column("content").to_pylist(), job.max_pixels)
+    features, rejected = backbone.features(contents, job.max_pixels)
     if not np.isfinite(features).all():
         bad = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
         name = [image for n, image in enumerate(images) if n not in rejected][bad]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -116,7 +118,7 @@ class PcaModel:
                     arrays["explained_variance"],
                     arrays["explained_variance_ratio"],
                 )
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise JobError(f"{uri} is not a PCA model: {error}") from error
 
 

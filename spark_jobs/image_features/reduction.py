@@ -107,7 +107,8 @@ def run(
             raise JobError(outcome.error)
     written = sorted(outcomes, key=lambda shard: shard.shard)
     expected = {shard.shard for shard in written}
-    storage.delete(key for key in standing if (n := shard_number(key)) is not None and n not in expected)
+    own = {key: shard_number(key) for key in standing if "/" not in key}
+    storage.delete(key for key, n in own.items() if n is not None and n not in expected)
     marker = PcaMarker(
         images=sum(shard.rows for shard in written),
         width=source.width,
@@ -142,7 +143,7 @@ def read_features(
     if (lengths != width).any():
         row = int(np.flatnonzero(lengths != width)[0])
         raise JobError(f"{uri}: row {row} has {lengths[row]} features, expected {width}")
-    values = lists.flatten().to_numpy().reshape(-1, width)
+    values = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
         raise JobError(f"{uri}: row {int(np.flatnonzero(~finite)[0])} has NaN or infinity")

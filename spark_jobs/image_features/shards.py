@@ -63,7 +63,8 @@ def read_shard(storage: Storage, key: str, schema: pa.Schema, columns: list[str]
                     f"{uri}: column {name!r} is {found.field(name).type}, expected {schema.field(name).type}"
                 )
         table = file.read(columns=columns, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+        table.validate(full=True)  # text is UTF-8: else reading a value would fail far from here
+    except (pa.ArrowException, OSError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise JobError(f"{uri} cannot be read as parquet: {first}") from error
     for name in table.column_names:

@@ -139,6 +139,8 @@ class Storage:
         ``size`` is the object's size in bytes, as a listing gives it. Raises JobError when the
         object is no whole parquet file.
         """
+        if not size:  # an empty range cannot be asked for
+            raise JobError(f"{self.uri_of(key)} is not a whole parquet file: it is empty")
         start = max(0, size - _FOOTER_BYTES)
         with self._explain("read", key):
             tail = pa.py_buffer(obstore.get_range(self._store, self._prefix + key, start=start, end=size))

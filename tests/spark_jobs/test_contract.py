@@ -1,0 +1,199 @@
+"""Documents, keys and digests that the stages hand to each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from image_features.contract import (
+    BackboneSpec,
+    EmbeddingsShard,
+    FeaturesMarker,
+    FeaturesShard,
+    PcaMarker,
+    RejectReason,
+    RunLayout,
+    SampleMarker,
+    SampleShard,
+    content_digest,
+    digest_of,
+    find_document,
+    from_json,
+    read_document,
+    shard_key,
+    shard_number,
+    to_json,
+)
+from image_features.errors import JobError
+from image_features.storage import Storage
+
+DOCUMENTS = [
+    SampleMarker(3, 70, {"Äpfel": 2, "日本": 1}, 7, "s3://b/fruits", "ab", [SampleShard(0, 3, 70, "cd")]),
+    FeaturesMarker(
+        images=3,
+        features=2,
+        rejects=1,
+        rejects_by_reason={"empty": 1},
+        width=1280,
+        model_digest="ef",
+        backbone="mobilenet_v2",
+        weights="imagenet",
+        shards=[FeaturesShard(0, 3, 2, {"empty": 1}, "01")],
+        computed_shards=1,
+        seconds=1.5,
+    ),
+    PcaMarker(2, 1280, 2, 0.93, "23", "variance=0.9", [EmbeddingsShard(0, 2, "45")], 0.5),
+    BackboneSpec("resnet50", 1.0, "imagenet", 224, 2048, "caffe", 8, "67", 1e-6, {"keras": "3"}),
+]
+
+every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: type(d).__name__)
+
+
+def refusal(kind: type, text: bytes) -> str:
+    with pytest.raises(JobError) as caught:
+        from_json(kind, text, "s3://b/run/doc")
+    message = str(caught.value)
+    assert "s3://b/run/doc" in message
+    assert "\n" not in message
+    return message
+
+
+@every_document
+def test_a_document_survives_the_round_trip(document: Any) -> None:
+    assert from_json(type(document), to_json(document), "s3://b/doc") == document
+
+
+@every_document
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_schema_version_is_refused_with_both_versions(document: Any, version: Any) -> None:
+    text = json.dumps(json.loads(to_json(document)) | {"schema_version": version}).encode()
+    assert f"schema version {version}, this code reads 1" in refusal(type(document), text)
+
+
+@every_document
+def test_a_missing_or_unknown_field_is_refused_and_named(document: Any) -> None:
+    values = json.loads(to_json(document))
+    for name in values.keys() - {"schema_version", "exported_with"}:
+        text = json.dumps({key: value for key, value in values.items() if key != name}).encode()
+        assert repr(name) in refusal(type(document), text)
+    assert "'colour'" in refusal(type(document), json.dumps(values | {"colour": 1}).encode())
+
+
+@every_document
+def test_a_shard_with_a_missing_field_is_refused(document: Any) -> None:
+    values = json.loads(to_json(document))
+    for shards in ([{"shard": 0}], [0], None, 5):
+        if "shards" in values:
+            refusal(type(document), json.dumps(values | {"shards": shards}).encode())
+
+
+@every_document
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"3", b'"text"', b"{}", b"\xff\xfe", b"[1, 2]"])
+def test_what_is_no_document_is_refused(document: Any, text: bytes) -> None:
+    assert f"is not a {type(document).__name__}" in refusal(type(document), text)
+
+
+def test_a_missing_marker_says_which_stage_to_run_and_find_returns_none(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    with pytest.raises(JobError, match=f"file://{tmp_path} has no _SUCCESS: .* run it first"):
+        read_document(SampleMarker, storage)
+    with pytest.raises(JobError, match=f"file://{tmp_path}/model.json does not exist"):
+        read_document(BackboneSpec, storage, "model.json")
+    assert find_document(SampleMarker, storage) is None
+
+
+def test_find_refuses_a_damaged_marker_and_does_not_take_it_for_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "_SUCCESS").write_text("{")
+    with pytest.raises(JobError, match=f"{tmp_path}/_SUCCESS"):
+        find_document(SampleMarker, Storage(tmp_path))
+
+
+@pytest.mark.parametrize("shard", [0, 1, 99, 99_999, 100_000, 1_234_567])
+def test_a_shards_number_can_be_read_from_its_key(shard: int) -> None:
+    assert shard_number(shard_key(shard)) == shard
+    assert shard_number(f"deep/below/{shard_key(shard)}") == shard
+
+
+def test_keys_sort_as_their_numbers_do() -> None:
+    keys = [shard_key(shard) for shard in range(0, 100_000, 617)]
+    assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "_SUCCESS", "manifest.parquet", "shard-.parquet", "shard-1.parquet", "shard-000001.parquet"),
+        *("shard--0001.parquet", "shard-00001.parquet.tmp", "xshard-00001.parquet", "shard-00001"),
+        *("shard-00001.parquet/", "shard-²²²²².parquet", "shard-٠٠٠٠١.parquet", "Shard-00001.parquet"),
+    ],
+)
+def test_other_names_are_no_shards(name: str) -> None:
+    assert shard_number(name) is None
+
+
+ROWS = (["a/1.jpg", "b/2.jpg"], ["a", "b"], ["00", "ff"])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (["a/1.jpg", "b/3.jpg"], ROWS[1], ROWS[2]),
+        (ROWS[0], ["a", "a"], ROWS[2]),
+        (ROWS[0], ROWS[1], ["00", "fe"]),
+        tuple(column[::-1] for column in ROWS),
+        tuple(column[:1] for column in ROWS),
+        ([], [], []),
+    ],
+    ids=["image", "label", "sha256", "order", "fewer", "none"],
+)
+def test_a_shards_digest_changes_with_every_field_and_the_order(other: tuple) -> None:
+    assert content_digest(*ROWS) == content_digest(*ROWS)
+    assert content_digest(*other) != content_digest(*ROWS)
+
+
+def test_a_shards_digest_does_not_depend_on_where_one_field_ends() -> None:
+    pairs = [
+        ((["a"], ["bc"], ["d"]), (["ab"], ["c"], ["d"])),
+        ((["a", "b"], ["x", "x"], ["0", "1"]), (['a", "x", "0"]["b'], ["x"], ["1"])),
+        ((['"'], ["x"], ["y"]), (["\\"], ["x"], ["y"])),
+    ]
+    for left, right in pairs:
+        assert content_digest(*left) != content_digest(*right)
+
+
+def test_a_shards_digest_wants_columns_of_one_length() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        content_digest(["a", "b"], ["a", "b"], ["00"])
+
+
+def test_digest_of_strings_is_unambiguous() -> None:
+    digests = [digest_of(*parts) for parts in (("a", "b"), ("ab",), ("a", "", "b"), ('a", "b',), (), ("",))]
+    assert len(set(digests)) == len(digests)
+    assert all(len(digest) == 64 for digest in digests)
+
+
+def test_the_digest_of_features_changes_with_each_shards_fingerprint_and_not_with_the_time() -> None:
+    document = DOCUMENTS[1]
+    assert isinstance(document, FeaturesMarker)
+    values = json.loads(to_json(document))
+    slower = from_json(
+        FeaturesMarker, json.dumps(values | {"seconds": 99, "computed_shards": 0}).encode(), "u"
+    )
+    values["shards"][0]["fingerprint"] = "02"
+    other = from_json(FeaturesMarker, json.dumps(values).encode(), "u")
+    assert slower.digest == document.digest != other.digest
+
+
+def test_the_prefixes_of_a_run_are_six_different_ones_below_its_root() -> None:
+    layout = RunLayout("s3://b/runs/r1/")
+    prefixes = [layout.sample, layout.features, layout.rejects, layout.pca, layout.code, layout.logs]
+    assert prefixes == [
+        f"s3://b/runs/r1/{name}" for name in ("sample", "features", "rejects", "pca", "code", "logs")
+    ]
+
+
+def test_reject_reasons_print_as_the_text_that_is_stored() -> None:
+    assert f"{RejectReason.NOT_AN_IMAGE}" == "not-an-image"
