@@ -255,5 +255,5 @@ WHOLE = pca.fit(pca.Moments.of(made(100, 10)), 4).to_npz()
     ids=["empty", "text", "zip head", "cut", "half", "zeros", "one array", "pickled", "npy", "pickled npy"],
 )
 def test_a_file_that_is_no_model_is_refused_by_name(data: bytes) -> None:
-    with pytest.raises(JobError, match="s3://b/pca/model.npz is not a PCA model"):
+    with pytest.raises(JobError, match=r"s3://b/pca/model\.npz is not a PCA model"):
         pca.PcaModel.from_npz(data, "s3://b/pca/model.npz")
