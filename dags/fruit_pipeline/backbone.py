@@ -19,6 +19,7 @@ import os
 import re
 import sys
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,7 @@ def _load(keras: Any, request: BackboneRequest, known: KerasBackbone) -> Any:
     model = build(**arguments)
     try:
         model.load_weights(request.weights_file)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise JobError(
             f"{request.weights_file} does not fit {request.backbone} with alpha {request.alpha} and no top "
             f"layer: {_first_line(error)}"

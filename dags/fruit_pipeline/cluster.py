@@ -140,10 +140,11 @@ def _configurations(settings: Settings, shape: Shape) -> list[dict[str, Any]]:
     return shared
 
 
-def alive_of_run(emr: Any, run_key: str) -> list[str]:
-    """Ids of the living clusters that carry the run's tag, newest first."""
+def alive_of_run(emr: Any, run_key: str, *, ending: bool = False) -> list[str]:
+    """Ids of the living clusters that carry the run's tag, newest first; ``ending``: dying ones as well."""
     found = []
-    for page in emr.get_paginator("list_clusters").paginate(ClusterStates=ALIVE):
+    states = [*ALIVE, "TERMINATING"] if ending else ALIVE
+    for page in emr.get_paginator("list_clusters").paginate(ClusterStates=states):
         for cluster in page["Clusters"]:
             if cluster["Name"] == name_of(run_key):
                 tags = emr.describe_cluster(ClusterId=cluster["Id"])["Cluster"].get("Tags", [])

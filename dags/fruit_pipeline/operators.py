@@ -60,6 +60,7 @@ class CreateClusterOnce(EmrCreateJobFlowOperator):
             botocore_config={"retries": {"total_max_attempts": 1}},
             deferrable=False,
             wait_policy=None,
+            emr_conn_id=None,  # the request is whole
             **kwargs,
         )
 
@@ -169,13 +170,16 @@ class TerminateClusters(EmrTerminateJobFlowOperator):
 
     def execute(self, context: Any) -> None:
         emr: Any = self.hook.conn
-        clusters = alive_of_run(emr, self.run_key)
+        alive = alive_of_run(emr, self.run_key)
+        if alive:
+            self.log.info("terminating %s", ", ".join(alive))
+            emr.set_termination_protection(JobFlowIds=alive, TerminationProtected=False)
+            emr.terminate_job_flows(JobFlowIds=alive)
+        # Also those that an earlier attempt of this task terminated and did not see end.
+        clusters = sorted({*alive, *alive_of_run(emr, self.run_key, ending=True)})
         if not clusters:
             self.log.info("no cluster of run %s is alive", self.run_key)
             return
-        self.log.info("terminating %s", ", ".join(clusters))
-        emr.set_termination_protection(JobFlowIds=clusters, TerminationProtected=False)
-        emr.terminate_job_flows(JobFlowIds=clusters)
         for _ in range(self.waiter_max_attempts):
             states = {
                 cluster: emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"]

@@ -15,7 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.validate import ParamValidator
 
 from fruit_pipeline.sample import SampleRequest, write_sample
 from fruit_pipeline.sources import Source
@@ -107,6 +109,13 @@ def until(done: Callable[[], bool], seconds: float = 20) -> None:
     while not done():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.05)
+
+
+def refused_by_emr(operation: str, request: dict[str, Any]) -> str:
+    """What botocore's own model of EMR has against a request; empty when it is a good one."""
+    service = botocore.session.get_session().get_service_model("emr")
+    report = ParamValidator().validate(request, service.operation_model(operation).input_shape)
+    return report.generate_report()
 
 
 class InProcessSpark:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.validate import ParamValidator
-from test_cluster import shape_of_emr
+from pipeline_harness import refused_by_emr
 
 from fruit_pipeline.steps import extraction_step, reduction_step
 from image_features import extraction, reduction, step
@@ -25,9 +26,7 @@ STEPS = [
 
 
 def test_emr_takes_the_steps() -> None:
-    request = {"JobFlowId": "j-1", "Steps": STEPS}
-    report = ParamValidator().validate(request, shape_of_emr("AddJobFlowSteps"))
-    assert not report.has_errors(), report.generate_report()
+    assert refused_by_emr("AddJobFlowSteps", {"JobFlowId": "j-1", "Steps": STEPS}) == ""
 
 
 @pytest.mark.parametrize("built", STEPS)
@@ -86,9 +85,6 @@ def test_the_scripts_understand_what_the_steps_say(
     repo: Path, monkeypatch: pytest.MonkeyPatch, built: dict[str, Any], called: dict[str, Any]
 ) -> None:
     """The real entry points parse the arguments; only the Spark job behind them is left out."""
-    import contextlib
-    import inspect
-
     seen: dict[str, Any] = {}
 
     def record(real: Any) -> Any:

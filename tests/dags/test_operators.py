@@ -1,0 +1,345 @@
+"""A retry makes no second cluster or step, a failure says why, and everything is terminated.
+
+The operators run against the local AWS, as a worker runs them; a deferred one's trigger runs here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError
+from pipeline_harness import BUCKET, REGION, LocalAws, until
+
+from fruit_pipeline import cluster, operators
+from fruit_pipeline.cluster import RUN_TAG, name_of
+from fruit_pipeline.settings import Settings
+from image_features.errors import JobError
+from image_features.storage import StorageError
+
+
+class TaskInstance:
+    """What the operators want of a task instance: a place for their links."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+@pytest.fixture
+def context() -> dict[str, Any]:
+    return {"ti": TaskInstance()}
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
+
+
+@pytest.fixture
+def aws_arguments(connection: str) -> dict[str, Any]:
+    return {"task_id": "task", "aws_conn_id": connection, "region_name": REGION}
+
+
+@pytest.fixture
+def waiting(aws_arguments: dict[str, Any]) -> dict[str, Any]:
+    return {**aws_arguments, "poke_interval": 1, "max_attempts": 30}
+
+
+@pytest.fixture
+def request_of(deployment: Settings, repo: Path, clusters: LocalAws) -> Callable[[str, str], dict[str, Any]]:
+    """The real request of a run, with a bootstrap script of the test's."""
+
+    def build(run_key: str, bootstrap: str = "true") -> dict[str, Any]:
+        root = f"s3://{BUCKET}/runs/{run_key}"
+        script = clusters.put(f"runs/{run_key}/code/install.sh", bootstrap)
+        shape = cluster.load_shape(repo, "small")
+        return cluster.build_request(deployment, shape, run_key, f"{root}/logs", script, "s3://b-1/wheels")
+
+    return build
+
+
+async def first_event(trigger: Any) -> Any:
+    async for event in trigger.run():
+        return event.payload
+
+
+def run_to_end(sensor: Any, context: dict[str, Any]) -> bool:
+    """Run a deferrable sensor as a worker and a triggerer do; whether it did defer."""
+    try:
+        sensor.execute(context)
+    except TaskDeferred as deferred:
+        event = asyncio.run(asyncio.wait_for(first_event(deferred.trigger), 30))
+        getattr(sensor, deferred.method_name)(context, event)
+        return True
+    return False
+
+
+# Creating
+
+
+def test_creating_again_takes_the_cluster_that_lives(
+    request_of: Callable[..., dict[str, Any]], aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    request = request_of("create-twice")
+    ids = [
+        operators.CreateClusterOnce(job_flow_overrides=request, **aws_arguments).execute(context)
+        for _ in range(2)
+    ]
+    assert ids[0] == ids[1]
+    assert clusters.alive() == [ids[0]]
+
+
+def test_creating_after_the_cluster_ended_makes_another(
+    request_of: Callable[..., dict[str, Any]], aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    request = request_of("create-again")
+    first = operators.CreateClusterOnce(job_flow_overrides=request, **aws_arguments).execute(context)
+    clusters.emr.terminate_job_flows(JobFlowIds=[first])
+    until(lambda: clusters.state(first) == "TERMINATED")
+    second = operators.CreateClusterOnce(job_flow_overrides=request, **aws_arguments).execute(context)
+    assert second != first
+    assert clusters.alive() == [second]
+
+
+def test_another_runs_cluster_is_not_taken(
+    request_of: Callable[..., dict[str, Any]], aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    for run_key in ("run-a", "run-b"):
+        request = request_of(run_key)
+        operators.CreateClusterOnce(job_flow_overrides=request, **aws_arguments).execute(context)
+    assert len(clusters.alive()) == 2
+
+
+def test_a_lost_answer_is_not_sent_again_by_boto3(
+    request_of: Callable[..., dict[str, Any]], aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    """The cluster is made and the answer lost; the task's retry finds the cluster."""
+    create = operators.CreateClusterOnce(job_flow_overrides=request_of("lost"), **aws_arguments)
+    sent = []
+
+    def lose_answer(request: Any, **_: Any) -> Any:
+        sent.append(request.url)
+        clusters.emr.run_job_flow(**request_of("lost"))  # it did reach AWS
+        return AWSResponse(request.url, 503, {}, SimpleNamespace(stream=lambda: iter([b"{}"])))
+
+    create.hook.conn.meta.events.register("before-send.emr.RunJobFlow", lose_answer)
+    with pytest.raises(ClientError, match="503"):
+        create.execute(context)
+    assert len(sent) == 1
+    (made,) = clusters.alive()
+    retry = operators.CreateClusterOnce(job_flow_overrides=request_of("lost"), **aws_arguments)
+    assert retry.execute(context) == made
+    assert clusters.alive() == [made]
+
+
+# Steps
+
+
+@pytest.fixture
+def cluster_id(clusters: LocalAws) -> str:
+    return clusters.start_cluster("steps", {RUN_TAG: "steps"})
+
+
+def test_adding_again_takes_the_step_that_is_there(
+    cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step = clusters.script_step("once", "sleep 0.2")
+    arguments = {"job_flow_id": cluster_id, "steps": [step], **aws_arguments}
+    ids = [operators.AddStepOnce(**arguments).execute(context) for _ in range(2)]
+    until(lambda: clusters.step_state(cluster_id, ids[0][0]) == "COMPLETED")
+    ids.append(operators.AddStepOnce(**arguments).execute(context))
+    assert ids == [ids[0]] * 3
+    assert len(clusters.emr.list_steps(ClusterId=cluster_id)["Steps"]) == 1
+
+
+def test_adding_after_the_step_failed_adds_it_again(
+    cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step = clusters.script_step("again", "exit 1")
+    arguments = {"job_flow_id": cluster_id, "steps": [step], **aws_arguments}
+    (first,) = operators.AddStepOnce(**arguments).execute(context)
+    until(lambda: clusters.step_state(cluster_id, first) == "FAILED")
+    (second,) = operators.AddStepOnce(**arguments).execute(context)
+    assert second != first
+
+
+def test_a_step_of_another_name_is_added(
+    cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    ids = []
+    for name in ("extract", "reduce"):
+        step = clusters.script_step(name, "true")
+        ids += operators.AddStepOnce(job_flow_id=cluster_id, steps=[step], **aws_arguments).execute(context)
+    assert len(set(ids)) == 2
+
+
+def test_waiting_for_a_step_defers_until_it_is_done(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step = clusters.script_step("slow", "sleep 1")
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    assert run_to_end(operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting), context)
+    assert clusters.step_state(cluster_id, step_id) == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["sleep 1; echo JobError: no such sample >&2; exit 1", "echo 'JobError: no such sample' >&2; exit 1"],
+)
+def test_a_failed_step_is_explained_by_its_log(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws, body: str
+) -> None:
+    step = clusters.script_step("breaks", f"echo 26/11/20 10:00:00 INFO SparkContext: Running >&2; {body}")
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    if "sleep" not in body:
+        until(lambda: clusters.step_state(cluster_id, step_id) == "FAILED")
+    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
+    with pytest.raises(AirflowFailException) as caught:
+        run_to_end(sensor, context)
+    text = str(caught.value)
+    assert text.startswith(f"step {step_id} (breaks) is FAILED")
+    assert f"s3://{BUCKET}/logs/{cluster_id}/steps/{step_id}/std" in text
+    assert text.endswith("JobError: no such sample")
+    assert "SparkContext" not in text
+
+
+def test_a_step_of_a_cluster_that_was_terminated_says_so(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step = clusters.script_step("long", "sleep 60")
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
+    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
+    with pytest.raises(
+        AirflowFailException, match=r"is CANCELLED.*cluster j-\w+ is TERMINAT.*Terminated by user"
+    ):
+        run_to_end(sensor, context)
+
+
+# The cluster's start
+
+
+def test_waiting_for_the_cluster_defers_until_it_runs_steps(
+    request_of: Callable[..., dict[str, Any]], waiting: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    cluster_id = clusters.emr.run_job_flow(**request_of("ready", "sleep 1"))["JobFlowId"]
+    assert run_to_end(operators.ClusterReady(job_flow_id=cluster_id, **waiting), context)
+    assert clusters.state(cluster_id) in ("RUNNING", "WAITING")
+    assert not run_to_end(operators.ClusterReady(job_flow_id=cluster_id, **waiting), context)
+
+
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_a_bootstrap_failure_is_explained(
+    request_of: Callable[..., dict[str, Any]],
+    waiting: dict[str, Any],
+    context: Any,
+    clusters: LocalAws,
+    seconds: int,
+) -> None:
+    request = request_of(f"bootstrap-{seconds}", f"sleep {seconds}; echo no wheels >&2; exit 3")
+    cluster_id = clusters.emr.run_job_flow(**request)["JobFlowId"]
+    if not seconds:
+        until(lambda: clusters.state(cluster_id) == "TERMINATED_WITH_ERRORS")
+    with pytest.raises(AirflowFailException) as caught:
+        run_to_end(operators.ClusterReady(job_flow_id=cluster_id, **waiting), context)
+    text = str(caught.value)
+    assert text.startswith(f"cluster {cluster_id} is TERMINAT")
+    assert "BOOTSTRAP_FAILURE" in text
+    assert f"its logs: s3://{BUCKET}/runs/bootstrap-{seconds}/logs/{cluster_id}/" in text
+    assert "Clear the task that created the cluster, and those after it" in text
+
+
+# Terminating
+
+
+@pytest.fixture
+def terminate(aws_arguments: dict[str, Any]) -> Callable[..., operators.TerminateClusters]:
+    def make(run_key: str, attempts: int = 30) -> operators.TerminateClusters:
+        return operators.TerminateClusters(
+            run_key=run_key, waiter_delay=1, waiter_max_attempts=attempts, **aws_arguments
+        )
+
+    return make
+
+
+def test_clusters_are_terminated_by_tag_without_their_ids(
+    terminate: Callable[..., Any], context: Any, clusters: LocalAws
+) -> None:
+    mine = [clusters.start_cluster(name_of("mine"), {RUN_TAG: "mine"}) for _ in range(2)]
+    other = clusters.start_cluster(name_of("other"), {RUN_TAG: "other"})
+    terminate("mine").execute(context)
+    assert [clusters.state(cluster) for cluster in mine] == ["TERMINATED"] * 2
+    assert clusters.alive() == [other]
+
+
+def test_terminating_nothing_is_no_error(terminate: Callable[..., Any], context: Any) -> None:
+    terminate("nothing-of-this-run").execute(context)
+
+
+def test_termination_protection_does_not_keep_a_cluster(
+    terminate: Callable[..., Any], context: Any, clusters: LocalAws
+) -> None:
+    tags = {RUN_TAG: "protected"}
+    cluster_id = clusters.start_cluster(name_of("protected"), tags, Instances={"TerminationProtected": True})
+    terminate("protected").execute(context)
+    assert clusters.state(cluster_id) == "TERMINATED"
+
+
+class StuckEmr:
+    """An EMR whose only cluster does not end; the local one's end too fast to be seen ending."""
+
+    def get_paginator(self, _: str) -> StuckEmr:
+        return self
+
+    def paginate(self, ClusterStates: list[str]) -> list[dict[str, Any]]:
+        found = [{"Id": "j-1", "Name": name_of("stuck")}] if "TERMINATING" in ClusterStates else []
+        return [{"Clusters": found}]
+
+    def describe_cluster(self, ClusterId: str) -> dict[str, Any]:
+        tags = [{"Key": RUN_TAG, "Value": "stuck"}]
+        return {"Cluster": {"Id": ClusterId, "Tags": tags, "Status": {"State": "TERMINATING"}}}
+
+
+def test_a_retry_does_not_take_a_cluster_that_is_still_ending_for_ended(
+    terminate: Callable[..., Any], context: Any
+) -> None:
+    operator = terminate("stuck", attempts=1)
+    operator.hook = SimpleNamespace(conn=StuckEmr())
+    with pytest.raises(AirflowException, match=r"have not ended, .*'j-1': 'TERMINATING'"):
+        operator.execute(context)
+
+
+# Bad input
+
+
+def test_bad_input_ends_a_task_at_once_without_a_traceback() -> None:
+    @operators.refuse_cleanly
+    def work() -> None:
+        raise JobError("no bucket: set the Param")
+
+    with pytest.raises(AirflowFailException, match="no bucket: set the Param") as caught:
+        work()
+    assert caught.value.__suppress_context__
+
+
+def test_storage_trouble_is_left_for_a_retry() -> None:
+    @operators.refuse_cleanly
+    def work() -> None:
+        raise StorageError("cannot read s3://b/k: timeout")
+
+    with pytest.raises(StorageError):
+        work()
+
+
+def test_a_result_passes_unchanged() -> None:
+    assert operators.refuse_cleanly(lambda x, *, y: (x, y))(1, y=2) == (1, 2)
