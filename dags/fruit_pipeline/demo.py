@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from fruit_pipeline import demo_view, drawn_images, settings
 from fruit_pipeline.aws import Aws
@@ -284,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
             Source(demo.source).list()
         return run(demo)
     except JobError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        Console(stderr=True, highlight=False).print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("stopped")

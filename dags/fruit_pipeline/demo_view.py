@@ -124,8 +124,7 @@ def print_result(console: Console, summary: Mapping[str, Any], folder: Path) -> 
     )
     for stage, seconds in summary["seconds"].items():
         table.add_row(f"  {stage}", f"{seconds:8.1f} s")
-    table.add_row("output", str(folder))
-    table.add_row("  embeddings", str(folder / "pca"))
-    table.add_row("  features", str(folder / "features"))
-    table.add_row("  summary", str(folder / "summary.json"))
     console.print(table)
+    # Outside the table, which would cut them at the terminal's width.
+    for what, name in (("embeddings", "pca"), ("features", "features"), ("summary", "summary.json")):
+        console.print(f"  {what:10}  {folder / name}", soft_wrap=True)

@@ -81,6 +81,10 @@ def main(argv: list[str] | None = None) -> int:
     kept.add_argument("--variance", type=float, metavar="SHARE")
     parser.add_argument("--commands", action="store_true", help="print spark-submit commands")
     args = parser.parse_args(argv)
+    if args.components is not None and args.components < 1:
+        parser.error(f"--components must be at least 1, not {args.components}")
+    if args.variance is not None and not 0 < args.variance < 1:
+        parser.error(f"--variance must lie between 0 and 1, not {args.variance}")
 
     def run() -> Any:
         layout = RunLayout(args.run.rstrip("/"))

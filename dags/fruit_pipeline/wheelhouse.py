@@ -114,13 +114,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def run() -> dict[str, object]:
-        deployment = settings.load()
+        deployment, target = settings.load(), Storage(args.output, create=True)
         wheelhouse = build(
             deployment.home / "bootstrap" / REQUIREMENTS,
             args.target or deployment.node_target,
             deployment.cache_dir,
         )
-        return {"uri": publish(wheelhouse, Storage(args.output, create=True)), "bytes": wheelhouse.bytes}
+        return {"uri": publish(wheelhouse, target), "bytes": wheelhouse.bytes}
 
     return cli.run(run, args)
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from fruit_pipeline import demo
@@ -33,19 +34,24 @@ class Stage:
     aws: Aws
     environment: dict[str, str]
 
-    def start(self, **params: Any) -> subprocess.Popen[str]:
+    def start(self, run_key: str, **params: Any) -> subprocess.Popen[bytes]:
         """Start one run of the DAG with these Params."""
-        command = [sys.executable, "-m", "airflow", "dags", "test", demo.DAG_ID, "--conf", json.dumps(params)]
-        return subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        conf = json.dumps({"run_key": run_key, **params})
+        command = [sys.executable, "-m", "airflow", "dags", "test", demo.DAG_ID, "--conf", conf]
+        # A file: a pipe that nobody reads would stop Airflow when it is full.
+        with self._log(run_key).open("wb") as log:
+            return subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
 
     def run(self, run_key: str, **params: Any) -> DagRun:
-        return self.ended(self.start(run_key=run_key, **params), run_key)
+        return self.ended(self.start(run_key, **params), run_key)
 
-    def ended(self, process: subprocess.Popen[str], run_key: str) -> DagRun:
-        log, _ = process.communicate(timeout=600)
+    def ended(self, process: subprocess.Popen[bytes], run_key: str) -> DagRun:
+        process.wait(timeout=600)
+        log = self._log(run_key).read_text(errors="replace")
         return DagRun(process.returncode == 0, log, self.run_storage(run_key))
+
+    def _log(self, run_key: str) -> Path:
+        return self.demo.work / f"{run_key}.log"
 
     def run_storage(self, run_key: str) -> Storage:
         return self.aws.storage(f"s3://{demo.BUCKET}/runs/{run_key}")

@@ -96,17 +96,16 @@ def test_the_same_run_again_computes_nothing_and_changes_nothing(
 
 
 def test_a_run_whose_step_was_killed_resumes_where_it_was(stage: Stage, source: Path, process_killer):
-    params = {"source": str(source), "components": 20, **SMALL_MODEL}
     # More images than before, so that the kill finds the step at work.
     bigger = source.parent / "bigger"
     draw_folder(bigger, per_label=60)
-    params["source"] = str(bigger)
-    process = stage.start(run_key="killed", **params)
+    params = {"source": str(bigger), "components": 20, **SMALL_MODEL}
+    process = stage.start("killed", **params)
     storage = stage.run_storage("killed")
     deadline = time.monotonic() + 300
     while len(standing := [o.key for o in storage.list("features")]) < 4:
         assert time.monotonic() < deadline, "no shard appeared"
-        assert process.poll() is None, process.communicate()[0][-5000:]
+        assert process.poll() is None, "the run ended before a shard appeared"
         time.sleep(0.05)
     assert process_killer("extract_features.py")
     broken = stage.ended(process, "killed")
