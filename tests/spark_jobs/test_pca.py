@@ -136,6 +136,12 @@ def test_a_share_of_variance_keeps_as_many_components_as_scikit_learn(
     assert model.variance_kept == pytest.approx(reference.explained_variance_ratio_.sum())
 
 
+def test_a_share_that_is_met_exactly_takes_one_component_more_as_scikit_learn_does() -> None:
+    half_in_the_first = pca.Moments(5, np.zeros(3), np.diag([2.0, 1.0, 1.0]))
+    assert len(pca.fit(half_in_the_first, variance=0.5).components) == 2
+    assert len(pca.fit(half_in_the_first, variance=0.49).components) == 1
+
+
 def test_a_share_next_to_all_never_keeps_more_components_than_there_are() -> None:
     model = pca.fit(pca.Moments.of(made(9, 30)), variance=1 - 1e-16)
     assert len(model.components) <= 9
