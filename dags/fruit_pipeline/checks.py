@@ -100,6 +100,7 @@ def check_run(layout: RunLayout, open_storage: Callable[[str], Storage] = Storag
                 )
             except JobError as error:
                 failures.append(str(error))
+    if not failures:  # a damaged shard moves the moments of all
         _check_spread(failures, pca_store.uri, moments, model, pca.images)
     if failures:
         more = f" (and {len(failures) - _SHOWN} more)" if len(failures) > _SHOWN else ""

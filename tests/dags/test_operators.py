@@ -68,16 +68,25 @@ def request_of(deployment: Settings, repo: Path, clusters: LocalAws) -> Callable
     return build
 
 
+def wait_for(gate: Path) -> str:
+    return f"until [ -e '{gate}' ]; do sleep 0.05; done"
+
+
 async def first_event(trigger: Any) -> Any:
     async for event in trigger.run():
         return event.payload
 
 
-def run_to_end(sensor: Any, context: dict[str, Any]) -> bool:
-    """Run a deferrable sensor as a worker and a triggerer do; whether it did defer."""
+def run_to_end(sensor: Any, context: dict[str, Any], gate: Path | None = None) -> bool:
+    """Run a deferrable sensor as a worker and a triggerer do; whether it did defer.
+
+    ``gate`` is made when it has deferred; what waits for the gate cannot be over before.
+    """
     try:
         sensor.execute(context)
     except TaskDeferred as deferred:
+        if gate:
+            gate.touch()
         event = asyncio.run(asyncio.wait_for(first_event(deferred.trigger), 30))
         getattr(sensor, deferred.method_name)(context, event)
         return True
@@ -184,28 +193,32 @@ def test_a_step_of_another_name_is_added(
 
 
 def test_waiting_for_a_step_defers_until_it_is_done(
-    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws, tmp_path: Path
 ) -> None:
-    step = clusters.script_step("slow", "sleep 1")
+    gate = tmp_path / "gate"
+    step = clusters.script_step("slow", wait_for(gate))
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
-    assert run_to_end(operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting), context)
+    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
+    assert run_to_end(sensor, context, gate)
     assert clusters.step_state(cluster_id, step_id) == "COMPLETED"
 
 
-@pytest.mark.parametrize(
-    "body",
-    ["sleep 1; echo JobError: no such sample >&2; exit 1", "echo 'JobError: no such sample' >&2; exit 1"],
-)
+@pytest.mark.parametrize("defers", [True, False])
 def test_a_failed_step_is_explained_by_its_log(
-    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws, body: str
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws, tmp_path: Path, defers: bool
 ) -> None:
-    step = clusters.script_step("breaks", f"echo 26/11/20 10:00:00 INFO SparkContext: Running >&2; {body}")
+    gate = tmp_path / "gate"
+    body = f"""echo 26/11/20 10:00:00 INFO SparkContext: Running >&2
+{wait_for(gate) if defers else ""}
+echo 'JobError: no such sample' >&2
+exit 1"""
+    step = clusters.script_step("breaks", body)
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
-    if "sleep" not in body:
+    if not defers:
         until(lambda: clusters.step_state(cluster_id, step_id) == "FAILED")
     sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
     with pytest.raises(AirflowFailException) as caught:
-        run_to_end(sensor, context)
+        run_to_end(sensor, context, gate)
     text = str(caught.value)
     assert text.startswith(f"step {step_id} (breaks) is FAILED")
     assert f"s3://{BUCKET}/logs/{cluster_id}/steps/{step_id}/std" in text
@@ -230,32 +243,39 @@ def test_a_step_of_a_cluster_that_was_terminated_says_so(
 
 
 def test_waiting_for_the_cluster_defers_until_it_runs_steps(
-    request_of: Callable[..., dict[str, Any]], waiting: dict[str, Any], context: Any, clusters: LocalAws
+    request_of: Callable[..., dict[str, Any]],
+    waiting: dict[str, Any],
+    context: Any,
+    clusters: LocalAws,
+    tmp_path: Path,
 ) -> None:
-    cluster_id = clusters.emr.run_job_flow(**request_of("ready", "sleep 1"))["JobFlowId"]
-    assert run_to_end(operators.ClusterReady(job_flow_id=cluster_id, **waiting), context)
+    gate = tmp_path / "gate"
+    cluster_id = clusters.emr.run_job_flow(**request_of("ready", wait_for(gate)))["JobFlowId"]
+    assert run_to_end(operators.ClusterReady(job_flow_id=cluster_id, **waiting), context, gate)
     assert clusters.state(cluster_id) in ("RUNNING", "WAITING")
     assert not run_to_end(operators.ClusterReady(job_flow_id=cluster_id, **waiting), context)
 
 
-@pytest.mark.parametrize("seconds", [0, 1])
+@pytest.mark.parametrize("defers", [True, False])
 def test_a_bootstrap_failure_is_explained(
     request_of: Callable[..., dict[str, Any]],
     waiting: dict[str, Any],
     context: Any,
     clusters: LocalAws,
-    seconds: int,
+    tmp_path: Path,
+    defers: bool,
 ) -> None:
-    request = request_of(f"bootstrap-{seconds}", f"sleep {seconds}; echo no wheels >&2; exit 3")
+    gate, run_key = tmp_path / "gate", f"bootstrap-{defers}"
+    request = request_of(run_key, f"{wait_for(gate) if defers else ':'}; echo no wheels >&2; exit 3")
     cluster_id = clusters.emr.run_job_flow(**request)["JobFlowId"]
-    if not seconds:
+    if not defers:
         until(lambda: clusters.state(cluster_id) == "TERMINATED_WITH_ERRORS")
     with pytest.raises(AirflowFailException) as caught:
-        run_to_end(operators.ClusterReady(job_flow_id=cluster_id, **waiting), context)
+        run_to_end(operators.ClusterReady(job_flow_id=cluster_id, **waiting), context, gate)
     text = str(caught.value)
     assert text.startswith(f"cluster {cluster_id} is TERMINAT")
     assert "BOOTSTRAP_FAILURE" in text
-    assert f"its logs: s3://{BUCKET}/runs/bootstrap-{seconds}/logs/{cluster_id}/" in text
+    assert f"its logs: s3://{BUCKET}/runs/{run_key}/logs/{cluster_id}/" in text
     assert "Clear the task that created the cluster, and those after it" in text
 
 

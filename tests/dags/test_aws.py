@@ -1,0 +1,34 @@
+"""Clients and storage go where the Airflow connection or the environment says."""
+
+from __future__ import annotations
+
+import pytest
+from pipeline_harness import BUCKET, REGION, LocalAws
+
+from fruit_pipeline.aws import Aws
+
+
+def test_a_connection_gives_endpoint_and_credentials(connection: str, local_aws: LocalAws) -> None:
+    aws = Aws.from_connection(connection, REGION)
+    assert aws.endpoint_url == local_aws.endpoint
+    local_aws.put("aws-test/connection", b"by connection")
+    body = aws.client("s3").get_object(Bucket=BUCKET, Key="aws-test/connection")["Body"].read()
+    assert body == aws.storage(f"s3://{BUCKET}/aws-test").get("connection").to_pybytes() == b"by connection"
+
+
+@pytest.mark.usefixtures("s3_environment")
+def test_without_a_connection_the_environment_decides(local_aws: LocalAws) -> None:
+    for aws in (Aws.from_environment(REGION), Aws.from_connection("not_defined", REGION)):
+        local_aws.put("aws-test/environment", b"by environment")
+        storage = aws.storage(f"s3://{BUCKET}/aws-test")
+        assert storage.get("environment").to_pybytes() == b"by environment"
+        assert aws.client("s3").head_bucket(Bucket=BUCKET)["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+def test_a_connections_endpoint_wins_over_the_environments(
+    connection: str, monkeypatch: pytest.MonkeyPatch, local_aws: LocalAws
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    local_aws.put("aws-test/both", b"1")
+    aws = Aws.from_connection(connection, REGION)
+    assert aws.storage(f"s3://{BUCKET}/aws-test").get("both").to_pybytes() == b"1"

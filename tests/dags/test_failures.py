@@ -1,0 +1,90 @@
+"""Explanations name the state, the reason and the log, also while the log is not shipped yet."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import pytest
+from airflow.providers.amazon.aws.hooks.emr import EmrHook
+from pipeline_harness import BUCKET, REGION, LocalAws, until
+
+from fruit_pipeline.failures import explain_cluster, explain_step
+
+
+@pytest.fixture
+def hook(connection: str) -> EmrHook:
+    return EmrHook(aws_conn_id=connection, region_name=REGION)
+
+
+@pytest.fixture
+def failed(clusters: LocalAws) -> tuple[str, str]:
+    """A cluster and its failed step."""
+    body = """
+for n in $(seq 30); do echo "26/11/20 10:00:00 INFO Executor: $n" >&2; done
+for n in $(seq 30); do echo "line $n" >&2; done
+exit 1"""
+    cluster = clusters.start_cluster("failures")
+    step = clusters.script_step("many lines", body)
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
+    until(lambda: clusters.step_state(cluster, step_id) == "FAILED")
+    return cluster, step_id
+
+
+def test_a_step_is_explained_by_the_last_lines_that_are_no_chatter(
+    hook: EmrHook, failed: tuple[str, str]
+) -> None:
+    first, *lines = explain_step(hook, *failed).splitlines()
+    assert first.startswith(f"step {failed[1]} (many lines) is FAILED")
+    assert lines == [f"line {n}" for n in range(16, 31)]
+
+
+def test_a_log_that_is_not_shipped_yet_is_named_all_the_same(
+    hook: EmrHook, failed: tuple[str, str], clusters: LocalAws
+) -> None:
+    cluster, step_id = failed
+    for key in clusters.keys("logs"):
+        if step_id in key:
+            clusters.s3.delete_object(Bucket=BUCKET, Key=f"logs/{key}")
+    text = explain_step(hook, cluster, step_id)
+    assert f"; log: s3://{BUCKET}/logs/{cluster}/steps/{step_id}/" in text
+    assert text.endswith("(not shipped yet)")
+
+
+@pytest.mark.parametrize("body", [b"not gzip at all", gzip.compress(b"\xff\xfe bytes\nthe end")])
+def test_a_log_that_cannot_be_read_does_not_hide_the_failure(
+    hook: EmrHook, failed: tuple[str, str], clusters: LocalAws, body: bytes
+) -> None:
+    cluster, step_id = failed
+    for key in clusters.keys("logs"):
+        if step_id in key:
+            clusters.put(f"logs/{key}", body)
+    text = explain_step(hook, cluster, step_id)
+    assert text.startswith(f"step {step_id} (many lines) is FAILED")
+    assert text.endswith(("(not shipped yet)", "\nthe end"))
+
+
+class Emr:
+    """Answers of EMR that the local one does not give."""
+
+    def __init__(self, status: dict[str, Any], log_uri: str | None = None) -> None:
+        self.status, self.log_uri = status, log_uri
+
+    def describe_cluster(self, ClusterId: str) -> Any:
+        cluster: dict[str, Any] = {"Id": ClusterId, "Status": self.status}
+        return {"Cluster": {**cluster, "LogUri": self.log_uri} if self.log_uri else cluster}
+
+
+def test_a_cluster_is_explained_in_one_line() -> None:
+    reason = {"Code": "VALIDATION_ERROR", "Message": "The subnet does not exist"}
+    emr = Emr({"State": "TERMINATED_WITH_ERRORS", "StateChangeReason": reason}, "s3n://b/logs/")
+    assert explain_cluster(emr, "j-1") == (
+        "cluster j-1 is TERMINATED_WITH_ERRORS (VALIDATION_ERROR: The subnet does not exist); its logs: "
+        "s3n://b/logs/j-1/. Clear the task that created the cluster, and those after it, to resume on "
+        "a new one"
+    )
+
+
+def test_a_cluster_without_reason_or_logs_is_explained_too() -> None:
+    text = explain_cluster(Emr({"State": "TERMINATED"}), "j-1")
+    assert text.startswith("cluster j-1 is TERMINATED (no code: no message). Clear the task")

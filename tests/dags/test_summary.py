@@ -1,0 +1,105 @@
+"""A run's tasks, from staging to the summary, with the cluster's steps done in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_harness import BUCKET, REGION, LocalAws, until
+
+from fruit_pipeline import cluster, tasks
+from fruit_pipeline.request import form
+from fruit_pipeline.steps import EXTRACTION, REDUCTION
+from image_features.errors import JobError
+
+
+@pytest.fixture
+def params(repo: Path, drawn_folder: Path) -> dict[str, Any]:
+    defaults = {name: param.resolve() for name, param in form(cluster.descriptions(repo)).items()}
+    chosen = {"source": str(drawn_folder), "weights": "random:0", "alpha": 0.35, "components": 8}
+    return {**defaults, **chosen, "run_key": "summed"}
+
+
+@pytest.fixture
+def deployed(connection: str, monkeypatch: pytest.MonkeyPatch, random_backbone: Path, repo: Path) -> None:
+    """The deployment's settings as an Airflow worker has them."""
+    monkeypatch.setenv("FRUITS_BUCKET", BUCKET)
+    monkeypatch.setenv("FRUITS_AWS_CONN_ID", connection)
+    monkeypatch.setenv("FRUITS_CACHE_DIR", str(random_backbone.parents[1]))
+
+
+@pytest.mark.usefixtures("deployed")
+def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
+    params: dict[str, Any], standing_run: Path, clusters: LocalAws
+) -> None:
+    run = tasks.guard(params, "manual__1")
+    assert json.loads(json.dumps(run)) == run
+    model = tasks.export_backbone(run)
+    assert model["width"] == 1280
+    root = f"runs/{run['run_key']}"
+    for file in standing_run.rglob("*"):  # what sample task and steps write
+        if file.is_file():
+            clusters.put(f"{root}/{file.relative_to(standing_run).as_posix()}", file.read_bytes())
+    checks = tasks.check_output(run)
+
+    cluster_id = clusters.start_cluster("summary")
+    bodies = {EXTRACTION: "sleep 0.3", "a step that failed": "exit 1", REDUCTION: "true"}
+    steps = [clusters.script_step(name, body) for name, body in bodies.items()]
+    ids = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=steps)["StepIds"]
+    until(lambda: clusters.step_state(cluster_id, ids[-1]) == "COMPLETED")
+
+    parts = {
+        "sample": {"seconds": 1.5},
+        "model": model,
+        "code": {"seconds": 2.5, "wheel_bytes": 105_000_000},
+        "checks": checks,
+    }
+    summary = tasks.summarise(run, cluster_id, parts)
+    body = clusters.s3.get_object(Bucket=BUCKET, Key=f"{root}/summary.json")["Body"].read()
+    assert json.loads(body) == summary
+    assert (summary["images"], summary["features"], summary["rejects"]) == (50, 48, 2)
+    assert summary["weights_are_random"] is True
+    assert summary["request"] == run
+    assert summary["places"]["embeddings"] == f"s3://{BUCKET}/{root}/pca"
+    seconds = summary["seconds"]
+    assert list(seconds) == ["sample", "model", "code", "cluster start", EXTRACTION, REDUCTION, "checks"]
+    assert seconds[EXTRACTION] >= 0.3
+    assert {"python", "numpy", "keras", "tensorflow"} <= set(summary["versions"])
+    assert all(summary["digests"].values())
+
+
+@pytest.mark.usefixtures("deployed")
+def test_staging_puts_into_the_bucket_what_the_plan_names(
+    params: dict[str, Any], local_aws: LocalAws
+) -> None:
+    run = tasks.guard({**params, "run_key": "planned", "per_label": 2}, "manual__1")
+    sample = tasks.draw_sample(run)
+    assert (sample["images"], sample["labels"]) == (24, 12)
+    model = tasks.export_backbone(run)
+    code = {"bootstrap": f"s3://{BUCKET}/runs/planned/code/install.sh", "wheelhouse": f"s3://{BUCKET}/w/1"}
+    plan = tasks.plan_cluster(run, sample, model, code)
+    assert json.loads(json.dumps(plan)) == plan
+    words = [word for name in ("extraction", "reduction") for word in plan[name][0]["HadoopJarStep"]["Args"]]
+    assert f"s3://{BUCKET}/runs/planned/sample" in words
+    assert model["uri"] in words
+    assert "backbone.tflite" in local_aws.keys(model["uri"].removeprefix(f"s3://{BUCKET}/"))
+    assert {"_SUCCESS", "manifest.parquet"} <= set(local_aws.keys("runs/planned/sample"))
+
+
+@pytest.mark.usefixtures("deployed")
+def test_more_components_than_the_sample_has_images_are_refused_before_a_cluster_starts(
+    params: dict[str, Any],
+) -> None:
+    run = tasks.guard({**params, "components": 50}, "manual__1")
+    with pytest.raises(JobError, match="50 components asked for, but 24 images of 1280 features"):
+        tasks.plan_cluster(run, {"images": 24}, {"width": 1280, "uri": "s3://b/m"}, {})
+
+
+def test_tasks_need_no_connection_when_the_environment_reaches_aws(
+    params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, s3_environment: None
+) -> None:
+    monkeypatch.setenv("FRUITS_BUCKET", BUCKET)
+    monkeypatch.setenv("FRUITS_REGION", REGION)
+    assert tasks.guard(params, "manual__1")["bucket"] == BUCKET
