@@ -24,6 +24,7 @@ RUN_TAG = "image-features-run"
 
 ALIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
 TERMINAL = ["TERMINATED", "TERMINATED_WITH_ERRORS"]
+ENDING = ["TERMINATING", *TERMINAL]
 
 # https://docs.aws.amazon.com/emr/latest/APIReference/API_AutoTerminationPolicy.html
 _IDLE_TIMEOUT_RANGE = (60, 604_800)

@@ -21,8 +21,9 @@ from airflow.providers.amazon.aws.operators.emr import (
 from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor, EmrStepSensor
 from airflow.providers.amazon.aws.triggers.emr import EmrCreateJobFlowTrigger
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from botocore.exceptions import ClientError
 
-from fruit_pipeline.cluster import RUN_TAG, TERMINAL, alive_of_run
+from fruit_pipeline.cluster import ENDING, RUN_TAG, TERMINAL, alive_of_run
 from fruit_pipeline.failures import explain_cluster, explain_step
 from image_features.errors import JobError
 from image_features.storage import StorageError
@@ -85,7 +86,13 @@ class AddStepOnce(EmrAddStepsOperator):
         if found:
             self.log.info("step %s was added already: taken over", found[0])
             return found[:1]
-        return super().execute(context)
+        try:
+            return super().execute(context)
+        except ClientError:
+            state = emr.describe_cluster(ClusterId=self.job_flow_id)["Cluster"]["Status"]["State"]
+            if state not in ENDING:
+                raise
+            raise AirflowFailException(explain_cluster(emr, str(self.job_flow_id))) from None
 
 
 class ClusterReady(EmrJobFlowSensor):
@@ -97,7 +104,7 @@ class ClusterReady(EmrJobFlowSensor):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
             target_states=["RUNNING", "WAITING"],
-            failed_states=["TERMINATING", *TERMINAL],
+            failed_states=ENDING,
             deferrable=True,
             **kwargs,
         )

@@ -34,12 +34,11 @@ from image_features.contract import (
     content_digest,
     digest_of,
     find_document,
-    shard_number,
     to_json,
 )
 from image_features.contract import MARKER as SUCCESS
 from image_features.errors import JobError
-from image_features.shards import parquet_bytes, write_shard
+from image_features.shards import delete_strays, parquet_bytes, write_shard
 from image_features.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -160,7 +159,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
 
     plan = split(chosen, request.cores)
     # Left by an attempt that did not finish, with another plan.
-    target.delete([obj.key for obj in target.list() if (shard_number(obj.key) or 0) >= len(plan)])
+    delete_strays(target, [obj.key for obj in target.list()], set(range(len(plan))))
     shards: list[SampleShard] = []
     manifest: dict[str, list[object]] = {name: [] for name in MANIFEST_SCHEMA.names}
     last_said = time.monotonic()

@@ -33,13 +33,12 @@ from image_features.contract import (
     find_document,
     read_document,
     shard_key,
-    shard_number,
     to_json,
 )
 from image_features.errors import JobError
 from image_features.images import DEFAULT_MAX_PIXELS
 from image_features.inference import Backbone, open_once, read_backbone
-from image_features.shards import parquet_bytes, read_shard, shard_info, write_shard
+from image_features.shards import delete_strays, parquet_bytes, read_shard, shard_info, write_shard
 from image_features.storage import Storage, normalise_uri
 
 
@@ -125,8 +124,8 @@ def run(
         raise JobError(f"{len(failed)} of {len(tasks)} shards cannot be extracted; the first: {failed[0]}")
 
     shards = sorted((outcome.done for outcome in outcomes), key=lambda done: done.shard)
-    _delete_strays(features_storage, standing, {s.shard for s in shards})
-    _delete_strays(rejects_storage, standing_rejects, {s.shard for s in shards if s.rejects})
+    delete_strays(features_storage, standing, {s.shard for s in shards})
+    delete_strays(rejects_storage, standing_rejects, {s.shard for s in shards if s.rejects})
     reasons = sum((Counter(s.rejects) for s in shards), Counter())
     marker = FeaturesMarker(
         images=sum(s.images for s in shards),
@@ -143,15 +142,6 @@ def run(
     )
     features_storage.put(MARKER, to_json(marker))
     return marker
-
-
-def _delete_strays(storage: Storage, keys: Any, expected: set[int]) -> None:
-    """Remove shards of an earlier plan: whoever reads the whole prefix must not count them.
-
-    What lies in a folder below the prefix belongs to another stage and stays.
-    """
-    numbers = {key: shard_number(key) for key in keys if "/" not in key}
-    storage.delete(key for key, n in numbers.items() if n is not None and n not in expected)
 
 
 @dataclass(frozen=True)

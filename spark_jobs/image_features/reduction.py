@@ -34,11 +34,10 @@ from image_features.contract import (
     find_document,
     read_document,
     shard_key,
-    shard_number,
     to_json,
 )
 from image_features.errors import JobError
-from image_features.shards import read_shard, write_shard
+from image_features.shards import delete_strays, read_shard, shard_info, write_shard
 from image_features.storage import Storage, normalise_uri
 
 
@@ -74,12 +73,15 @@ def run(
     request = f"components={components}" if components is not None else f"variance={variance}"
     pca.check_request(source.features, source.width, components, variance)
     storage = Storage(job_output, create=True)
-    standing = {obj.key for obj in storage.list()}
+    standing = {obj.key: obj.size for obj in storage.list()}
     marker = find_document(PcaMarker, storage) if MARKER in standing else None
-    if marker and (marker.features_digest, marker.request) == (source.digest, request):
-        wanted = {shard_key(shard.shard) for shard in marker.shards} | {PCA_MODEL, SUMMARY}
-        if wanted <= standing:
-            return marker
+    if (
+        marker
+        and (marker.features_digest, marker.request) == (source.digest, request)
+        and {PCA_MODEL, SUMMARY} <= standing.keys()
+        and all(_stands(storage, shard, standing) for shard in marker.shards)
+    ):
+        return marker
     storage.delete([MARKER])
 
     job = ReductionJob(job_features, job_output, source.width)
@@ -107,8 +109,7 @@ def run(
             raise JobError(outcome.error)
     written = sorted(outcomes, key=lambda shard: shard.shard)
     expected = {shard.shard for shard in written}
-    own = {key: shard_number(key) for key in standing if "/" not in key}
-    storage.delete(key for key, n in own.items() if n is not None and n not in expected)
+    delete_strays(storage, standing, expected)
     marker = PcaMarker(
         images=sum(shard.rows for shard in written),
         width=source.width,
@@ -123,6 +124,17 @@ def run(
     storage.put(SUMMARY, json.dumps(_summary(source, marker, model), indent=1).encode())
     storage.put(MARKER, to_json(marker))
     return marker
+
+
+def _stands(storage: Storage, shard: EmbeddingsShard, sizes: dict[str, int]) -> bool:
+    """Whether a shard of a finished PCA is still there, and the one that the marker lists."""
+    key = shard_key(shard.shard)
+    try:
+        return (
+            key in sizes and shard_info(storage.parquet_metadata(key, sizes[key]), EmbeddingsShard) == shard
+        )
+    except JobError:
+        return False
 
 
 def read_features(

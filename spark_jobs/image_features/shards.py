@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from image_features.contract import EmbeddingsShard, FeaturesShard, SampleShard, shard_key
+from image_features.contract import EmbeddingsShard, FeaturesShard, SampleShard, shard_key, shard_number
 from image_features.errors import JobError
 from image_features.storage import Storage
 
@@ -71,3 +72,12 @@ def read_shard(storage: Storage, key: str, schema: pa.Schema, columns: list[str]
         if table.column(name).null_count:
             raise JobError(f"{uri}: column {name!r} has {table.column(name).null_count} nulls")
     return table
+
+
+def delete_strays(storage: Storage, keys: Iterable[str], expected: set[int]) -> None:
+    """Of ``keys``, delete the shards of an earlier plan: whoever reads the prefix must not count them.
+
+    What lies in a folder below the prefix belongs to another stage and stays.
+    """
+    numbers = {key: shard_number(key) for key in keys if "/" not in key}
+    storage.delete(key for key, number in numbers.items() if number is not None and number not in expected)

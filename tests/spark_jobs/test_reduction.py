@@ -398,3 +398,13 @@ def test_both_steps_in_a_row_equal_scikit_learn_on_the_backbones_features(run: R
     )
     expected = PCA(10, svd_solver="full").fit_transform(features)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut"])
+def test_a_damaged_embeddings_shard_is_made_again_although_the_marker_stands(damage: str, step: Step) -> None:
+    step.reduce(5)
+    file = step.pca / SHARDS[1]
+    whole = file.read_bytes()
+    file.unlink() if damage == "deleted" else file.write_bytes(whole[:-30])
+    step.reduce(5)
+    assert file.read_bytes() == whole
