@@ -35,12 +35,12 @@ def test_every_module_with_a_command_is_tested(repo: Path) -> None:
 
 
 @pytest.mark.parametrize("module", COMMANDS)
-def test_help_has_an_example_and_the_exit_codes(module: str) -> None:
-    done = fruit(module, "--help")
-    assert done.returncode == 0
-    assert done.stderr == ""
-    assert f"    python -m fruit_pipeline.{module}" in done.stdout
-    assert module == "drawn_images" or "Exit codes: 0 " in done.stdout
+def test_help_has_an_example_and_the_exit_codes(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(module, "--help") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert f"    python -m fruit_pipeline.{module}" in out
+    assert module == "drawn_images" or "Exit codes: 0 " in out
 
 
 NOWHERE = "/no/such/folder"
