@@ -31,7 +31,7 @@ test: lint unit e2e ## all checks: lint, types, unit tests, end-to-end runs
 .PHONY: unit
 unit: $(VENV)/.dev ## unit tests only (under 2 minutes)
 	@echo "unit tests"
-	@$(BIN)/python -m pytest -m "not e2e"
+	@$(BIN)/python -m pytest -m "not e2e" --numprocesses 2 --dist loadfile
 
 .PHONY: e2e
 e2e: $(VENV)/.dev ## end-to-end tests only: real Airflow, local AWS, Spark

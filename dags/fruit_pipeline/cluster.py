@@ -78,9 +78,12 @@ def load_shape(home: Path, name: str) -> Shape:
 
 
 def shape_names(home: Path) -> list[str]:
-    return sorted(
-        path.stem for path in (home / "emr_configs").glob("*.json") if path.stem != "classifications"
-    )
+    """Names of the shapes. Raises JobError when there is none."""
+    folder = home / "emr_configs"
+    names = sorted(path.stem for path in folder.glob("*.json") if path.stem != "classifications")
+    if not names:
+        raise JobError(f"{folder} has no cluster shape; set FRUITS_HOME to the folder of emr_configs")
+    return names
 
 
 def descriptions(home: Path) -> dict[str, str]:

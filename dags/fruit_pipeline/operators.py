@@ -76,13 +76,13 @@ class CreateClusterOnce(EmrCreateJobFlowOperator):
 
 
 class AddStepOnce(EmrAddStepsOperator):
-    """Adds one step, or takes over the one of the same name that is waiting, running or done."""
+    """Adds one step, or takes over the same one that is waiting, running or done."""
 
     def execute(self, context: Any) -> list[str]:
         emr: Any = self.hook.conn
         (step,) = cast("list[dict[str, Any]]", self.steps)
         pages = emr.get_paginator("list_steps").paginate(ClusterId=self.job_flow_id, StepStates=_STEP_USABLE)
-        found = [s["Id"] for page in pages for s in page["Steps"] if s["Name"] == step["Name"]]
+        found = [s["Id"] for page in pages for s in page["Steps"] if _same_step(s, step)]
         if found:
             self.log.info("step %s was added already: taken over", found[0])
             return found[:1]
@@ -93,6 +93,11 @@ class AddStepOnce(EmrAddStepsOperator):
             if state not in ENDING:
                 raise
             raise AirflowFailException(explain_cluster(emr, str(self.job_flow_id))) from None
+
+
+def _same_step(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether a listed step is the wanted one: by its name and its command."""
+    return found["Name"] == wanted["Name"] and found["Config"]["Args"] == wanted["HadoopJarStep"]["Args"]
 
 
 class ClusterReady(EmrJobFlowSensor):

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -39,7 +39,7 @@ from image_features.contract import (
 from image_features.contract import MARKER as SUCCESS
 from image_features.errors import JobError
 from image_features.shards import delete_strays, parquet_bytes, write_shard
-from image_features.storage import Storage
+from image_features.storage import Storage, normalise_uri
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,9 @@ class SampleRequest:
 
     @property
     def digest(self) -> str:
-        return digest_of(json.dumps(asdict(self), sort_keys=True))
+        """Of what is drawn; how it is cut into shards may differ."""
+        drawn = [normalise_uri(self.source), self.per_label, self.total, sorted(self.labels), self.seed]
+        return digest_of(json.dumps(drawn))
 
 
 def draw(images: list[SourceImage], request: SampleRequest) -> list[SourceImage]:

@@ -109,6 +109,8 @@ class Storage:
                 root = Path(self.uri.removeprefix("file://"))
                 if create:
                     root.mkdir(parents=True, exist_ok=True)
+                elif not root.is_dir():
+                    raise NotFound(f"cannot open {self.uri}: it does not exist, or is no folder")
                 self._store: Any = LocalStore(root, mkdir=create)
                 self._prefix = ""
             else:
