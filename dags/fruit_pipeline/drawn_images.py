@@ -49,12 +49,17 @@ KINDS = (
 def draw_folder(folder: Path, per_label: int = 40) -> int:
     """Draw ``per_label`` images of each kind into one sub-folder a label; return how many.
 
-    Files that are there already are drawn again.
+    Files that are there already stay: they would be drawn the same.
     """
     for kind in KINDS:
         (folder / kind.label).mkdir(parents=True, exist_ok=True)
         for number in range(per_label):
-            (folder / kind.label / f"{number:03d}.jpg").write_bytes(draw(kind, number))
+            path = folder / kind.label / f"{number:03d}.jpg"
+            if not path.exists():
+                # Under its name only when it is whole, for a draw that is interrupted.
+                part = path.with_suffix(".part")
+                part.write_bytes(draw(kind, number))
+                part.rename(path)
     return len(KINDS) * per_label
 
 
