@@ -27,14 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rejects", metavar="URI", help="default: 'rejects' beside the output")
     parser.add_argument(
         "--max-pixels",
-        type=int,
+        type=step.at_least_one,
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
         help="images of more pixels are rejected undecoded (default: %(default)s)",
     )
     args = parser.parse_args(argv)
-    if args.max_pixels < 1:
-        parser.error(f"--max-pixels must be at least 1, not {args.max_pixels}")
 
     def run() -> None:
         with step.spark_session("extract_features") as spark:

@@ -23,13 +23,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--features", required=True, metavar="URI", help="the features' prefix")
     parser.add_argument("--output", required=True, metavar="URI", help="prefix that the embeddings go to")
     kept = parser.add_mutually_exclusive_group(required=True)
-    kept.add_argument("--components", type=int, metavar="N", help="components to keep")
-    kept.add_argument("--variance", type=float, metavar="SHARE", help="share of variance to keep, 0.9 say")
+    kept.add_argument("--components", type=step.at_least_one, metavar="N", help="components to keep")
+    kept.add_argument(
+        "--variance", type=step.share, metavar="SHARE", help="share of variance to keep, 0.9 say"
+    )
     args = parser.parse_args(argv)
-    if args.components is not None and args.components < 1:
-        parser.error(f"--components must be at least 1, not {args.components}")
-    if args.variance is not None and not 0 < args.variance < 1:
-        parser.error(f"--variance must lie between 0 and 1, not {args.variance}")
 
     def run() -> None:
         with step.spark_session("reduce_pca") as spark:

@@ -37,6 +37,7 @@ from fruit_pipeline.backbone import BackboneRequest
 from fruit_pipeline.sources import Source
 from image_features.contract import SUMMARY, RunLayout, shard_number
 from image_features.errors import JobError
+from image_features.step import at_least_one, share
 from image_features.storage import normalise_uri
 
 BUCKET = "fruits-demo"
@@ -254,8 +255,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", help="imagenet, a Keras weights file without top, or random:<seed>")
     parser.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: %(default)s)")
     kept = parser.add_mutually_exclusive_group()
-    kept.add_argument("--components", type=int, default=50, help="default: %(default)s")
-    kept.add_argument("--variance", type=float, help="share of variance to keep, in place of --components")
+    kept.add_argument("--components", type=at_least_one, default=50, help="default: %(default)s")
+    kept.add_argument("--variance", type=share, help="share of variance to keep, in place of --components")
     parser.add_argument("--work", type=Path, default=Path(".cache/demo"), help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="default: %(default)s")
     args = parser.parse_args(argv)

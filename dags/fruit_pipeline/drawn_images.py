@@ -17,6 +17,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter
 
+from image_features.step import at_least_one
+
 SIZE = 100
 
 
@@ -142,10 +144,10 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", required=True, type=Path, help="folder to draw into")
-    parser.add_argument("--per-label", type=int, default=40, help="images a label (default: %(default)s)")
+    parser.add_argument(
+        "--per-label", type=at_least_one, default=40, help="images a label (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
-    if args.per_label < 1:
-        parser.error(f"--per-label must be at least 1, not {args.per_label}")
     print(f"drew {draw_folder(args.output, args.per_label)} images below {args.output}")
     return 0
 

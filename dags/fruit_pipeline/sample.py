@@ -39,6 +39,7 @@ from image_features.contract import (
 from image_features.contract import MARKER as SUCCESS
 from image_features.errors import JobError
 from image_features.shards import delete_strays, parquet_bytes, write_shard
+from image_features.step import at_least_one
 from image_features.storage import Storage, normalise_uri
 
 log = logging.getLogger(__name__)
@@ -248,19 +249,19 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", required=True, metavar="URI", help="prefix that the sample goes to")
     drawn = parser.add_mutually_exclusive_group(required=True)
-    drawn.add_argument("--per-label", type=int, metavar="N", help="images of each label")
-    drawn.add_argument("--total", type=int, metavar="N", help="images in all, labels in proportion")
+    drawn.add_argument("--per-label", type=at_least_one, metavar="N", help="images of each label")
+    drawn.add_argument("--total", type=at_least_one, metavar="N", help="images in all, labels in proportion")
     drawn.add_argument("--all", action="store_true", help="all images")
     parser.add_argument(
         "--label", action="append", default=[], metavar="NAME", help="only this label; repeatable"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--cores", type=int, default=2, help="of the cluster (default: %(default)s)")
+    parser.add_argument("--cores", type=at_least_one, default=2, help="of the cluster (default: %(default)s)")
     args = parser.parse_args(argv)
 
     def run() -> SampleMarker:
         request = SampleRequest(
-            args.source, args.per_label, args.total, tuple(args.label), args.seed, max(1, args.cores)
+            args.source, args.per_label, args.total, tuple(args.label), args.seed, args.cores
         )
         return write_sample(request, Source(args.source), Storage(args.output, create=True))
 

@@ -18,6 +18,7 @@ from fruit_pipeline.job_code import EXTRACT_SCRIPT, JOB_PACKAGE, PCA_SCRIPT
 from image_features.contract import RunLayout
 from image_features.errors import JobError
 from image_features.images import DEFAULT_MAX_PIXELS
+from image_features.step import at_least_one, share
 from image_features.storage import join_uri
 
 EXTRACTION = "extract features"
@@ -77,14 +78,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", required=True, metavar="URI", help="s3://<bucket>/runs/<run key>")
     parser.add_argument("--model", required=True, metavar="URI", help="from fruit_pipeline.backbone")
     kept = parser.add_mutually_exclusive_group(required=True)
-    kept.add_argument("--components", type=int, metavar="N")
-    kept.add_argument("--variance", type=float, metavar="SHARE")
+    kept.add_argument("--components", type=at_least_one, metavar="N")
+    kept.add_argument("--variance", type=share, metavar="SHARE")
     parser.add_argument("--commands", action="store_true", help="print spark-submit commands")
     args = parser.parse_args(argv)
-    if args.components is not None and args.components < 1:
-        parser.error(f"--components must be at least 1, not {args.components}")
-    if args.variance is not None and not 0 < args.variance < 1:
-        parser.error(f"--variance must lie between 0 and 1, not {args.variance}")
 
     def run() -> Any:
         layout = RunLayout(args.run.rstrip("/"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,28 @@ from image_features.errors import JobError
 
 EXIT_REFUSED = 2
 """Exit code for bad input, as argparse uses it; 1 is an error nobody foresaw."""
+
+
+def at_least_one(text: str) -> int:
+    """Argument type of argparse: a whole number from 1 up."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def share(text: str) -> float:
+    """Argument type of argparse: a number between 0 and 1, both excluded."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {value}")
+    return value
 
 
 def main(run: Callable[[], None]) -> int:

@@ -52,7 +52,6 @@ RUN = ("--run", "s3://b-1/runs/r1")
     [
         (("sample", "--source", NOWHERE, "--output", "OUT", "--all"), "/no/such/folder does not exist"),
         (("sample", "--source", "ftp://x", "--output", "OUT", "--all"), "only s3://, file:// and plain"),
-        (("sample", "--source", NOWHERE, "--output", "OUT", "--total", "0"), "must be at least 1"),
         (("backbone", "--alpha", "0.4", "--output", "OUT"), "no ImageNet weights for alpha 0.4"),
         (("backbone", "--weights", "/no/such.h5", "--output", "OUT"), "/no/such.h5 does not exist"),
         (("wheelhouse", "--output", "http://x"), "only s3://, file:// and plain paths"),
@@ -104,7 +103,10 @@ def test_the_exit_code_is_that_of_the_process(tmp_path: Path) -> None:
         ("steps", *RUN, "--model", "m", "--components", "0"),
         ("steps", *RUN, "--model", "m", "--variance", "1.5"),
         ("drawn_images", "--output", "x", "--per-label", "0"),
+        ("sample", "--source", NOWHERE, "--output", "x", "--total", "0"),
         ("demo", "--components", "many"),
+        ("demo", "--components", "0"),
+        ("demo", "--variance", "2"),
     ],
     ids=lambda words: "-".join(words)[:60],
 )

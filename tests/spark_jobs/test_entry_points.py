@@ -64,8 +64,8 @@ def refusal(module: ModuleType, argv: list[str], capsys: pytest.CaptureFixture[s
     [
         ([], "--sample, --model, --output"),
         (EXTRACT[2:], "--sample"),
-        ([*EXTRACT, "--max-pixels", "0"], "--max-pixels must be at least 1, not 0"),
-        ([*EXTRACT, "--max-pixels", "-5"], "--max-pixels must be at least 1, not -5"),
+        ([*EXTRACT, "--max-pixels", "0"], "--max-pixels: must be at least 1, not 0"),
+        ([*EXTRACT, "--max-pixels", "-5"], "--max-pixels: must be at least 1, not -5"),
         ([*EXTRACT, "--max-pixels", "many"], "'many'"),
         ([*EXTRACT, "--colour", "red"], "--colour red"),
         ([*EXTRACT, "--reject", "r"], "--reject r"),  # no abbreviations
@@ -86,12 +86,12 @@ def test_extraction_names_the_argument_that_is_wrong(
             [*REDUCE, "--components", "5", "--variance", "0.9"],
             "--variance: not allowed with argument --components",
         ),
-        ([*REDUCE, "--components", "0"], "--components must be at least 1, not 0"),
+        ([*REDUCE, "--components", "0"], "--components: must be at least 1, not 0"),
         ([*REDUCE, "--components", "2.5"], "'2.5'"),
-        ([*REDUCE, "--variance", "0"], "--variance must lie between 0 and 1, not 0.0"),
-        ([*REDUCE, "--variance", "1"], "--variance must lie between 0 and 1, not 1.0"),
-        ([*REDUCE, "--variance", "95"], "--variance must lie between 0 and 1, not 95.0"),
-        ([*REDUCE, "--variance", "nan"], "--variance must lie between 0 and 1, not nan"),
+        ([*REDUCE, "--variance", "0"], "--variance: must lie between 0 and 1, not 0.0"),
+        ([*REDUCE, "--variance", "1"], "--variance: must lie between 0 and 1, not 1.0"),
+        ([*REDUCE, "--variance", "95"], "--variance: must lie between 0 and 1, not 95.0"),
+        ([*REDUCE, "--variance", "nan"], "--variance: must lie between 0 and 1, not nan"),
         ([*REDUCE, "--variance", "most"], "'most'"),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_script_that_is_started_with_wrong_arguments_exits_with_2(repo: Path) 
         [sys.executable, script, *REDUCE, "--components", "0"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("--components must be at least 1, not 0")
+    assert done.stderr.splitlines()[-1].endswith("--components: must be at least 1, not 0")
 
 
 @pytest.mark.usefixtures("no_jvm")
