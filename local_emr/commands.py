@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -157,7 +158,10 @@ class CommandBuilder:
 def _unpack(archive: Path, folder: Path) -> None:
     try:
         if archive.name.endswith((".tgz", ".tar.gz", ".tar")):
-            shutil.unpack_archive(archive, folder, filter="tar")
+            # Python 3.11.4 brought filters. Without one a member could leave the folder, which is no more
+            # than the step that brought the archive may do itself.
+            guarded = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
+            shutil.unpack_archive(archive, folder, **guarded)
         else:
             shutil.unpack_archive(archive, folder, format="zip")
     except (shutil.ReadError, OSError, ValueError) as error:

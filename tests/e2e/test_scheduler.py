@@ -78,7 +78,6 @@ def airflow(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-this-test-on-loopback-0123456789",
         "AIRFLOW__API__WORKERS": "1",
     }
@@ -123,7 +122,8 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
 
 def test_a_triggered_run_goes_green_with_deferred_sensors(airflow: Api, stage: Stage, tmp_path: Path):
     dag = f"/api/v2/dags/{demo.DAG_ID}"
-    airflow.until(dag, lambda answer: answer["is_paused"] is False, 120)
+    airflow.until(dag, lambda answer: answer["dag_id"] == demo.DAG_ID, 120)
+    airflow.call("PATCH", f"{dag}?update_mask=is_paused", {"is_paused": False})
     assert airflow.call("GET", "/api/v2/importErrors")["total_entries"] == 0
 
     draw_folder(tmp_path / "images", per_label=10)
