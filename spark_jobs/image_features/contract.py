@@ -29,6 +29,7 @@ MANIFEST = "manifest.parquet"
 MODEL_FILE = "backbone.tflite"
 MODEL_JSON = "model.json"
 PCA_MODEL = "model.npz"
+EMBEDDER = "embed.tflite"
 SUMMARY = "summary.json"
 
 SAMPLE_SCHEMA = pa.schema(
@@ -188,6 +189,7 @@ class PcaMarker:
     request: str  # "components=50" or "variance=0.9"
     shards: list[EmbeddingsShard]
     seconds: float
+    embedder_digest: str | None = None  # SHA-256 of embed.tflite, hex; None when it was not asked for
     schema_version: int = SCHEMA_VERSION
 
 

@@ -25,6 +25,10 @@ DEFAULT_MAX_PIXELS = 50_000_000
 _UNSUPPORTED_MODES = {"F", "I"}
 
 
+CAFFE_MEAN = (103.939, 116.779, 123.68)
+"""ImageNet's mean pixel, blue first, that "caffe" preprocessing subtracts."""
+
+
 class RejectedImage(Exception):
     """This image cannot become features; ``reason`` says why, ``detail`` is the decoder's word."""
 
@@ -100,7 +104,7 @@ class Preprocessor:
             values -= 1.0
             self._tables = [values]
         elif mode == "caffe":
-            self._tables = [values - np.float32(mean) for mean in (103.939, 116.779, 123.68)]
+            self._tables = [values - np.float32(mean) for mean in CAFFE_MEAN]
         else:
             raise ValueError(f"unknown preprocessing {mode!r}; expected 'tf' or 'caffe'")
 
