@@ -160,7 +160,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         if archive.name.endswith((".tgz", ".tar.gz", ".tar")):
             # Python 3.11.4 brought filters. Without one a member could leave the folder, which is no more
             # than the step that brought the archive may do itself.
-            guarded = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
+            guarded: Any = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
             shutil.unpack_archive(archive, folder, **guarded)
         else:
             shutil.unpack_archive(archive, folder, format="zip")
