@@ -8,7 +8,7 @@ Exit codes: 0 all checks hold, 2 one does not (one line on stderr names the firs
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from image_features.contract import (
+    EMBEDDER,
     EMBEDDINGS_SCHEMA,
     MANIFEST,
     MANIFEST_SCHEMA,
     PCA_MODEL,
     REJECTS_SCHEMA,
+    SAMPLE_SCHEMA,
     FeaturesMarker,
     FeaturesShard,
     PcaMarker,
@@ -31,7 +33,9 @@ from image_features.contract import (
     shard_key,
     shard_number,
 )
+from image_features.embedder import open_embedder
 from image_features.errors import JobError
+from image_features.images import RejectedImage, decode_rgb
 from image_features.pca import PcaModel
 from image_features.reduction import read_features
 from image_features.shards import read_shard
@@ -42,6 +46,11 @@ ORTHONORMAL_TOLERANCE = 1e-8
 
 EMBEDDING_TOLERANCE = 1e-4
 """Largest difference to the projection, relative to the largest embedding: float32 storage."""
+
+EMBEDDER_TOLERANCE = 1e-3
+"""Largest difference of embed.tflite to an embedding of the run, relative to the largest or to 1."""
+
+_EMBEDDED = 8  # images that embed.tflite is tried on
 
 _SHOWN = 10  # failures that the error lists
 
@@ -102,6 +111,11 @@ def check_run(layout: RunLayout, open_storage: Callable[[str], Storage] = Storag
                 failures.append(str(error))
     if not failures:  # a damaged shard moves the moments of all
         _check_spread(failures, pca_store.uri, moments, model, pca.images)
+    if not failures:
+        try:
+            embedder = _check_embedder(failures, pca, sample_store, pca_store)
+        except JobError as error:
+            failures.append(str(error))
     if failures:
         more = f" (and {len(failures) - _SHOWN} more)" if len(failures) > _SHOWN else ""
         raise JobError(f"{len(failures)} checks failed: " + "; ".join(failures[:_SHOWN]) + more)
@@ -120,6 +134,7 @@ def check_run(layout: RunLayout, open_storage: Callable[[str], Storage] = Storag
             f"features are finite and {features.width} wide",
             f"embeddings are finite, {pca.components} wide, centred, and equal to the projection",
             "components are orthonormal, their variances sorted and those of the embeddings",
+            embedder,
         ],
     )
 
@@ -286,6 +301,55 @@ def _check_spread(
         worst < EMBEDDING_TOLERANCE,
         f"{uri}: the embeddings' variance is off explained_variance by {worst:.1e}",
     )
+
+
+def _check_embedder(failures: _Failures, pca: PcaMarker, sample_store: Storage, pca_store: Storage) -> str:
+    """embed.tflite gives some images of the sample the embeddings they have; returns what was checked."""
+    if pca.embedder_digest is None:
+        failures.expect(not pca_store.exists(EMBEDDER), f"{pca_store.uri_of(EMBEDDER)} is not in the marker")
+        return f"left out: there is no {EMBEDDER}, the PCA step was run without --model"
+    uri, embedder = pca_store.uri_of(EMBEDDER), open_embedder(pca_store, pca)
+    images = list(_some_images(pca, sample_store, pca_store))
+    largest = max(float(np.abs(expected).max()) for _, _, expected in images)
+    allowed = EMBEDDER_TOLERANCE * max(1.0, largest)
+    for image, content, expected in images:
+        # The run accepted the image, whatever its limit on pixels was.
+        try:
+            found = embedder.embed(decode_rgb(content, embedder.size, sys.maxsize))
+        except RejectedImage as error:
+            failures.append(f"{sample_store.uri}: {image!r} has features but does not decode, {error}")
+            continue
+        if found.shape != expected.shape:
+            failures.append(f"{uri} gives {len(found)} numbers, the embeddings have {len(expected)}")
+            break
+        worst = float(np.abs(found - expected).max())
+        failures.expect(
+            worst <= allowed,
+            f"{uri}: {image!r} is off its embedding by {worst:.1e}, allowed is {allowed:.1e}",
+        )
+    return f"{EMBEDDER} gives {len(images)} images of the sample their embeddings"
+
+
+def _some_images(
+    pca: PcaMarker, sample_store: Storage, pca_store: Storage
+) -> Iterator[tuple[str, bytes, np.ndarray[Any, np.dtype[np.float32]]]]:
+    """Name, file and embedding of a few images, evenly spread over the rows of all shards."""
+    wanted = np.unique(np.linspace(0, pca.images - 1, _EMBEDDED).astype(int))
+    first = 0
+    for shard in pca.shards:
+        rows = [int(row) - first for row in wanted if first <= row < first + shard.rows]
+        first += shard.rows
+        if not rows:
+            continue
+        key = shard_key(shard.shard)
+        table = read_shard(pca_store, key, EMBEDDINGS_SCHEMA, ["image", "embedding"]).take(rows)
+        sample = read_shard(sample_store, key, SAMPLE_SCHEMA, ["image", "content"])
+        places = {image: row for row, image in enumerate(sample.column("image").to_pylist())}
+        for image, embedding in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            if image not in places:
+                raise JobError(f"{sample_store.uri_of(key)} has no image {image!r}; draw the sample again")
+            content = sample.column("content")[places[image]].as_py()
+            yield image, content, np.array(embedding, np.float32)
 
 
 def main(argv: list[str] | None = None) -> int:

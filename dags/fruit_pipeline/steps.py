@@ -40,12 +40,13 @@ def extraction_step(layout: RunLayout, model: str, max_pixels: int = DEFAULT_MAX
     return _step(EXTRACTION, layout, EXTRACT_SCRIPT, arguments)
 
 
-def reduction_step(layout: RunLayout, components: int | None, variance: float | None) -> dict[str, Any]:
-    """``AddJobFlowSteps`` entry of the PCA."""
+def reduction_step(
+    layout: RunLayout, model: str, components: int | None, variance: float | None
+) -> dict[str, Any]:
+    """``AddJobFlowSteps`` entry of the PCA; ``model`` is the extraction's, for embed.tflite."""
     kept = {"--components": str(components)} if components is not None else {"--variance": str(variance)}
-    return _step(
-        REDUCTION, layout, PCA_SCRIPT, {"--features": layout.features, "--output": layout.pca, **kept}
-    )
+    arguments = {"--features": layout.features, "--output": layout.pca, "--model": model, **kept}
+    return _step(REDUCTION, layout, PCA_SCRIPT, arguments)
 
 
 def _step(name: str, layout: RunLayout, script: str, arguments: dict[str, str]) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         layout = RunLayout(args.run.rstrip("/"))
         steps = [
             extraction_step(layout, args.model),
-            reduction_step(layout, args.components, args.variance),
+            reduction_step(layout, args.model, args.components, args.variance),
         ]
         if args.commands:
             for step in steps:

@@ -41,6 +41,7 @@ def build(
             "model": spec.digest,
             "features": pca["features_digest"],
             "pca": pca["pca_digest"],
+            "embedder": pca["embedder_digest"],
         },
         "seconds": {
             "sample": parts["sample"]["seconds"],

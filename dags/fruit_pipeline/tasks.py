@@ -109,7 +109,7 @@ def plan_cluster(
             code["wheelhouse"],
         ),
         "extraction": [steps.extraction_step(layout, model["uri"], request.max_pixels)],
-        "reduction": [steps.reduction_step(layout, request.components, request.variance)],
+        "reduction": [steps.reduction_step(layout, model["uri"], request.components, request.variance)],
     }
 
 

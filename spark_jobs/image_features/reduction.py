@@ -6,6 +6,7 @@ matrix a partition, merged as a tree.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -20,12 +21,15 @@ import pyarrow as pa
 
 from image_features import pca
 from image_features.contract import (
+    EMBEDDER,
     EMBEDDINGS_SCHEMA,
     FEATURES_SCHEMA,
     MARKER,
+    MODEL_JSON,
     PCA_MODEL,
     SCHEMA_VERSION,
     SUMMARY,
+    BackboneSpec,
     EmbeddingsShard,
     FeaturesMarker,
     FeaturesShard,
@@ -58,12 +62,18 @@ class Refused:
 
 
 def run(
-    spark: Any, features: str, output: str, components: int | None = None, variance: float | None = None
+    spark: Any,
+    features: str,
+    output: str,
+    components: int | None = None,
+    variance: float | None = None,
+    model: str | None = None,
 ) -> PcaMarker:
     """Reduce the features below ``features`` to embeddings below ``output``; both are URIs.
 
-    Give ``components`` or ``variance`` (see pca.fit). Raises JobError when the features are not
-    finished, damaged or too few; nothing then looks finished.
+    Give ``components`` or ``variance`` (see pca.fit). With ``model``, the URI of the backbone that
+    made the features, embed.tflite is written as well. Raises JobError when the features are not
+    finished, damaged, too few, or of another backbone; nothing then looks finished.
     """
     started = time.monotonic()
     job_features, job_output = normalise_uri(features), normalise_uri(output)
@@ -72,6 +82,8 @@ def run(
     source = read_document(FeaturesMarker, Storage(job_features))
     request = f"components={components}" if components is not None else f"variance={variance}"
     pca.check_request(source.features, source.width, components, variance)
+    if model:
+        _check_backbone(model, source, job_features)
     storage = Storage(job_output, create=True)
     standing = {obj.key: obj.size for obj in storage.list()}
     marker = find_document(PcaMarker, storage) if MARKER in standing else None
@@ -79,10 +91,12 @@ def run(
         marker
         and (marker.features_digest, marker.request) == (source.digest, request)
         and {PCA_MODEL, SUMMARY} <= standing.keys()
+        and _embedder_stands(storage, marker, standing, wanted=bool(model))
         and all(_stands(storage, shard, standing) for shard in marker.shards)
     ):
         return marker
-    storage.delete([MARKER])
+    # Marker first: an embedder of another PCA must never stand beside one.
+    storage.delete([MARKER, EMBEDDER])
 
     job = ReductionJob(job_features, job_output, source.width)
     context = spark.sparkContext
@@ -96,9 +110,9 @@ def run(
     )
     if isinstance(moments, Refused):
         raise JobError(moments.error)
-    model = pca.fit(moments, components, variance)
+    fitted = pca.fit(moments, components, variance)
 
-    broadcast = context.broadcast(model)
+    broadcast = context.broadcast(fitted)
     outcomes = (
         context.parallelize(source.shards, len(source.shards))
         .mapPartitions(lambda part: project(part, job, broadcast.value))
@@ -110,20 +124,50 @@ def run(
     written = sorted(outcomes, key=lambda shard: shard.shard)
     expected = {shard.shard for shard in written}
     delete_strays(storage, standing, expected)
+    embedder = _fuse(model, fitted) if model else None
     marker = PcaMarker(
         images=sum(shard.rows for shard in written),
         width=source.width,
-        components=len(model.components),
-        variance_kept=model.variance_kept,
+        components=len(fitted.components),
+        variance_kept=fitted.variance_kept,
         features_digest=source.digest,
         request=request,
         shards=written,
         seconds=round(time.monotonic() - started, 3),
+        embedder_digest=hashlib.sha256(embedder).hexdigest() if embedder else None,
     )
-    storage.put(PCA_MODEL, model.to_npz())
-    storage.put(SUMMARY, json.dumps(_summary(source, marker, model), indent=1).encode())
+    storage.put(PCA_MODEL, fitted.to_npz())
+    if embedder:
+        storage.put(EMBEDDER, embedder)
+    storage.put(SUMMARY, json.dumps(_summary(source, marker, fitted), indent=1).encode())
     storage.put(MARKER, to_json(marker))
     return marker
+
+
+def _check_backbone(model: str, source: FeaturesMarker, features: str) -> None:
+    storage = Storage(model)
+    found = read_document(BackboneSpec, storage, MODEL_JSON).digest
+    if found != source.model_digest:
+        raise JobError(
+            f"{storage.uri} is the backbone {found}, but {features} was made with {source.model_digest}; "
+            "give the one that the features were extracted with"
+        )
+
+
+def _fuse(model: str, fitted: pca.PcaModel) -> bytes:
+    # Here, not above: workers import this module and need no LiteRT.
+    from image_features.embedder import fuse
+    from image_features.inference import read_backbone
+
+    spec, backbone = read_backbone(model)
+    return fuse(backbone, spec, fitted)
+
+
+def _embedder_stands(storage: Storage, marker: PcaMarker, sizes: dict[str, int], wanted: bool) -> bool:
+    """Whether embed.tflite is what the marker says of it, and there when it is wanted."""
+    if marker.embedder_digest is None or EMBEDDER not in sizes:
+        return marker.embedder_digest is None and EMBEDDER not in sizes and not wanted
+    return hashlib.sha256(storage.get(EMBEDDER)).hexdigest() == marker.embedder_digest
 
 
 def _stands(storage: Storage, shard: EmbeddingsShard, sizes: dict[str, int]) -> bool:
@@ -214,6 +258,7 @@ def _summary(source: FeaturesMarker, marker: PcaMarker, model: pca.PcaModel) -> 
         "model_digest": source.model_digest,
         "features_digest": source.digest,
         "pca_digest": model.digest,
+        "embedder_digest": marker.embedder_digest,
         "width": marker.width,
         "request": marker.request,
         "components": marker.components,

@@ -158,7 +158,7 @@ def finished_run(folder: Path, images: Path, model: Path, components: int = 8) -
     write_sample(SampleRequest(str(source), cores=1), Source(source), Storage(root / "sample", create=True))
     spark, features = InProcessSpark(), str(root / "features")
     extraction.run(spark, str(root / "sample"), str(model), features)
-    reduction.run(spark, features, str(root / "pca"), components)
+    reduction.run(spark, features, str(root / "pca"), components, model=str(model))
     return root
 
 

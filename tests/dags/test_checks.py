@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from fruit_pipeline.checks import check_run
-from image_features.contract import MARKER, PCA_MODEL, RunLayout
+from image_features.contract import EMBEDDER, MARKER, PCA_MODEL, RunLayout
+from image_features.embedder import fuse
 from image_features.errors import JobError
+from image_features.inference import read_backbone
 from image_features.pca import PcaModel
 
 
@@ -74,7 +79,8 @@ def test_a_finished_run_passes_with_its_figures(standing_run: Path) -> None:
     assert (report.labels, report.width, report.components) == (12, 1280, 8)
     assert report.shards == len(shards(standing_run, "features")) >= 4
     assert report.variance_kept == pytest.approx(expected_variance(standing_run), rel=1e-6)
-    assert len(report.checks) == 4
+    assert len(report.checks) == 5
+    assert report.checks[-1] == "embed.tflite gives 8 images of the sample their embeddings"
 
 
 def expected_variance(run: Path) -> float:
@@ -304,6 +310,89 @@ def test_a_file_that_is_no_model(run: Path) -> None:
 def test_fewer_components_than_were_asked_for(run: Path, asked: str) -> None:
     mark(run, "pca", request=asked)
     assert f"8 components keep {model_of(run).variance_kept:.4f}; asked for was {asked}" in failure(run)
+
+
+# embed.tflite
+
+
+def put_embedder(run: Path, content: bytes | None) -> None:
+    """Replace embed.tflite (None: delete it); the marker then says that it is the one."""
+    file = run / "pca" / EMBEDDER
+    file.write_bytes(content) if content is not None else file.unlink()
+    mark(run, "pca", embedder_digest=hashlib.sha256(content).hexdigest() if content is not None else None)
+
+
+def other_embedder(model: Path, pca: PcaModel) -> bytes:
+    spec, backbone = read_backbone(str(model))
+    return fuse(backbone, spec, pca)
+
+
+def test_a_run_without_an_embedder_passes_and_says_so(run: Path) -> None:
+    put_embedder(run, None)
+    checks = check_run(RunLayout(str(run))).checks
+    assert checks[-1] == "left out: there is no embed.tflite, the PCA step was run without --model"
+
+
+def test_an_embedder_that_the_marker_does_not_know(run: Path) -> None:
+    mark(run, "pca", embedder_digest=None)
+    assert f"file://{run}/pca/embed.tflite is not in the marker" in failure(run)
+
+
+def test_a_missing_embedder(run: Path) -> None:
+    (run / "pca" / EMBEDDER).unlink()
+    assert f"file://{run}/pca/embed.tflite: it does not exist" in failure(run)
+
+
+@pytest.mark.parametrize("damage", ["one byte", "cut", "empty"])
+def test_a_damaged_embedder(run: Path, damage: str) -> None:
+    file = run / "pca" / EMBEDDER
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes({"one byte": content, "cut": content[:-1000], "empty": b""}[damage])
+    text = failure(run)
+    assert f"file://{file} has SHA-256 " in text
+    assert "run the PCA step again" in text
+
+
+def test_an_embedder_of_another_pca(run: Path, random_backbone: Path) -> None:
+    """Random weights give features of about 1e-10, so it is one that is off by 0.5."""
+    model = model_of(run)
+    moved = dataclasses.replace(model, mean=model.mean - 0.5 * model.components[0])
+    put_embedder(run, other_embedder(random_backbone, moved))
+    text = failure(run)
+    assert text.startswith("8 checks failed: ")
+    assert re.search(
+        rf"file://{run}/pca/embed.tflite: '\S.*?\.jpg' is off its embedding by 5.0e-01, allowed is 1.0e-03",
+        text,
+    )
+
+
+def test_an_embedder_of_another_width(run: Path, random_backbone: Path) -> None:
+    model = model_of(run)
+    narrow = dataclasses.replace(model, components=model.components[:3])
+    put_embedder(run, other_embedder(random_backbone, narrow))
+    assert "embed.tflite gives 3 numbers, the embeddings have 8" in failure(run)
+
+
+@pytest.mark.parametrize("text", [b"", b"no model", b"....TFL3" + bytes(100)])
+def test_an_embedder_that_is_no_model(run: Path, text: bytes) -> None:
+    put_embedder(run, text)
+    assert f"file://{run}/pca/embed.tflite is not a model that LiteRT opens" in failure(run)
+
+
+def test_the_embedder_is_tried_on_images_of_several_shards(run: Path) -> None:
+    """The first and the last image of the run are among them: their files are cut here."""
+    for shard in (shards(run, "sample")[0], shards(run, "sample")[-1]):
+        rewrite(shard, column("content", lambda values: [value[:200] for value in values]))
+    text = failure(run)
+    assert f"file://{run}/sample: " in text
+    assert "has features but does not decode, " in text
+    assert int(text.split()[0]) >= 2
+
+
+def test_a_sample_that_has_lost_an_image_since(run: Path) -> None:
+    rewrite(shards(run, "sample")[0], lambda table: table.slice(1))
+    assert f"file://{shards(run, 'sample')[0]} has no image" in failure(run)
 
 
 def test_many_failures_are_cut_short_and_counted(run: Path) -> None:

@@ -20,8 +20,8 @@ LAYOUT = RunLayout("s3://b-1/runs/r1")
 MODEL = "s3://b-1/models/abc"
 STEPS = [
     extraction_step(LAYOUT, MODEL, 1_000_000),
-    reduction_step(LAYOUT, 50, None),
-    reduction_step(LAYOUT, None, 0.9),
+    reduction_step(LAYOUT, MODEL, 50, None),
+    reduction_step(LAYOUT, MODEL, None, 0.9),
 ]
 
 
@@ -66,6 +66,7 @@ def arguments_of(built: dict[str, Any]) -> tuple[str, list[str]]:
             {
                 "features": "s3://b-1/runs/r1/features",
                 "output": "s3://b-1/runs/r1/pca",
+                "model": MODEL,
                 "components": 50,
                 "variance": None,
             },
@@ -75,6 +76,7 @@ def arguments_of(built: dict[str, Any]) -> tuple[str, list[str]]:
             {
                 "features": "s3://b-1/runs/r1/features",
                 "output": "s3://b-1/runs/r1/pca",
+                "model": MODEL,
                 "components": None,
                 "variance": 0.9,
             },

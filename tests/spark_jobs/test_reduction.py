@@ -203,6 +203,7 @@ def test_the_summary_tells_of_both_steps(step: Step) -> None:
         "model_digest": "ab" * 32,
         "features_digest": marker.features_digest,
         "pca_digest": model.digest,
+        "embedder_digest": None,
         "width": WIDTH,
         "request": "components=5",
         "components": 5,
