@@ -1,0 +1,146 @@
+"""Benchmarks of the pipeline, each a comparison side by side on this machine.
+
+    python -m benchmarks --quick
+    python -m benchmarks --quick --only limit pca --scale 0.2
+    python -m benchmarks --full --images ~/fruits --weights ~/mobilenetv2_no_top.h5
+
+Without --images they are drawn by code; without --weights they are random. Results go to
+results.json and RESULTS.md in --output; those of benchmarks that were not asked for stay.
+
+Exit codes: 0 done, 1 a benchmark failed, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import growth, keras_loop, limit, machine, notebook, pca, report, single, stages
+from benchmarks.context import Context
+from fruit_pipeline.backbone import BackboneRequest
+from image_features.errors import JobError
+from image_features.step import EXIT_REFUSED, at_least_one
+
+BENCHMARKS = {
+    "notebook": notebook.run,
+    "single": single.run,
+    "keras": keras_loop.run,
+    "limit": limit.run,
+    "pca": pca.run,
+    "growth": growth.run,
+    "stages": stages.run,
+}
+
+
+def above_zero(text: str) -> float:
+    """Argument type: a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {value}")
+    return value
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--quick", action="store_true", help="small sizes, few repeats: some minutes")
+    size.add_argument("--full", action="store_true", help="the sizes that count, three repeats: hours")
+    parser.add_argument(
+        "--very-full", action="store_true", help="with --full: the notebook as published at 10,000 as well"
+    )
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="folder of <label>/<image>.jpg")
+    parser.add_argument("--weights", default="random:0", help="imagenet, a file, or random:<seed> (default)")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS)
+    )
+    parser.add_argument("--scale", type=above_zero, default=1.0, help="multiply all sizes (default: 1)")
+    parser.add_argument("--repeats", type=at_least_one, help="in place of each benchmark's own number")
+    parser.add_argument("--cores", type=at_least_one, default=machine.usable_cores(), help="default: all")
+    parser.add_argument(
+        "--work", type=Path, help="folder for scratch files that stay (default: a temporary one)"
+    )
+    parser.add_argument("--output", type=Path, default=Path("benchmarks"), help="default: %(default)s")
+    args = parser.parse_args(argv)
+    if args.very_full and not args.full:
+        parser.error("--very-full goes with --full")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    weights = BackboneRequest("mobilenet_v2", 1.0, args.weights) if args.weights else None
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
+        try:
+            if weights is not None:
+                weights.check_weights_file()
+            context = Context(
+                work=(args.work or Path(scratch)).absolute(),
+                full=args.full,
+                very_full=args.very_full,
+                images=args.images.expanduser().absolute() if args.images else None,
+                weights=str(weights.weights_file.absolute())
+                if weights and weights.weights_file
+                else args.weights,
+                scale=args.scale,
+                repeats=args.repeats,
+                cores=args.cores,
+            )
+            return run_all(context, args.only or list(BENCHMARKS), args.output)
+        except JobError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_REFUSED
+
+
+def run_all(context: Context, names: list[str], output: Path) -> int:
+    """Run benchmarks one after another; one that fails does not stop the others."""
+    described = machine.describe()
+    failed = []
+    for name in names:
+        print(f"{name} ...", flush=True)
+        started = time.monotonic()
+        try:
+            result = BENCHMARKS[name](context)
+        except JobError as error:
+            print(f"{name} failed: {error}", file=sys.stderr, flush=True)
+            failed.append(name)
+            continue
+        seconds = time.monotonic() - started
+        result = dataclasses.replace(
+            result, seconds=round(seconds, 1), date=f"{datetime.now(UTC):%Y-%m-%d}", settings=context.settings
+        )
+        report.save(output, described, result)
+        for item in result.rows:
+            show(item)
+        print(f"{name} took {seconds:.0f} s", flush=True)
+    print(f"tables: {output / report.TABLE_NAME}")
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def show(item: report.Row) -> None:
+    size = f"{item.size:,}" if item.size is not None else ""
+    ratio = f"{item.ratio:8.2f}" if item.ratio is not None else " " * 8
+    verdict = {True: f"goal {item.goal}: reached", False: f"goal {item.goal}: NOT REACHED", None: ""}
+    print(
+        f"  {item.what:62} {size:>8} {report.number(item.ours):>9} {report.number(item.other):>9} "
+        f"{item.unit:8} {ratio}  {verdict[item.reached]}".rstrip(),
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

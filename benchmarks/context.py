@@ -1,0 +1,240 @@
+"""What all benchmarks share: the request, folders of images, the exported backbone, our stages."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmarks import sampling, spark
+from benchmarks.measure import ShardTime
+from fruit_pipeline import job_code, settings
+from fruit_pipeline.drawn_images import KINDS, draw_folder
+from fruit_pipeline.sample import SampleRequest, draw
+from fruit_pipeline.sources import Source, SourceImage
+from image_features.contract import (
+    MARKER,
+    FeaturesMarker,
+    PcaMarker,
+    SampleMarker,
+    read_document,
+    shard_key,
+)
+from image_features.errors import JobError
+from image_features.storage import Storage
+
+REPO = Path(__file__).resolve().parents[1]
+COMPONENTS = 50
+
+# Drawing costs about as much as extracting; beyond this, images are repeated under other names.
+_MOST_DRAWN = 2_000
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes and repeats of a benchmark, quick and full."""
+
+    quick: tuple[int, ...]
+    full: tuple[int, ...]
+    quick_repeats: int
+    full_repeats: int = 3
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder of exactly so many images."""
+
+    folder: Path
+    images: int
+    distinct: int  # fewer than images when some are there under several names
+
+
+@dataclass
+class Context:
+    """One call of the benchmarks."""
+
+    work: Path
+    full: bool
+    very_full: bool
+    images: Path | None
+    weights: str
+    scale: float
+    repeats: int | None
+    cores: int
+    export_seconds: float | None = field(default=None, init=False)  # None: it was cached
+
+    def sizes(self, sizes: Sizes) -> list[int]:
+        """The sizes of this call, scaled; different ones only."""
+        chosen = sizes.full if self.full else sizes.quick
+        return sorted({max(2, round(size * self.scale)) for size in chosen})
+
+    def repeats_of(self, sizes: Sizes) -> int:
+        return self.repeats or (sizes.full_repeats if self.full else sizes.quick_repeats)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What of this call stands beside a result; names of files only, no paths of this machine."""
+        return {
+            "mode": "full" if self.full else "quick",
+            "scale": self.scale,
+            "cores": self.cores,
+            "images": self.images.name if self.images else "drawn by code",
+            "weights": Path(self.weights).name,
+        }
+
+    @cached_property
+    def model(self) -> Path:
+        """Folder of the exported backbone; exporting it is timed."""
+        started = time.monotonic()
+        cache = settings.load().cache_dir / "models"
+        before = set(cache.glob("*/model.json"))
+        command = [sys.executable, "-m", "fruit_pipeline.backbone", "--weights", self.weights]
+        target = self.work / "models"
+        done = subprocess.run(
+            [*command, "--output", str(target), "--json"], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise JobError(f"the backbone cannot be exported: {_last_line(done.stderr)}")
+        if set(cache.glob("*/model.json")) != before:
+            self.export_seconds = time.monotonic() - started
+        return Path(json.loads(done.stdout)["uri"].removeprefix("file://"))
+
+    @cached_property
+    def code(self) -> Path:
+        """Folder of the entry points and the zipped package, as a run uploads them."""
+        job_code.upload(REPO, Storage(str(self.work / "code"), create=True))
+        return self.work / "code"
+
+    @cached_property
+    def _source(self) -> tuple[Path, list[SourceImage]]:
+        if self.images:
+            # What the notebook's pathGlobFilter finds, so that all sides have the same images.
+            listed = [i for i in Source(str(self.images)).list().images if i.image.endswith(".jpg")]
+            if not listed:
+                raise JobError(f"{self.images} has no .jpg images; expected <folder>/<label>/<image>.jpg")
+            return self.images, listed
+        folder = self.work / "drawn"
+        wanted = _MOST_DRAWN if self.full else max(12, round(400 * min(1.0, self.scale)))
+        draw_folder(folder, -(-wanted // len(KINDS)))
+        return folder, Source(str(folder)).list().images
+
+    def folder_of(self, size: int) -> Prepared:
+        """A folder of ``size`` images in label folders, made of links; repeated when there are fewer."""
+        source, listed = self._source
+        folder = self.work / "images" / str(size)
+        chosen = draw(listed, SampleRequest(str(source), total=min(size, len(listed))))
+        if not (folder.parent / f"{size}.whole").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            for number in range(size):
+                turn, place = divmod(number, len(chosen))
+                image = Path(chosen[place].image)
+                target = folder / image.with_name(
+                    f"{image.stem}-{turn}{image.suffix}" if turn else image.name
+                )
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _link(source / image, target)
+            (folder.parent / f"{size}.whole").touch()
+        return Prepared(folder, size, len(chosen))
+
+    def fresh(self, name: str) -> Path:
+        """An empty folder below the work folder."""
+        folder = self.work / "runs" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def sample(self, images: Path, run: Path) -> sampling.Use:
+        """Our first stage: pack the images of a folder."""
+        command = [sys.executable, "-m", "fruit_pipeline.sample", "--source", str(images), "--all"]
+        return checked(
+            [*command, "--output", f"file://{run}/sample", "--cores", str(self.cores)], run / "sample.log"
+        )
+
+    def extract(self, run: Path) -> sampling.Use:
+        """Our second stage through spark-submit."""
+        arguments = ["--sample", f"file://{run}/sample", "--model", f"file://{self.model}"]
+        return self.submit(
+            "extract_features.py", [*arguments, "--output", f"file://{run}/features"], run / "extract.log"
+        )
+
+    def reduce(self, features: Path, run: Path) -> sampling.Use:
+        """Our third stage through spark-submit."""
+        arguments = ["--features", f"file://{features}", "--output", f"file://{run}/pca"]
+        return self.submit("reduce_pca.py", [*arguments, "--components", str(COMPONENTS)], run / "reduce.log")
+
+    def submit(self, script: str, arguments: list[str], log: Path) -> sampling.Use:
+        options = ["--py-files", str(self.code / job_code.JOB_PACKAGE)]
+        return spark.submit(self.code / script, arguments, self.cores, log, self.work / "spark", options)
+
+    def job(self, name: str, arguments: list[str], log: Path) -> sampling.Use:
+        """Run one of benchmarks/jobs through spark-submit, with more memory than our own steps get."""
+        return spark.submit(
+            REPO / "benchmarks" / "jobs" / f"{name}.py",
+            arguments,
+            self.cores,
+            log,
+            self.work / "spark",
+            ["--driver-memory", "4g"],
+        )
+
+    def script(self, name: str, arguments: list[str], log: Path) -> sampling.Use:
+        """Run one of benchmarks/jobs as a plain Python process."""
+        return checked([sys.executable, "-m", f"benchmarks.jobs.{name}", *arguments], log)
+
+
+def checked(command: list[str], log: Path) -> sampling.Use:
+    """Run a command; JobError with its last line when it fails."""
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONWARNINGS": "ignore"}
+    use = sampling.run(command, log, env, REPO)
+    if use.exit_code:
+        raise JobError(f"{' '.join(command[:4])} failed; see {log}: {_last_line(log.read_text())}")
+    return use
+
+
+def answer(log: Path) -> dict[str, Any]:
+    """The JSON that a job of ours printed as its last line that begins with ``RESULT``."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("RESULT ")]
+    if not lines:
+        raise JobError(f"{log} holds no result")
+    found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+    return found
+
+
+def features_marker(run: Path) -> FeaturesMarker:
+    return read_document(FeaturesMarker, Storage(str(run / "features")))
+
+
+def pca_marker(run: Path) -> PcaMarker:
+    return read_document(PcaMarker, Storage(str(run / "pca")))
+
+
+def shard_times(run: Path) -> list[ShardTime]:
+    """When each features shard of a finished extraction was written."""
+    plan = read_document(SampleMarker, Storage(str(run / "sample")))
+    return [
+        ShardTime(s.shard, s.images, (run / "features" / shard_key(s.shard)).stat().st_mtime)
+        for s in plan.shards
+    ]
+
+
+def seconds_to_marker(run: Path, use: sampling.Use) -> float:
+    """From the start of spark-submit to the features' _SUCCESS."""
+    return (run / "features" / MARKER).stat().st_mtime - use.started
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
+
+
+def _last_line(text: str) -> str:
+    return ([line.strip() for line in text.splitlines() if line.strip()] or ["no output"])[-1][:300]

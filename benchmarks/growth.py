@@ -1,0 +1,106 @@
+"""How time and memory of the extraction grow with the images."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from benchmarks import goals
+from benchmarks.context import Context, Sizes, features_marker
+from benchmarks.limit import cpu_by_role
+from benchmarks.measure import interleaved, median, ratio
+from benchmarks.report import Goal, Result, Row, row
+
+SIZES = Sizes(quick=(200, 400, 800), full=(1_000, 10_000, 90_000), quick_repeats=1, full_repeats=1)
+_MIB = 2**20
+
+
+def run(context: Context) -> Result:
+    sizes = context.sizes(SIZES)
+    repeats = context.repeats_of(SIZES)
+    notes = []
+    sides = {}
+    for size in sizes:
+        prepared = context.folder_of(size)
+        if prepared.distinct < size:
+            notes.append(f"{size:,} images are {prepared.distinct:,} under several names.")
+        sample = context.fresh(f"growth-sample-{size}")
+        context.sample(prepared.folder, sample)
+        sides[str(size)] = lambda repeat, sample=sample: extraction(context, sample)
+    found = interleaved(sides, repeats)
+    return Result(
+        "growth",
+        "extraction of more and more images",
+        "this size / the one before",
+        repeats,
+        _rows(sizes, found),
+        notes=[
+            "Marginal: the further seconds of two sizes over their further images; the ratio is to the "
+            "marginal time before. The column other holds the smaller size's figure.",
+            "Memory: peak of a process by PSS where it can be read, else RSS. A worker holds one shard, "
+            "which is smaller below 1,000 images a shard.",
+            *notes,
+        ],
+        runs=found,
+    )
+
+
+def _rows(sizes: list[int], found: dict[str, list[dict[str, Any]]]) -> list[Row]:
+    def of(size: int, key: str) -> list[float]:
+        return [r[key] for r in found[str(size)] if r[key] is not None]
+
+    rows = [row("extraction, whole", size=size, ours=median(of(size, "seconds"))) for size in sizes]
+    before: list[float] | None = None
+    for small, large in pairwise(sizes):
+        marginal = [
+            1000 * (b - a) / (large - small)
+            for a, b in zip(of(small, "seconds"), of(large, "seconds"), strict=True)
+        ]
+        rows.append(
+            row(
+                f"marginal time an image, from {small:,} on",
+                size=large,
+                ours=median(marginal),
+                other=median(before) if before else None,
+                unit="ms",
+                ratio=ratio(marginal, before) if before else None,
+                goal=goals.GROWTH_TIME if before else None,
+            )
+        )
+        before = marginal
+    for what, key in (("driver's JVM, peak", "jvm"), ("a Python worker, peak", "worker")):
+        for place, size in enumerate(sizes):
+            peaks = of(size, key)
+            if peaks:
+                rows.append(_memory_row(what, size, peaks, of(sizes[place - 1], key) if place else None))
+    return rows
+
+
+def _memory_row(what: str, size: int, peaks: list[float], smaller: list[float] | None) -> Row:
+    goal: Goal | None = goals.GROWTH_MEMORY if smaller else None
+    return row(
+        what,
+        size=size,
+        ours=median(peaks) / _MIB,
+        other=median(smaller) / _MIB if smaller else None,
+        unit="MiB",
+        ratio=ratio(peaks, smaller) if smaller else None,
+        goal=goal,
+    )
+
+
+def extraction(context: Context, sample: Path) -> dict[str, Any]:
+    _ = context.model, context.code
+    folder = context.fresh("growth-run")
+    (folder / "sample").symlink_to(sample / "sample")
+    use = context.extract(folder)
+    return {
+        "seconds": use.seconds,
+        "inside": features_marker(folder).seconds,
+        "cpu_by_role": cpu_by_role(use),
+        "memory": use.memory,
+        "jvm": use.peak_of("jvm"),
+        "worker": use.peak_of("worker"),
+        "all": use.peak_bytes,
+    }

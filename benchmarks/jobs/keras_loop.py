@@ -1,0 +1,51 @@
+"""Plain Keras in one process: one predict call over batches of 32, images read ahead by threads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+BATCH = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", required=True, type=Path)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--readers", type=int, required=True)
+    args = parser.parse_args()
+    import keras
+    import numpy as np
+
+    from benchmarks.jobs import keras_model
+
+    files = sorted(path for path in args.images.rglob("*") if path.is_file())
+
+    class Batches(keras.utils.PyDataset):
+        def __init__(self, paths: list[Path], **options: Any) -> None:
+            super().__init__(**options)
+            self._paths = paths
+
+        def __len__(self) -> int:
+            return -(-len(self._paths) // BATCH)
+
+        def __getitem__(self, number: int) -> Any:
+            part = self._paths[number * BATCH : (number + 1) * BATCH]
+            return np.stack([keras_model.preprocess(path.read_bytes()) for path in part])
+
+    model = keras_model.build(args.weights)
+    # The first call traces the graph; what it takes counts in the whole time, not in the loop's.
+    model.predict(Batches((files * BATCH)[:BATCH]), verbose=0)
+    started = time.monotonic()
+    features = model.predict(Batches(files, workers=args.readers, max_queue_size=16), verbose=0)
+    seconds = time.monotonic() - started
+    np.save(args.output, features)
+    print("RESULT", json.dumps({"images": len(features), "loop_seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The usual notebook as one script: Spark reads images, Keras in a pandas UDF, pyspark.ml's PCA.
+
+Lazy as published: each action that needs the features computes them again. With --features-once
+they are written to parquet and read back before the PCA.
+
+Without pandas the same function runs over the same Arrow batches without the conversion to pandas
+and back, which can only be faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from pyspark.ml.feature import PCA
+from pyspark.ml.linalg import Vectors, VectorUDT
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.functions import col, element_at, split, udf
+
+PARTITIONS = 24
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--components", type=int, required=True)
+    parser.add_argument("--features-once", action="store_true")
+    args = parser.parse_args()
+    started = time.monotonic()
+    spark = SparkSession.builder.appName("notebook").getOrCreate()
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1024")
+    # On EMR keras_model would come with --py-files; the whole project is on this machine's path.
+    from benchmarks.jobs import keras_model
+
+    weights = spark.sparkContext.broadcast(keras_model.build(args.weights).get_weights())
+    images = (
+        spark.read.format("binaryFile")
+        .option("pathGlobFilter", "*.jpg")
+        .option("recursiveFileLookup", "true")
+        .load(args.images)
+        .withColumn("label", element_at(split("path", "/"), -2))
+        .repartition(PARTITIONS)
+    )
+    features = featurize(images, weights)
+    if args.features_once:
+        features.write.mode("overwrite").parquet(f"{args.output}/features")
+        features = spark.read.parquet(f"{args.output}/features")
+
+    to_vector = udf(lambda values: Vectors.dense(values), VectorUDT())
+    vectors = features.select("path", "label", to_vector("features").alias("features"))
+    pca = PCA(k=args.components, inputCol="features", outputCol="pca").fit(vectors)
+    embeddings = pca.transform(vectors).select("path", "label", "pca")
+    embeddings.write.mode("overwrite").parquet(f"{args.output}/pca")
+    kept = float(pca.explainedVariance.toArray().sum())
+    rows = spark.read.parquet(f"{args.output}/pca").count()
+    print("RESULT", json.dumps({"variance_kept": kept, "rows": rows, "seconds": time.monotonic() - started}))
+    spark.stop()
+
+
+def featurize(images: DataFrame, weights: Any) -> DataFrame:
+    """Rows of path, label and features; one predict call an Arrow batch."""
+
+    def predict(contents: Any, model: Any) -> list[Any]:
+        from benchmarks.jobs import keras_model
+
+        batch = np.stack([keras_model.preprocess(content) for content in contents])
+        return [row.flatten() for row in model.predict(batch, verbose=0)]
+
+    def open_model() -> Any:
+        from benchmarks.jobs import keras_model
+
+        return keras_model.with_weights(weights.value)
+
+    if importlib.util.find_spec("pandas"):
+        import pandas as pd
+        from pyspark.sql.functions import PandasUDFType, pandas_udf
+
+        @pandas_udf("array<float>", PandasUDFType.SCALAR_ITER)
+        def featurize_udf(batches):  # type: ignore[no-untyped-def]
+            model = open_model()
+            for contents in batches:
+                yield pd.Series(predict(contents, model))
+
+        return images.select("path", "label", featurize_udf("content").alias("features"))
+
+    import pyarrow as pa
+
+    def over_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        model = open_model()
+        for batch in batches:
+            rows = predict((content.as_py() for content in batch.column("content")), model)
+            columns = {
+                "path": batch.column("path"),
+                "label": batch.column("label"),
+                "features": pa.array(rows, pa.list_(pa.float32())),
+            }
+            yield pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+
+    # pyspark asks for pandas even where it passes Arrow batches through; nothing here needs it.
+    from pyspark.sql.pandas import functions
+
+    functions.require_minimum_pandas_version = lambda: None
+    schema = "path string, label string, features array<float>"
+    return images.select(col("path"), col("label"), col("content")).mapInArrow(over_batches, schema)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A script that predicts image by image: a model a partition, one predict call an image."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from pyspark.ml.feature import PCA
+from pyspark.ml.linalg import Vectors
+from pyspark.sql import SparkSession
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--components", type=int, required=True)
+    args = parser.parse_args()
+    started = time.monotonic()
+    spark = SparkSession.builder.appName("single").getOrCreate()
+    from benchmarks.jobs import keras_model
+
+    weights = spark.sparkContext.broadcast(keras_model.build(args.weights).get_weights())
+    cores = spark.sparkContext.defaultParallelism
+    images = (
+        spark.read.format("binaryFile")
+        .option("pathGlobFilter", "*.jpg")
+        .option("recursiveFileLookup", "true")
+        .load(args.images)
+        .select("path", "content")
+        .repartition(4 * cores)
+    )
+
+    def predict(rows: Iterator[Any]) -> Iterator[Any]:
+        from benchmarks.jobs import keras_model
+
+        model = keras_model.with_weights(weights.value)
+        for row in rows:
+            image = np.expand_dims(keras_model.preprocess(bytes(row.content)), axis=0)
+            features = model.predict(image, verbose=0)[0]
+            yield row.path, row.path.split("/")[-2], Vectors.dense(features.tolist())
+
+    # Cached, or the PCA would compute everything again with each of its passes.
+    features = images.rdd.mapPartitions(predict).toDF(["path", "label", "features"]).cache()
+    pca = PCA(k=args.components, inputCol="features", outputCol="pca").fit(features)
+    embeddings = pca.transform(features).select("path", "label", "pca")
+    embeddings.write.mode("overwrite").parquet(f"{args.output}/pca")
+    kept = float(pca.explainedVariance.toArray().sum())
+    rows = spark.read.parquet(f"{args.output}/pca").count()
+    print("RESULT", json.dumps({"variance_kept": kept, "rows": rows, "seconds": time.monotonic() - started}))
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""How near the extraction comes to the machine's limit: the same work in a bare loop."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import goals
+from benchmarks.context import Context, Prepared, Sizes, seconds_to_marker, shard_times
+from benchmarks.measure import interleaved, median, ratio, steady_rate
+from benchmarks.report import Result, Row, row
+
+SIZES = Sizes(quick=(400,), full=(10_000,), quick_repeats=2)
+_PATIENCE = 600  # seconds for the processes to open their models
+
+
+@dataclass(frozen=True)
+class BareLoop:
+    """One run of the bare loop in one process a core."""
+
+    rate: float  # images a second, from the common start to the end of the slowest
+    seconds: float
+    cpu_seconds: float  # of the loops alone
+
+
+def run(context: Context) -> Result:
+    rows: list[Row] = []
+    runs: dict[str, Any] = {}
+    notes: list[str] = []
+    repeats = context.repeats_of(SIZES)
+    for size in context.sizes(SIZES):
+        prepared = context.folder_of(size)
+        sample = context.fresh(f"limit-sample-{size}")
+        context.sample(prepared.folder, sample)
+        found = interleaved(
+            {
+                "bare": lambda repeat, prepared=prepared: bare(context, prepared),
+                "ours": lambda repeat, sample=sample: ours(context, sample),
+            },
+            repeats,
+        )
+        runs[str(size)] = found
+        rows += _rows(size, found)
+        if prepared.distinct < size:
+            notes.append(f"{size:,} images are {prepared.distinct:,} under several names.")
+    return Result(
+        "limit",
+        "extraction against a bare loop on the same cores",
+        "ours / bare loop",
+        repeats,
+        rows,
+        notes=[
+            "Bare loop: one process a core, the images' bytes in memory and split evenly, the model open, "
+            "a common start; decoding and inference and nothing else.",
+            "Steady state: tasks start in the plan's order as others finish, so the objects' times give "
+            "each shard's start and end. The window runs from the end of the first wave (which opened the "
+            "models) to the first finish that leaves a core without a next shard; shards in flight at its "
+            "ends count by the share of their time that lies inside.",
+            *notes,
+        ],
+        runs=runs,
+    )
+
+
+def _rows(size: int, found: dict[str, list[Any]]) -> list[Row]:
+    loop, extraction = found["bare"], found["ours"]
+    rates = [r.rate for r in loop]
+    rows = []
+    for what, key, goal in (
+        ("steady state", "steady", goals.LIMIT_STEADY),
+        ("JVM start to _SUCCESS", "whole", goals.LIMIT_WHOLE if size >= 10_000 else None),
+    ):
+        values = [r[key] for r in extraction if r[key]]
+        if len(values) == len(loop):
+            rows.append(
+                row(
+                    what,
+                    size=size,
+                    ours=median(values),
+                    other=median(rates),
+                    unit="images/s",
+                    ratio=ratio(values, rates),
+                    goal=goal,
+                )
+            )
+    cpu = [r["cpu_seconds"] for r in extraction if r["cpu_seconds"]]
+    if len(cpu) == len(loop):
+        bare_cpu = [r.cpu_seconds for r in loop]
+        rows.append(
+            row(
+                "CPU seconds of all processes",
+                size=size,
+                ours=median(cpu),
+                other=median(bare_cpu),
+                unit="CPU s",
+                ratio=ratio(cpu, bare_cpu),
+                goal=goals.LIMIT_CPU if size >= 10_000 else None,
+                note="the other: its loops alone",
+            )
+        )
+    return rows
+
+
+def ours(context: Context, sample: Path) -> dict[str, Any]:
+    _ = context.model, context.code
+    folder = context.fresh("limit-ours")
+    (folder / "sample").symlink_to(sample / "sample")
+    use = context.extract(folder)
+    times = shard_times(folder)
+    seconds = seconds_to_marker(folder, use)
+    return {
+        "steady": steady_rate(times, context.cores),
+        "whole": sum(t.images for t in times) / seconds,
+        "seconds_to_success": seconds,
+        "cpu_seconds": use.cpu_seconds,
+        "cpu_by_role": cpu_by_role(use),
+    }
+
+
+def cpu_by_role(use: Any) -> dict[str, float]:
+    totals: dict[str, float] = {}
+    for process in use.processes:
+        totals[process.role] = round(totals.get(process.role, 0.0) + process.cpu_seconds, 2)
+    return totals
+
+
+def bare(context: Context, prepared: Prepared) -> BareLoop:
+    """Run the bare loop once over a folder."""
+    files = sorted(path for path in prepared.folder.rglob("*") if path.is_file())
+    parts = [files[first :: context.cores] for first in range(context.cores)]
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(context.cores)
+    results = spawn.Queue()
+    processes = [
+        spawn.Process(target=_loop, args=(part, str(context.model), barrier, results)) for part in parts
+    ]
+    for process in processes:
+        process.start()
+    try:
+        spans = [results.get(timeout=_PATIENCE + 3600) for _ in processes]
+    finally:
+        for process in processes:
+            process.join(10)
+            if process.is_alive():
+                process.terminate()
+    begin, end = min(s[0] for s in spans), max(s[1] for s in spans)
+    return BareLoop(len(files) / (end - begin), end - begin, sum(s[2] for s in spans))
+
+
+def _loop(files: Sequence[Path], model: str, barrier: Any, results: Any) -> None:
+    from image_features.inference import Backbone, read_backbone
+
+    spec, data = read_backbone(model)
+    backbone = Backbone(data, spec)
+    contents = [path.read_bytes() for path in files]
+    barrier.wait(_PATIENCE)
+    started, cpu = time.monotonic(), time.process_time()
+    backbone.features(contents)
+    results.put((started, time.monotonic(), time.process_time() - cpu))

@@ -1,0 +1,165 @@
+"""PCA of features shards against pyspark.ml and scikit-learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks import goals
+from benchmarks.context import COMPONENTS, Context, Sizes, answer, pca_marker
+from benchmarks.measure import interleaved, median, ratio
+from benchmarks.report import Result, Row, row
+from image_features.contract import FEATURES_SCHEMA, MARKER, FeaturesMarker, FeaturesShard, to_json
+from image_features.shards import write_shard
+from image_features.storage import Storage
+
+SIZES = Sizes(quick=(2_000,), full=(10_000, 50_000, 100_000), quick_repeats=2)
+WIDTH = 1280
+_RANK = 80
+_SHARD_ROWS = 1000
+
+
+def run(context: Context) -> Result:
+    rows: list[Row] = []
+    runs: dict[str, Any] = {}
+    repeats = context.repeats_of(SIZES)
+    for size in context.sizes(SIZES):
+        source = context.fresh("pca-source")
+        write_features(Storage(str(source / "features"), create=True), size)
+        found = interleaved(
+            {
+                "ours": lambda repeat, source=source: ours(context, source),
+                "pyspark.ml": lambda repeat, source=source: spark_ml(context, source),
+                "scikit-learn": lambda repeat, source=source: sklearn(context, source),
+            },
+            repeats,
+        )
+        runs[str(size)] = found
+        rows += _rows(size, found)
+    return Result(
+        "pca",
+        f"PCA {WIDTH:,} to {COMPONENTS}, fit and transform",
+        "their time / ours",
+        repeats,
+        rows,
+        notes=[
+            f"Input: float32 features shards of {_SHARD_ROWS:,} rows, of rank {_RANK} plus noise, made "
+            "with a fixed seed. Ours and pyspark.ml write their embeddings; scikit-learn keeps them in memory.",
+            "Without JVM start: from the Spark session on to the last write.",
+            "scikit-learn: float32 in one process with all BLAS threads, the faster of svd_solver="
+            '"full" and "covariance_eigh"; ours computes in float64.',
+        ],
+        runs=runs,
+    )
+
+
+def _rows(size: int, found: dict[str, list[dict[str, Any]]]) -> list[Row]:
+    def of(side: str, key: str) -> list[float]:
+        return [r[key] for r in found[side]]
+
+    solver = min(("full", "covariance_eigh"), key=lambda name: median(of("scikit-learn", name)))
+    computing = of("scikit-learn", solver)
+    reading = [a + b for a, b in zip(computing, of("scikit-learn", "read"), strict=True)]
+    whole, inside = of("ours", "whole"), of("ours", "inside")
+    sides = (
+        ("pyspark.ml, with JVM start", of("pyspark.ml", "whole"), whole, goals.PCA_SPARK_ML),
+        ("pyspark.ml, without", of("pyspark.ml", "inside"), inside, goals.PCA_SPARK_ML),
+        (f"scikit-learn ({solver}) with reading; ours without JVM start", reading, inside, goals.PCA_SKLEARN),
+        (f"scikit-learn ({solver}) with reading; ours with JVM start", reading, whole, None),
+        (f"scikit-learn ({solver}) in memory; ours without JVM start", computing, inside, None),
+    )
+    rows = [
+        row(what, size=size, ours=median(us), other=median(them), ratio=ratio(them, us), goal=goal)
+        for what, them, us, goal in sides
+    ]
+    kept = of("ours", "variance_kept")[0]
+    rows += [
+        row(
+            f"{side}, variance kept",
+            size=size,
+            ours=kept,
+            other=of(side, "variance_kept")[0],
+            unit="share",
+            ratio=abs(of(side, "variance_kept")[0] - kept),
+            goal=goals.VARIANCE_KEPT,
+            note="the ratio column holds the difference",
+        )
+        for side in ("pyspark.ml", "scikit-learn")
+    ]
+    return rows
+
+
+def ours(context: Context, source: Path) -> dict[str, Any]:
+    _ = context.code
+    folder = context.fresh("pca-ours")
+    use = context.reduce(source / "features", folder)
+    marker = pca_marker(folder)
+    return {
+        "whole": use.seconds,
+        "inside": marker.seconds,
+        "variance_kept": marker.variance_kept,
+        "peak_bytes": use.peak_bytes,
+    }
+
+
+def spark_ml(context: Context, source: Path) -> dict[str, Any]:
+    folder = context.fresh("pca-ml")
+    arguments = ["--features", f"file://{source}/features", "--output", f"file://{folder}/pca"]
+    use = context.job("ml_pca", [*arguments, "--components", str(COMPONENTS)], folder / "log")
+    found = answer(folder / "log")
+    return {
+        "whole": use.seconds,
+        "inside": found["seconds"],
+        "variance_kept": found["variance_kept"],
+        "peak_bytes": use.peak_bytes,
+    }
+
+
+def sklearn(context: Context, source: Path) -> dict[str, Any]:
+    folder = context.fresh("pca-sklearn")
+    arguments = ["--features", str(source / "features"), "--components", str(COMPONENTS)]
+    use = context.script("sklearn_pca", arguments, folder / "log")
+    return {"whole": use.seconds, "peak_bytes": use.peak_bytes, **answer(folder / "log")}
+
+
+def write_features(storage: Storage, rows: int, width: int = WIDTH) -> None:
+    """Write a finished features prefix of low rank plus noise; the same for the same size."""
+    rng = np.random.default_rng(0)
+    basis = (
+        rng.standard_normal((_RANK, width), np.float32)
+        * (0.95 ** np.arange(_RANK, dtype=np.float32))[:, None]
+    )
+    mean = rng.random(width, np.float32)
+    shards = []
+    for number, first in enumerate(range(0, rows, _SHARD_ROWS)):
+        count = min(_SHARD_ROWS, rows - first)
+        values = rng.standard_normal((count, _RANK), np.float32) @ basis + mean
+        values += 0.1 * rng.standard_normal((count, width), np.float32)
+        info = FeaturesShard(number, count, count, {}, f"made-{rows}-{number}")
+        names = [f"label/{first + n:06d}.jpg" for n in range(count)]
+        offsets = np.arange(count + 1, dtype=np.int32) * width
+        columns = {
+            "image": names,
+            "label": ["label"] * count,
+            "sha256": ["0" * 64] * count,
+            "features": pa.ListArray.from_arrays(offsets, values.astype(np.float32).ravel()),
+        }
+        write_shard(storage, FEATURES_SCHEMA, columns, info)
+        shards.append(info)
+    marker = FeaturesMarker(
+        images=rows,
+        features=rows,
+        rejects=0,
+        rejects_by_reason={},
+        width=width,
+        model_digest="made",
+        backbone="none",
+        weights="none",
+        shards=shards,
+        computed_shards=len(shards),
+        seconds=0.0,
+    )
+    storage.put(MARKER, to_json(marker))

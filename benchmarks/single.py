@@ -1,0 +1,42 @@
+"""End to end against a script that predicts image by image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks import goals
+from benchmarks.context import Context, Sizes
+from benchmarks.measure import interleaved
+from benchmarks.notebook import compare, ours, their_job
+from benchmarks.report import Result, Row
+
+SIZES = Sizes(quick=(100,), full=(2_000,), quick_repeats=1)
+
+
+def run(context: Context) -> Result:
+    rows: list[Row] = []
+    runs: dict[str, Any] = {}
+    repeats = context.repeats_of(SIZES)
+    for size in context.sizes(SIZES):
+        images = context.folder_of(size).folder
+        sides = {
+            "ours": lambda repeat, images=images: ours(context, images),
+            "single": lambda repeat, images=images: their_job(context, "single", images, []),
+        }
+        found = interleaved(sides, repeats)
+        runs[str(size)] = found
+        rows += compare(
+            "one image a predict", size, found["ours"], found["single"], goals.SINGLE, context.export_seconds
+        )
+    return Result(
+        "single",
+        "end to end against one image a predict call",
+        "their time / ours",
+        repeats,
+        rows,
+        notes=[
+            "Theirs: one spark-submit; mapPartitions builds the model once a partition (four partitions a "
+            "core) and calls model.predict for each image; the features are cached for pyspark.ml's PCA."
+        ],
+        runs=runs,
+    )

@@ -1,0 +1,49 @@
+"""Real ``spark-submit`` runs on this machine's cores."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from benchmarks import machine, sampling
+from image_features.errors import JobError
+
+
+def submit(
+    script: Path, arguments: list[str], cores: int, log: Path, scratch: Path, options: list[str]
+) -> sampling.Use:
+    """Run a script on ``local[cores]``; JobError that names the log when it fails."""
+    binaries = Path(sys.executable).parent
+    command = [
+        str(binaries / "spark-submit"),
+        *("--master", f"local[{cores}]"),
+        *("--conf", "spark.ui.enabled=false"),
+        *options,
+        str(script),
+        *arguments,
+    ]
+    use = sampling.run(command, log, environment(scratch), scratch)
+    if use.exit_code:
+        errors = [line for line in log.read_text(errors="replace").splitlines() if "Error" in line]
+        said = errors[-1].strip()[:300] if errors else f"exit code {use.exit_code}"
+        raise JobError(f"{script.name} failed; see {log}: {said}")
+    return use
+
+
+def environment(scratch: Path) -> dict[str, str]:
+    """The caller's environment with this Python for driver and workers, and scratch files in ``scratch``."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    left_out = ("SPARK_HOME", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS")
+    env = {name: value for name, value in os.environ.items() if name not in left_out}
+    env |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}",
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_LOCAL_DIRS": str(scratch),
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    if home := machine.java_home():
+        env["JAVA_HOME"] = home
+    return env
