@@ -1,0 +1,84 @@
+"""The images of a run that are nearest to a photo.
+
+    python examples/find_neighbours.py --run demo-output/<run> --image photo.jpg --neighbours 5
+
+The photo becomes an embedding through the run's own embed.tflite; the distances are Euclidean.
+Needs what a cluster node has (bootstrap/requirements-node.txt), no TensorFlow and no Spark.
+
+Exit codes: 0 done, 2 bad input (one line on stderr).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# With the node packages alone, the job code is not installed: it lies beside this folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "spark_jobs"))
+
+from image_features import step
+from image_features.contract import EMBEDDINGS_SCHEMA, PcaMarker, RunLayout, read_document, shard_key
+from image_features.embedder import open_embedder
+from image_features.errors import JobError
+from image_features.images import RejectedImage, decode_rgb
+from image_features.shards import read_shard
+from image_features.storage import Storage
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """An image of the run, and how far its embedding is from the photo's."""
+
+    image: str
+    label: str
+    distance: float
+
+
+def find(run: str, photo: Path, neighbours: int) -> list[Neighbour]:
+    """The ``neighbours`` images of a run nearest to ``photo``, nearest first.
+
+    Raises JobError when the run has no finished PCA or no embed.tflite, or the photo no pixels.
+    """
+    pca = Storage(RunLayout(run).pca)
+    marker = read_document(PcaMarker, pca)
+    embedder = open_embedder(pca, marker)
+    try:
+        query = embedder.embed(decode_rgb(photo.read_bytes(), embedder.size))
+    except (OSError, RejectedImage) as error:
+        raise JobError(f"the photo {photo} cannot be read: {error}") from error
+
+    found: list[Neighbour] = []
+    for shard in marker.shards:
+        table = read_shard(pca, shard_key(shard.shard), EMBEDDINGS_SCHEMA)
+        embeddings = table.column("embedding").combine_chunks().flatten().to_numpy()
+        distances = np.linalg.norm(embeddings.reshape(-1, marker.components) - query, axis=1)
+        for row in np.argsort(distances)[:neighbours]:
+            image, label = (table.column(name)[int(row)].as_py() for name in ("image", "label"))
+            found.append(Neighbour(image, label, float(distances[row])))
+    return sorted(found, key=lambda neighbour: neighbour.distance)[:neighbours]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--run", required=True, metavar="URI", help="a run: its folder, or s3://...")
+    parser.add_argument("--image", required=True, type=Path, metavar="FILE", help="the photo")
+    parser.add_argument(
+        "--neighbours", type=step.at_least_one, default=5, metavar="N", help="default: %(default)s"
+    )
+    args = parser.parse_args(argv)
+
+    def show() -> None:
+        for neighbour in find(args.run, args.image, args.neighbours):
+            print(f"{neighbour.distance:10.4g}  {neighbour.label:24}  {neighbour.image}")
+
+    return step.main(show)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
