@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import shutil
@@ -28,6 +29,7 @@ from image_features.contract import (
     read_document,
     to_json,
 )
+from image_features.embedder import Embedder
 from image_features.errors import JobError
 from image_features.reduction import ReductionJob, Refused
 from image_features.shards import parquet_bytes, shard_info, write_shard
@@ -399,6 +401,106 @@ def test_both_steps_in_a_row_equal_scikit_learn_on_the_backbones_features(run: R
     )
     expected = PCA(10, svd_solver="full").fit_transform(features)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageStep:
+    """The PCA step over the features that a backbone made of images, with embed.tflite."""
+
+    run: Run
+
+    @property
+    def pca(self) -> Path:
+        return self.run.root / "pca"
+
+    @property
+    def embedder(self) -> Path:
+        return self.pca / "embed.tflite"
+
+    def reduce(self, components: int = 5, model: Path | None = None) -> PcaMarker:
+        return reduction.run(
+            self.run.spark, str(self.run.features), str(self.pca), components, model=model and str(model)
+        )
+
+
+@pytest.fixture(scope="module")
+def extracted(
+    packed: Path, random_backbone: Path, tmp_path_factory: pytest.TempPathFactory, spark: Any
+) -> Path:
+    """Features of the packed sample."""
+    root = tmp_path_factory.mktemp("extracted")
+    shutil.copytree(packed, root / "sample")
+    Run(root, random_backbone, spark).extract()
+    return root / "features"
+
+
+@pytest.fixture
+def images(extracted: Path, random_backbone: Path, tmp_path: Path, spark: Any) -> ImageStep:
+    shutil.copytree(extracted, tmp_path / "features")
+    return ImageStep(Run(tmp_path, random_backbone, spark))
+
+
+def test_with_a_model_the_embedder_is_written_and_its_digest_told(images: ImageStep) -> None:
+    marker = images.reduce(model=images.run.model)
+    digest = hashlib.sha256(images.embedder.read_bytes()).hexdigest()
+    assert marker.embedder_digest == digest
+    assert json.loads((images.pca / "summary.json").read_text())["embedder_digest"] == digest
+    assert Embedder(images.embedder.read_bytes(), "u").size == 224
+    before = written_at(images.pca)
+    assert images.reduce(model=images.run.model) == marker
+    assert written_at(images.pca) == before
+
+
+@pytest.mark.parametrize("damage", ["deleted", "one byte", "empty"])
+def test_a_lost_or_damaged_embedder_is_written_again_and_equals_the_first(
+    damage: str, images: ImageStep
+) -> None:
+    images.reduce(model=images.run.model)
+    whole = images.embedder.read_bytes()
+    if damage == "deleted":
+        images.embedder.unlink()
+    else:
+        images.embedder.write_bytes({"one byte": b"x" + whole[1:], "empty": b""}[damage])
+    images.reduce(model=images.run.model)
+    assert images.embedder.read_bytes() == whole
+
+
+def test_an_embedder_that_is_asked_for_later_is_added_and_one_that_stands_is_kept(images: ImageStep) -> None:
+    assert images.reduce().embedder_digest is None
+    assert not images.embedder.exists()
+    later = images.reduce(model=images.run.model)
+    assert images.embedder.exists()
+    assert images.reduce() == later  # more than was asked for, and still right
+
+
+def test_an_embedder_of_another_pca_does_not_stay(images: ImageStep) -> None:
+    images.reduce(5, images.run.model)
+    assert images.reduce(6).embedder_digest is None
+    assert not images.embedder.exists()
+
+
+@pytest.mark.parametrize("stands", [False, True])
+def test_a_model_that_did_not_make_the_features_is_refused_with_both_digests(
+    stands: bool, images: ImageStep, tmp_path: Path
+) -> None:
+    if stands:
+        images.reduce(model=images.run.model)
+    other = Path(shutil.copytree(images.run.model, tmp_path / "other"))
+    spec = json.loads((other / "model.json").read_text())
+    (other / "model.json").write_text(json.dumps({**spec, "digest": "cd" * 32}))
+    with pytest.raises(JobError) as caught:
+        images.reduce(model=other)
+    assert f"file://{other} is the backbone {'cd' * 32}, but " in str(caught.value)
+    assert f"features was made with {spec['digest']}" in str(caught.value)
+    assert images.pca.exists() == stands
+
+
+def test_a_damaged_backbone_leaves_nothing_that_looks_finished(images: ImageStep, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(images.run.model, tmp_path / "other"))
+    (other / "backbone.tflite").write_bytes(b"damaged")
+    with pytest.raises(JobError, match=r"backbone\.tflite has SHA-256"):
+        images.reduce(model=other)
+    assert not (images.pca / "_SUCCESS").exists()
 
 
 @pytest.mark.parametrize("damage", ["deleted", "cut"])
