@@ -7,8 +7,8 @@ whatever happened.
 
 **What comes out**, below `s3://<bucket>/runs/<run key>/`: `features/` (image, label, sha256,
 features), `rejects/` (images that do not decode, with the reason), `pca/` (image, label,
-embedding; `model.npz` with scikit-learn's names), `summary.json`. A prefix is complete when its
-`_SUCCESS` is there.
+embedding; `model.npz` with scikit-learn's names; `embed.tflite`, which turns an image into its
+embedding), `summary.json`. A prefix is complete when its `_SUCCESS` is there.
 
 **What it costs**: the cluster, from `create_cluster` to `terminate_cluster`; the shape's
 description says its size. An idle cluster ends itself after the shape's idle timeout, also when
@@ -69,6 +69,12 @@ def fruit_features() -> None:
 
     @task
     @refuse_cleanly
+    def quantise(run: dict[str, Any], sample: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+        del sample  # must have been drawn: int8 is calibrated on its images
+        return tasks.quantise(run, model)
+
+    @task
+    @refuse_cleanly
     def upload_code(run: dict[str, Any]) -> dict[str, Any]:
         return tasks.upload_code(run)
 
@@ -95,7 +101,8 @@ def fruit_features() -> None:
     def stage() -> tuple[Any, Any, Any]:
         return draw_sample(run), export_backbone(run), upload_code(run)
 
-    sample, model, code = stage()
+    sample, exported, code = stage()
+    model = quantise(run, sample, exported)
     plan = plan_cluster(run, sample, model, code)
 
     create_cluster = CreateClusterOnce(task_id="create_cluster", job_flow_overrides=plan["cluster"], **AWS)
