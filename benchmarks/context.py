@@ -13,6 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from benchmarks import sampling, spark
 from benchmarks.measure import ShardTime
 from fruit_pipeline import job_code, settings
@@ -20,6 +23,7 @@ from fruit_pipeline.drawn_images import KINDS, draw_folder
 from fruit_pipeline.sample import SampleRequest, draw
 from fruit_pipeline.sources import Source, SourceImage
 from image_features.contract import (
+    FEATURES_SCHEMA,
     MARKER,
     FeaturesMarker,
     PcaMarker,
@@ -28,6 +32,7 @@ from image_features.contract import (
     shard_key,
 )
 from image_features.errors import JobError
+from image_features.shards import read_shard
 from image_features.storage import Storage
 
 REPO = Path(__file__).resolve().parents[1]
@@ -182,6 +187,7 @@ class Context:
             log,
             self.work / "spark",
             ["--driver-memory", "4g"],
+            REPO,
         )
 
     def script(self, name: str, arguments: list[str], log: Path) -> sampling.Use:
@@ -205,6 +211,19 @@ def answer(log: Path) -> dict[str, Any]:
         raise JobError(f"{log} holds no result")
     found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
     return found
+
+
+def read_features(folder: Path) -> tuple[list[str], npt.NDArray[np.float32]]:
+    """Images and features (rows, width) of a finished features prefix, in the order of its shards."""
+    storage = Storage(str(folder))
+    images: list[str] = []
+    parts = []
+    for number in range(len(list(folder.glob("shard-*.parquet")))):
+        table = read_shard(storage, shard_key(number), FEATURES_SCHEMA, ["image", "features"])
+        images += table.column("image").to_pylist()
+        values = table.column("features").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        parts.append(values.reshape(table.num_rows, -1))
+    return images, np.concatenate(parts)
 
 
 def features_marker(run: Path) -> FeaturesMarker:

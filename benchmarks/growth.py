@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def run(context: Context) -> Result:
             notes.append(f"{size:,} images are {prepared.distinct:,} under several names.")
         sample = context.fresh(f"growth-sample-{size}")
         context.sample(prepared.folder, sample)
-        sides[str(size)] = lambda repeat, sample=sample: extraction(context, sample)
+        sides[str(size)] = partial(extraction, context, sample)
     found = interleaved(sides, repeats)
     return Result(
         "growth",

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import goals, machine
-from benchmarks.context import Context, Prepared, Sizes, answer, shard_times
+from benchmarks.context import Context, Prepared, Sizes, answer, read_features, shard_times
 from benchmarks.measure import interleaved, median, ratio, steady_rate
 from benchmarks.report import Result, Row, row
-from image_features.contract import FEATURES_SCHEMA, shard_key
-from image_features.shards import read_shard
-from image_features.storage import Storage
 
 SIZES = Sizes(quick=(400,), full=(2_000, 10_000), quick_repeats=2)
 
@@ -26,8 +24,8 @@ def run(context: Context) -> Result:
         prepared = context.folder_of(size)
         found = interleaved(
             {
-                "ours": lambda repeat, prepared=prepared: ours(context, prepared),
-                "keras": lambda repeat, prepared=prepared: keras_once(context, prepared),
+                "ours": partial(ours, context, prepared),
+                "keras": partial(keras_once, context, prepared),
             },
             repeats,
         )
@@ -113,15 +111,3 @@ def difference(context: Context) -> float:
     order = sorted(range(len(images)), key=lambda n: Path(images[n]))
     found = features[order]
     return float((np.linalg.norm(found - theirs, axis=1) / np.linalg.norm(theirs, axis=1)).max())
-
-
-def read_features(folder: Path) -> tuple[list[str], np.ndarray]:
-    storage = Storage(str(folder))
-    images: list[str] = []
-    parts = []
-    for number in range(len(list(folder.glob("shard-*.parquet")))):
-        table = read_shard(storage, shard_key(number), FEATURES_SCHEMA, ["image", "features"])
-        images += table.column("image").to_pylist()
-        values = table.column("features").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        parts.append(values.reshape(table.num_rows, -1))
-    return images, np.concatenate(parts)

@@ -6,6 +6,7 @@ import multiprocessing
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,10 @@ def run(context: Context) -> Result:
         prepared = context.folder_of(size)
         sample = context.fresh(f"limit-sample-{size}")
         context.sample(prepared.folder, sample)
-        found = interleaved(
+        found: dict[str, list[Any]] = interleaved(
             {
-                "bare": lambda repeat, prepared=prepared: bare(context, prepared),
-                "ours": lambda repeat, sample=sample: ours(context, sample),
+                "bare": partial(bare, context, prepared),
+                "ours": partial(ours, context, sample),
             },
             repeats,
         )

@@ -10,15 +10,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def interleaved(sides: Mapping[str, Callable[[int], T]], repeats: int) -> dict[str, list[T]]:
-    """Run each side in turn, ``repeats`` times over: A B A B, so a slow minute falls on both.
-
-    A side is called with the number of the repeat, from 0.
-    """
+def interleaved(sides: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
+    """Run each side in turn, ``repeats`` times over: A B A B, so a slow minute falls on both."""
     results: dict[str, list[T]] = {name: [] for name in sides}
-    for repeat in range(repeats):
+    for _ in range(repeats):
         for name, side in sides.items():
-            results[name].append(side(repeat))
+            results[name].append(side())
     return results
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from benchmarks import goals
 from benchmarks.context import Context, Sizes
 from benchmarks.measure import interleaved
-from benchmarks.notebook import compare, ours, their_job
+from benchmarks.notebook import compare, exact_variance, ours, their_job
 from benchmarks.report import Result, Row
 
 SIZES = Sizes(quick=(100,), full=(2_000,), quick_repeats=1)
@@ -20,13 +21,19 @@ def run(context: Context) -> Result:
     for size in context.sizes(SIZES):
         images = context.folder_of(size).folder
         sides = {
-            "ours": lambda repeat, images=images: ours(context, images),
-            "single": lambda repeat, images=images: their_job(context, "single", images, []),
+            "ours": partial(ours, context, images),
+            "single": partial(their_job, context, "single", images, []),
         }
         found = interleaved(sides, repeats)
         runs[str(size)] = found
         rows += compare(
-            "one image a predict", size, found["ours"], found["single"], goals.SINGLE, context.export_seconds
+            "one image a predict",
+            size,
+            found["ours"],
+            found["single"],
+            goals.SINGLE,
+            context.export_seconds,
+            exact_variance(context),
         )
     return Result(
         "single",

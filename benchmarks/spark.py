@@ -11,9 +11,18 @@ from image_features.errors import JobError
 
 
 def submit(
-    script: Path, arguments: list[str], cores: int, log: Path, scratch: Path, options: list[str]
+    script: Path,
+    arguments: list[str],
+    cores: int,
+    log: Path,
+    scratch: Path,
+    options: list[str],
+    python_path: Path | None = None,
 ) -> sampling.Use:
-    """Run a script on ``local[cores]``; JobError that names the log when it fails."""
+    """Run a script on ``local[cores]``; JobError that names the log when it fails.
+
+    ``python_path`` is where driver and workers find further modules.
+    """
     binaries = Path(sys.executable).parent
     command = [
         str(binaries / "spark-submit"),
@@ -23,7 +32,10 @@ def submit(
         str(script),
         *arguments,
     ]
-    use = sampling.run(command, log, environment(scratch), scratch)
+    env = environment(scratch)
+    if python_path:
+        env["PYTHONPATH"] = str(python_path)
+    use = sampling.run(command, log, env, scratch)
     if use.exit_code:
         errors = [line for line in log.read_text(errors="replace").splitlines() if "Error" in line]
         said = errors[-1].strip()[:300] if errors else f"exit code {use.exit_code}"

@@ -34,7 +34,7 @@ def array_to_vector(spark: SparkSession, name: str) -> Any:
     """pyspark.ml.functions.array_to_vector, whose module cannot be imported without pandas."""
     from pyspark.sql.column import Column, _to_java_column
 
-    functions = spark.sparkContext._jvm.org.apache.spark.ml.functions  # type: ignore[union-attr]
+    functions = spark.sparkContext._jvm.org.apache.spark.ml.functions
     return Column(functions.array_to_vector(_to_java_column(name)))
 
 

@@ -10,6 +10,7 @@ and back, which can only be faster.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import time
@@ -36,7 +37,6 @@ def main() -> None:
     started = time.monotonic()
     spark = SparkSession.builder.appName("notebook").getOrCreate()
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1024")
-    # On EMR keras_model would come with --py-files; the whole project is on this machine's path.
     from benchmarks.jobs import keras_model
 
     weights = spark.sparkContext.broadcast(keras_model.build(args.weights).get_weights())
@@ -79,7 +79,7 @@ def featurize(images: DataFrame, weights: Any) -> DataFrame:
         return keras_model.with_weights(weights.value)
 
     if importlib.util.find_spec("pandas"):
-        import pandas as pd
+        pd = importlib.import_module("pandas")
         from pyspark.sql.functions import PandasUDFType, pandas_udf
 
         @pandas_udf("array<float>", PandasUDFType.SCALAR_ITER)
@@ -106,7 +106,7 @@ def featurize(images: DataFrame, weights: Any) -> DataFrame:
     # pyspark asks for pandas even where it passes Arrow batches through; nothing here needs it.
     from pyspark.sql.pandas import functions
 
-    functions.require_minimum_pandas_version = lambda: None
+    functions.require_minimum_pandas_version = lambda: None  # type: ignore[attr-defined]
     schema = "path string, label string, features array<float>"
     return images.select(col("path"), col("label"), col("content")).mapInArrow(over_batches, schema)
 
