@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import queue
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from benchmarks import goals
 from benchmarks.context import Context, Prepared, Sizes, seconds_to_marker, shard_times
 from benchmarks.measure import interleaved, median, ratio, steady_rate
 from benchmarks.report import Result, Row, row
+from image_features.errors import JobError
 
 SIZES = Sizes(quick=(400,), full=(10_000,), quick_repeats=2)
 _PATIENCE = 600  # seconds for the processes to open their models
@@ -142,7 +144,7 @@ def bare(context: Context, prepared: Prepared) -> BareLoop:
     for process in processes:
         process.start()
     try:
-        spans = [results.get(timeout=_PATIENCE + 3600) for _ in processes]
+        spans = [_next(results, processes) for _ in processes]
     finally:
         for process in processes:
             process.join(10)
@@ -150,6 +152,17 @@ def bare(context: Context, prepared: Prepared) -> BareLoop:
                 process.terminate()
     begin, end = min(s[0] for s in spans), max(s[1] for s in spans)
     return BareLoop(len(files) / (end - begin), end - begin, sum(s[2] for s in spans))
+
+
+def _next(results: Any, processes: Sequence[Any]) -> tuple[float, float, float]:
+    """The next process's result; JobError as soon as one has failed."""
+    while True:
+        try:
+            found: tuple[float, float, float] = results.get(timeout=1)
+            return found
+        except queue.Empty:
+            if any(process.exitcode for process in processes):
+                raise JobError("a process of the bare loop failed; its error stands above") from None
 
 
 def _loop(files: Sequence[Path], model: str, barrier: Any, results: Any) -> None:

@@ -52,7 +52,8 @@ def run(context: Context) -> Result:
             "with a fixed seed. Ours and pyspark.ml write their embeddings; scikit-learn does not.",
             "Without JVM start: from the Spark session on to the last write.",
             "With fewer rows than features pyspark.ml's PCA was seen to keep far too little variance "
-            f"(1,000 x {WIDTH:,}): its covariance is exact there, what follows is not. The sizes of --quick and --full lie above.",
+            f"(1,000 x {WIDTH:,}): its covariance is exact there, what follows is not. The sizes of "
+            "--quick and --full lie above.",
             "scikit-learn: float32 in one process with all BLAS threads, the faster of svd_solver="
             '"full" and "covariance_eigh"; ours computes in float64.',
         ],
