@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import sys
 import tempfile
 import time
@@ -81,6 +82,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    # As an exception, so that a Spark job under way is ended and the scratch folder is deleted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     weights = BackboneRequest("mobilenet_v2", 1.0, args.weights) if args.weights else None
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
         try:
