@@ -19,11 +19,12 @@ help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: $(VENV)/.run ## run the whole pipeline here; IMAGES=<folder or s3://> WEIGHTS=<imagenet|file|random:0> COMPONENTS=50
+demo: $(VENV)/.run ## run the whole pipeline here; IMAGES=<folder or s3://> WEIGHTS=<imagenet|file|random:0> COMPONENTS=50 PRECISION=<float32|int8>
 	@$(BIN)/python -m fruit_pipeline.demo \
 	  $(if $(IMAGES),--images '$(IMAGES)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
 	  $(if $(ALPHA),--alpha '$(ALPHA)') $(if $(COMPONENTS),--components '$(COMPONENTS)') \
-	  $(if $(VARIANCE),--variance '$(VARIANCE)')
+	  $(if $(VARIANCE),--variance '$(VARIANCE)') \
+	  $(if $(PRECISION),--precision '$(PRECISION)') $(if $(INPUT_SIZE),--input-size '$(INPUT_SIZE)')
 
 .PHONY: test
 test: lint unit e2e ## all checks: lint, types, unit tests, end-to-end runs
@@ -37,6 +38,16 @@ unit: $(VENV)/.dev ## unit tests only (under 2 minutes)
 e2e: $(VENV)/.dev ## end-to-end tests only: real Airflow, local AWS, Spark
 	@echo "end-to-end tests"
 	@$(BIN)/python -m pytest -m e2e
+
+.PHONY: bench
+bench: $(VENV)/.dev ## benchmarks at small sizes, a few minutes; IMAGES=<folder> WEIGHTS=<file>
+	@$(BIN)/python -m benchmarks --quick $(BENCH_OPTIONS)
+
+.PHONY: bench-full
+bench-full: $(VENV)/.dev ## the benchmarks of benchmarks/RESULTS.md, hours; IMAGES=<folder> WEIGHTS=<file>
+	@$(BIN)/python -m benchmarks --full $(BENCH_OPTIONS)
+
+BENCH_OPTIONS = $(if $(IMAGES),--images '$(IMAGES)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff and mypy

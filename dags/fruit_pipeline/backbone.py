@@ -2,10 +2,12 @@
 
     python -m fruit_pipeline.backbone --backbone mobilenet_v2 --weights imagenet --output /tmp/run/model
     python -m fruit_pipeline.backbone --weights ~/mobilenetv2.weights.h5 --output s3://bucket/models
+    python -m fruit_pipeline.backbone --input-size 160 --precision int8 --sample /tmp/run/sample \
+      --output /tmp/run/model
 
 The features are the global average pooling of the last convolution (1,280 for MobileNetV2, 2,048
 for ResNet50). Weights are "imagenet" (Keras downloads them), a Keras weights file, or
-"random:<seed>" for trying things out.
+"random:<seed>" for trying things out. With int8 the model is quantised on images of the sample.
 
 Exit codes: 0 done, 2 bad input (one line on stderr).
 """
@@ -20,6 +22,8 @@ import re
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,16 +56,22 @@ class KerasBackbone:
     application: str  # the function in keras.applications
     preprocessing: str  # its preprocess_input mode
     imagenet_alphas: tuple[float, ...]  # width multipliers with published weights
+    input_sizes: tuple[int, ...]  # pixels, square, that it was trained with
+    # The first operators, which an int8 model keeps in float32: see fruit_pipeline.precision.
+    float_operators: int
     # Images an invocation. 8 is as fast as 32 and takes half the memory.
     batch: int = 8
 
 
 # https://keras.io/api/applications/
 BACKBONES = {
-    "mobilenet_v2": KerasBackbone("MobileNetV2", "tf", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)),
-    "resnet50": KerasBackbone("ResNet50", "caffe", (1.0,)),
+    "mobilenet_v2": KerasBackbone(
+        "MobileNetV2", "tf", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4), (96, 128, 160, 192, 224), float_operators=3
+    ),
+    "resnet50": KerasBackbone("ResNet50", "caffe", (1.0,), (224,), float_operators=1),
 }
-INPUT_SIZE = 224
+INPUT_SIZES = sorted({size for known in BACKBONES.values() for size in known.input_sizes})
+DEFAULT_INPUT_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class BackboneRequest:
     backbone: str = "mobilenet_v2"
     alpha: float = 1.0
     weights: str = "imagenet"
+    input_size: int = DEFAULT_INPUT_SIZE
 
     def __post_init__(self) -> None:
         known = BACKBONES.get(self.backbone)
@@ -84,6 +95,15 @@ class BackboneRequest:
             offered = ", ".join(map(str, known.imagenet_alphas))
             raise JobError(
                 f"{self.backbone} has no ImageNet weights for alpha {self.alpha}; there are {offered}"
+            )
+        if self.input_size not in known.input_sizes:
+            offered = ", ".join(map(str, known.input_sizes))
+            raise JobError(f"{self.backbone} takes no input size {self.input_size}; there are {offered}")
+        # 22 models were published: five sizes up to alpha 1.0, one for 1.3 and 1.4.
+        if self.weights == "imagenet" and self.alpha > 1 and self.input_size != DEFAULT_INPUT_SIZE:
+            raise JobError(
+                f"{self.backbone} has ImageNet weights for alpha {self.alpha} with input size "
+                f"{DEFAULT_INPUT_SIZE} only, not {self.input_size}"
             )
         if self.weights.startswith("random:") and not _RANDOM.fullmatch(self.weights):
             raise JobError(f"weights {self.weights!r}: expected random:<whole number>")
@@ -113,7 +133,7 @@ class BackboneRequest:
         weights = hashlib.sha256(file.read_bytes()).hexdigest() if file else self.weights
         versions = [f"{name} {version}" for name, version in sorted(_versions().items())]
         return digest_of(
-            str(SCHEMA_VERSION), self.backbone, str(self.alpha), str(INPUT_SIZE), weights, *versions
+            str(SCHEMA_VERSION), self.backbone, str(self.alpha), str(self.input_size), weights, *versions
         )
 
 
@@ -130,7 +150,11 @@ def export(request: BackboneRequest, cache_dir: Path) -> tuple[BackboneSpec, Sto
         log.info("the exported backbone is cached: %s, digest %s", spec.backbone, spec.digest[:12])
         return spec, cached
     log.info(
-        "exporting %s (alpha %s, weights %s) to LiteRT", request.backbone, request.alpha, request.weights
+        "exporting %s (alpha %s, input size %d, weights %s) to LiteRT",
+        request.backbone,
+        request.alpha,
+        request.input_size,
+        request.weights,
     )
     spec, model = _export(request)
     cached.put(MODEL_FILE, model)
@@ -147,27 +171,34 @@ def publish(spec: BackboneSpec, cached: Storage, target: Storage) -> str:
     return target.uri_of(spec.digest)
 
 
-def _export(request: BackboneRequest) -> tuple[BackboneSpec, bytes]:
+@contextmanager
+def converter(request: BackboneRequest) -> Iterator[tuple[Any, Any]]:
+    """The Keras model and TensorFlow's converter of it to LiteRT, with its files until the block ends."""
     # Set before TensorFlow is imported: its start-up remarks would bury the task's own log.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
     import tensorflow as tf
 
-    known = BACKBONES[request.backbone]
-    model = _load(keras, request, known)
+    model = _load(keras, request, BACKBONES[request.backbone])
     with tempfile.TemporaryDirectory() as scratch:
         model.export(scratch, format="tf_saved_model", verbose=False)
-        tflite: bytes = tf.lite.TFLiteConverter.from_saved_model(scratch).convert()
+        yield model, tf.lite.TFLiteConverter.from_saved_model(scratch)
+
+
+def _export(request: BackboneRequest) -> tuple[BackboneSpec, bytes]:
+    known = BACKBONES[request.backbone]
+    with converter(request) as (model, to_litert):
+        tflite: bytes = to_litert.convert()
     spec = BackboneSpec(
         backbone=request.backbone,
         alpha=request.alpha,
         weights=request.weights_file.name if request.weights_file else request.weights,
-        input_size=INPUT_SIZE,
+        input_size=request.input_size,
         width=int(model.output_shape[-1]),
         preprocessing=known.preprocessing,
         batch=known.batch,
         digest=hashlib.sha256(tflite).hexdigest(),
-        keras_agreement=_compare(model, known, tflite),
+        keras_agreement=_compare(model, known, tflite, request.input_size),
         exported_with=_versions(),
     )
     return spec, tflite
@@ -178,7 +209,7 @@ def _load(keras: Any, request: BackboneRequest, known: KerasBackbone) -> Any:
     arguments: dict[str, Any] = {
         "include_top": False,
         "pooling": "avg",
-        "input_shape": (INPUT_SIZE, INPUT_SIZE, 3),
+        "input_shape": (request.input_size, request.input_size, 3),
         "weights": None,
     }
     if request.backbone == "mobilenet_v2":
@@ -205,7 +236,7 @@ def _load(keras: Any, request: BackboneRequest, known: KerasBackbone) -> Any:
     return model
 
 
-def _compare(model: Any, known: KerasBackbone, tflite: bytes) -> float:
+def _compare(model: Any, known: KerasBackbone, tflite: bytes, input_size: int = DEFAULT_INPUT_SIZE) -> float:
     """Largest relative difference of LiteRT to Keras over a few drawn images; JobError when too large."""
     import keras
     import numpy as np
@@ -218,10 +249,10 @@ def _compare(model: Any, known: KerasBackbone, tflite: bytes) -> float:
     module = getattr(
         keras.applications, {"MobileNetV2": "mobilenet_v2", "ResNet50": "resnet50"}[known.application]
     )
-    pixels = np.stack([decode_rgb(content, INPUT_SIZE) for content in contents]).astype(np.float32)
+    pixels = np.stack([decode_rgb(content, input_size) for content in contents]).astype(np.float32)
     expected = np.asarray(model.predict(module.preprocess_input(pixels), verbose=0))
     probe = BackboneSpec(
-        "", 1.0, "", INPUT_SIZE, expected.shape[1], known.preprocessing, known.batch, "", 0.0
+        "", 1.0, "", input_size, expected.shape[1], known.preprocessing, known.batch, "", 0.0
     )
     found, _ = Backbone(tflite, probe).features(contents)
     differences = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
@@ -247,20 +278,41 @@ def _first_line(error: Exception) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from fruit_pipeline import cli, settings
+    from fruit_pipeline import cli, precision, settings
 
     parser = cli.parser(__doc__)
     parser.add_argument("--backbone", default="mobilenet_v2", choices=sorted(BACKBONES))
     parser.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: %(default)s)")
     parser.add_argument("--weights", default="imagenet", help="imagenet, a file, or random:<seed>")
+    parser.add_argument(
+        "--input-size",
+        type=int,
+        default=DEFAULT_INPUT_SIZE,
+        metavar="PIXELS",
+        help=f"{', '.join(map(str, INPUT_SIZES))} (default: %(default)s)",
+    )
+    parser.add_argument("--precision", default="float32", choices=precision.PRECISIONS)
+    parser.add_argument("--sample", metavar="URI", help="for int8: the sample to calibrate on")
+    parser.add_argument(
+        "--min-cosine",
+        type=float,
+        default=precision.DEFAULT_MIN_COSINE,
+        help="for int8: least mean cosine of its features to those of float32 (default: %(default)s)",
+    )
     parser.add_argument("--output", required=True, metavar="URI", help="the model goes to <output>/<digest>")
     args = parser.parse_args(argv)
 
     def run() -> dict[str, Any]:
         from dataclasses import asdict
 
-        request = BackboneRequest(args.backbone, args.alpha, args.weights)
-        spec, cached = export(request, settings.load().cache_dir)
+        request = BackboneRequest(args.backbone, args.alpha, args.weights, args.input_size)
+        cache_dir = settings.load().cache_dir
+        if args.precision == "int8":
+            if not args.sample:
+                raise JobError("int8 is calibrated on images: say with --sample which")
+            spec, cached = precision.quantise(request, Storage(args.sample), cache_dir, args.min_cosine)
+        else:
+            spec, cached = export(request, cache_dir)
         return {"uri": publish(spec, cached, Storage(args.output, create=True)), **asdict(spec)}
 
     return cli.run(run, args)

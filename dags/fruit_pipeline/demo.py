@@ -33,7 +33,8 @@ from rich.markup import escape
 
 from fruit_pipeline import demo_view, drawn_images, settings
 from fruit_pipeline.aws import Aws
-from fruit_pipeline.backbone import BackboneRequest
+from fruit_pipeline.backbone import DEFAULT_INPUT_SIZE, INPUT_SIZES, BackboneRequest
+from fruit_pipeline.precision import PRECISIONS
 from fruit_pipeline.sources import Source
 from image_features.contract import SUMMARY, RunLayout, shard_number
 from image_features.errors import JobError
@@ -61,6 +62,8 @@ class Demo:
     variance: float | None
     run_key: str
     region: str
+    input_size: int = DEFAULT_INPUT_SIZE
+    precision: str = "float32"
 
     @property
     def layout(self) -> RunLayout:
@@ -80,6 +83,8 @@ class Demo:
             "source": self.source,
             "weights": self.weights,
             "alpha": self.alpha,
+            "input_size": self.input_size,
+            "precision": self.precision,
             "components": self.components,
             "variance": self.variance,
             "run_key": self.run_key,
@@ -221,11 +226,11 @@ def copy_output(demo: Demo, aws: Aws) -> Path:
     return target
 
 
-def choose_weights(asked: str | None) -> str:
+def choose_weights(asked: str | None, alpha: float, input_size: int) -> str:
     """The weights to run with: what was asked for, else ImageNet's, else, said loudly, random ones."""
     if asked is not None:
         return str(Path(asked).expanduser().absolute()) if Path(asked).expanduser().is_file() else asked
-    if _imagenet_reachable():
+    if _imagenet_reachable(alpha, input_size):
         return "imagenet"
     console.print(
         "[bold red]THE IMAGENET WEIGHTS CANNOT BE DOWNLOADED: GOING ON WITH RANDOM WEIGHTS (random:0). "
@@ -234,10 +239,10 @@ def choose_weights(asked: str | None) -> str:
     return "random:0"
 
 
-def _imagenet_reachable() -> bool:
+def _imagenet_reachable(alpha: float, input_size: int) -> bool:
     """Whether Keras has the weights in its cache, or can reach the server that it takes them from."""
     keras_home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    if any((keras_home / "models").glob("mobilenet_v2_weights_*_1.0_224_no_top.h5")):
+    if any((keras_home / "models").glob(f"mobilenet_v2_weights_*_{alpha}_{input_size}_no_top.h5")):
         return True
     try:
         request = urllib.request.Request(_WEIGHTS_SERVER, method="HEAD")
@@ -254,6 +259,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--images", metavar="URI", help="folder or s3:// prefix of <label>/<image>")
     parser.add_argument("--weights", help="imagenet, a Keras weights file without top, or random:<seed>")
     parser.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: %(default)s)")
+    parser.add_argument(
+        "--input-size",
+        type=int,
+        default=DEFAULT_INPUT_SIZE,
+        metavar="PIXELS",
+        help=f"{', '.join(map(str, INPUT_SIZES))} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--precision", default="float32", choices=PRECISIONS, help="int8 is twice as fast and coarser"
+    )
     kept = parser.add_mutually_exclusive_group()
     kept.add_argument("--components", type=at_least_one, default=50, help="default: %(default)s")
     kept.add_argument("--variance", type=share, help="share of variance to keep, in place of --components")
@@ -273,15 +288,17 @@ def main(argv: list[str] | None = None) -> int:
             work=work,
             output=args.output.absolute(),
             source=source.removeprefix("file://"),
-            weights=choose_weights(args.weights),
+            weights=choose_weights(args.weights, args.alpha, args.input_size),
             alpha=args.alpha,
             components=args.components,
             variance=args.variance,
             run_key=f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}",
             region=settings.load().region,
+            input_size=args.input_size,
+            precision=args.precision,
         )
         # What can be known to be wrong is said before anything starts.
-        BackboneRequest("mobilenet_v2", demo.alpha, demo.weights).check_weights_file()
+        BackboneRequest("mobilenet_v2", demo.alpha, demo.weights, demo.input_size).check_weights_file()
         if not demo.source.startswith("s3://"):
             Source(demo.source).list()
         return run(demo)

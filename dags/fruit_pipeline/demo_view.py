@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fruit_pipeline.aws import Aws
+from fruit_pipeline.precision import Quality
 from image_features.contract import RunLayout, SampleMarker, find_document, shard_number
 from image_features.errors import JobError
 
@@ -118,7 +119,13 @@ def print_result(console: Console, summary: Mapping[str, Any], folder: Path) -> 
     table.add_row("images", f"{summary['images']:,} of {summary['labels']} labels")
     table.add_row("features", f"{summary['features']:,}, {summary['width']} wide")
     table.add_row("rejects", f"{summary['rejects']:,}" + (f" ({reasons})" if reasons else ""))
-    table.add_row("backbone", f"{summary['backbone']}, weights {summary['weights']}{random}")
+    table.add_row(
+        "backbone",
+        f"{summary['backbone']}, weights {summary['weights']}{random}, "
+        f"input size {summary['input_size']}, {summary['precision']}",
+    )
+    if summary["quality"]:
+        table.add_row("int8", str(Quality(**summary["quality"])))
     table.add_row(
         "embeddings", f"{summary['components']} components keep {summary['variance_kept']:.2%} variance"
     )

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fruit_pipeline.aws import Aws
-from fruit_pipeline.backbone import BackboneRequest
 from fruit_pipeline.cluster import load_shape
+from fruit_pipeline.precision import MIN_IMAGES, check_precision
 from fruit_pipeline.request import RunRequest
 from fruit_pipeline.sample import SampleRequest
 from fruit_pipeline.settings import Settings
@@ -24,8 +24,13 @@ def check(request: RunRequest, settings: Settings, aws: Aws, source_aws: Aws) ->
     """
     check_region(settings)
     shape = load_shape(settings.home, request.shape)
-    backbone = BackboneRequest(request.backbone, request.alpha, request.weights)
-    backbone.check_weights_file()
+    request.model.check_weights_file()
+    check_precision(request.precision)
+    if request.precision == "int8" and request.total is not None and request.total < MIN_IMAGES:
+        raise JobError(
+            f"int8 is calibrated on images of the sample and needs {MIN_IMAGES}, but only "
+            f"{request.total} are to be drawn; draw more, or take precision float32"
+        )
     SampleRequest(request.source, request.per_label, request.total, cores=shape.worker_cores)
     if request.components is None and request.variance is None:
         raise JobError("set the number of components or the variance to keep")

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fruit_pipeline.backbone import BACKBONES, DEFAULT_INPUT_SIZE, INPUT_SIZES, BackboneRequest
+from fruit_pipeline.precision import DEFAULT_MIN_COSINE, MIN_IMAGES, PRECISIONS
 from image_features.contract import RunLayout
 from image_features.errors import JobError
 from image_features.images import DEFAULT_MAX_PIXELS
@@ -30,6 +32,9 @@ class RunRequest:
     backbone: str
     alpha: float
     weights: str
+    input_size: int
+    precision: str
+    min_cosine: float
     components: int | None
     variance: float | None
     shape: str
@@ -39,6 +44,10 @@ class RunRequest:
     @property
     def layout(self) -> RunLayout:
         return RunLayout(f"s3://{self.bucket}/runs/{self.run_key}")
+
+    @property
+    def model(self) -> BackboneRequest:
+        return BackboneRequest(self.backbone, self.alpha, self.weights, self.input_size)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as XCom keeps them."""
@@ -73,6 +82,9 @@ def from_params(params: Mapping[str, Any], run_id: str, default_bucket: str | No
         backbone=params["backbone"],
         alpha=float(params["alpha"]),
         weights=params["weights"],
+        input_size=params["input_size"],
+        precision=params["precision"],
+        min_cosine=float(params["min_cosine"]),
         components=None if variance is not None else params["components"],
         variance=variance,
         shape=params["shape"],
@@ -90,8 +102,6 @@ def key_of(run_id: str) -> str:
 def form(shapes: Mapping[str, str]) -> dict[str, Any]:
     """The Params of the trigger form; ``shapes``: name to description."""
     from airflow.sdk import Param
-
-    from fruit_pipeline.backbone import BACKBONES
 
     return {
         "source": Param(
@@ -161,6 +171,34 @@ def form(shapes: Mapping[str, str]) -> dict[str, Any]:
             section="Model",
             description="`imagenet`, a Keras weights file without top (as the worker sees it), or "
             "`random:<seed>` to try the pipeline.",
+        ),
+        "input_size": Param(
+            DEFAULT_INPUT_SIZE,
+            type="integer",
+            enum=INPUT_SIZES,
+            title="Input size",
+            section="Model",
+            description="Pixels, square, that images are resized to. Of MobileNetV2; ResNet50 takes 224. "
+            "160 takes half the time of 224.",
+        ),
+        "precision": Param(
+            "float32",
+            type="string",
+            enum=list(PRECISIONS),
+            title="Precision",
+            section="Model",
+            description="`int8` is twice as fast and coarser: calibrated on the run's sample, of "
+            f"{MIN_IMAGES} images at least, and measured on it.",
+        ),
+        "min_cosine": Param(
+            DEFAULT_MIN_COSINE,
+            type="number",
+            minimum=0,
+            maximum=1,
+            title="Least mean cosine",
+            section="Model",
+            description="Of `int8` features to those of `float32`; below it the run fails before a "
+            "cluster is made.",
         ),
         "components": Param(
             50,

@@ -36,6 +36,9 @@ def build(
         "backbone": spec.backbone,
         "weights": spec.weights,
         "weights_are_random": spec.weights.startswith("random:"),
+        "input_size": spec.input_size,
+        "precision": spec.precision,
+        "quality": spec.quality,
         "digests": {
             "sample": sample.request_digest,
             "model": spec.digest,

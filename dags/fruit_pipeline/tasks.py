@@ -58,15 +58,34 @@ def draw_sample(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def export_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
     """Export the backbone, or take it from the cache, and put it into the bucket."""
-    from fruit_pipeline.backbone import BackboneRequest, export, publish
+    from fruit_pipeline.backbone import export, publish
 
     started = time.monotonic()
     request = RunRequest.from_dict(values)
-    spec, cached = export(
-        BackboneRequest(request.backbone, request.alpha, request.weights), settings.load().cache_dir
-    )
+    spec, cached = export(request.model, settings.load().cache_dir)
     uri = publish(spec, cached, _aws().storage(f"s3://{request.bucket}/models"))
     return {"uri": uri, "width": spec.width, "seconds": round(time.monotonic() - started, 1)}
+
+
+def quantise(values: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """With precision int8, put the quantised backbone beside the float32 ``model``; return the one to use."""
+    from fruit_pipeline import precision
+    from fruit_pipeline.backbone import publish
+
+    started = time.monotonic()
+    request, aws = RunRequest.from_dict(values), _aws()
+    if request.precision == "float32":
+        return dict(model)
+    spec, cached = precision.quantise(
+        request.model,
+        aws.storage(request.layout.sample),
+        settings.load().cache_dir,
+        request.min_cosine,
+        request.max_pixels,
+    )
+    uri = publish(spec, cached, aws.storage(f"s3://{request.bucket}/models"))
+    seconds = round(model["seconds"] + time.monotonic() - started, 1)
+    return {"uri": uri, "width": spec.width, "seconds": seconds}
 
 
 def upload_code(values: Mapping[str, Any]) -> dict[str, Any]:

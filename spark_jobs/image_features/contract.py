@@ -207,6 +207,9 @@ class BackboneSpec:
     digest: str  # SHA-256 of backbone.tflite, hex
     keras_agreement: float  # largest relative difference to Keras when it was exported
     exported_with: dict[str, str] = field(default_factory=dict)  # package versions
+    precision: str = "float32"  # "float32" or "int8"; input and output are float32 with either
+    # Of int8: how its features compare with those of float32, see fruit_pipeline.precision.Quality.
+    quality: dict[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -39,15 +40,25 @@ class Backbone:
         Returns float32 of shape (images accepted, width), in the given order, and the rejected
         images by their position in ``contents``.
         """
-        out = np.empty((len(contents), self.spec.width), np.float32)
         rejected: dict[int, RejectedImage] = {}
+
+        def decoded() -> Iterator[npt.NDArray[np.uint8]]:
+            for position, content in enumerate(contents):
+                try:
+                    yield decode_rgb(content, self.spec.input_size, max_pixels)
+                except RejectedImage as reject:
+                    rejected[position] = reject
+
+        return self.features_of(decoded(), len(contents)), rejected
+
+    def features_of(self, images: Iterable[npt.NDArray[np.uint8]], at_most: int) -> npt.NDArray[np.float32]:
+        """Compute the features of decoded images, ``at_most`` of them.
+
+        Each is uint8 (input size, input size, 3); returns float32 (images, width).
+        """
+        out = np.empty((at_most, self.spec.width), np.float32)
         done = waiting = 0
-        for position, content in enumerate(contents):
-            try:
-                rgb = decode_rgb(content, self.spec.input_size, max_pixels)
-            except RejectedImage as reject:
-                rejected[position] = reject
-                continue
+        for rgb in images:
             # A view of the interpreter's own input: filled in place, no copy. It must not
             # outlive this line, LiteRT refuses to run while one is held.
             self._preprocess.fill(rgb, self._interpreter.tensor(self._input)()[waiting])
@@ -58,7 +69,7 @@ class Backbone:
         if waiting:
             # The last batch is not full: what stands in its other slots is computed and dropped.
             done = self._flush(out, done, waiting)
-        return out[:done], rejected
+        return out[:done]
 
     def _flush(self, out: npt.NDArray[np.float32], done: int, count: int) -> int:
         self._interpreter.invoke()

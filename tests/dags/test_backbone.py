@@ -59,6 +59,22 @@ def test_a_request_at_fault_is_refused_by_its_value(
         BackboneRequest(backbone, alpha, weights)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "alpha", "weights", "size", "message"),
+    [
+        ("mobilenet_v2", 1.0, "random:0", 223, "no input size 223; there are 96, 128, 160, 192, 224"),
+        ("mobilenet_v2", 1.0, "random:0", 0, "no input size 0; there are 96"),
+        ("resnet50", 1.0, "imagenet", 160, "resnet50 takes no input size 160; there are 224"),
+        ("mobilenet_v2", 1.4, "imagenet", 192, "weights for alpha 1.4 with input size 224 only, not 192"),
+    ],
+)
+def test_an_input_size_that_cannot_be_is_refused_with_those_that_can(
+    backbone: str, alpha: float, weights: str, size: int, message: str
+) -> None:
+    with pytest.raises(JobError, match=message):
+        BackboneRequest(backbone, alpha, weights, size)
+
+
 def test_a_missing_weights_file_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     request = BackboneRequest(weights=str(tmp_path / "none.h5"))
     with pytest.raises(JobError, match=r"none\.h5 does not exist; expected imagenet, random:<seed>"):
@@ -76,6 +92,7 @@ def test_all_that_decides_the_model_is_in_its_cache_key(tmp_path: Path) -> None:
         BackboneRequest(weights="random:0").cache_key(),
         BackboneRequest(weights="random:1").cache_key(),
         BackboneRequest(weights=str(file)).cache_key(),
+        BackboneRequest(input_size=160).cache_key(),
     ]
     file.write_bytes(b"two")
     keys.append(BackboneRequest(weights=str(file)).cache_key())
@@ -187,6 +204,14 @@ def test_a_model_that_does_not_compute_what_keras_does_is_refused(keras: Any, ra
         JobError, match=r"LiteRT and Keras differ by \d\.\de[+-]\d+ relative, allowed is 1e-04"
     ):
         _compare(other, BACKBONES["mobilenet_v2"], exported)
+
+
+def test_a_smaller_input_gives_features_of_the_same_width(keras: Any, tmp_path: Path) -> None:
+    spec, cached = export(BackboneRequest("mobilenet_v2", 0.35, "random:0", 96), tmp_path)
+    assert (spec.input_size, spec.width) == (96, 1280)
+    assert spec.keras_agreement <= KERAS_TOLERANCE
+    found, _ = Backbone(cached.get(MODEL_FILE).to_pybytes(), spec).features([draw(KINDS[0], 0)])
+    assert found.shape == (1, 1280)
 
 
 @pytest.mark.e2e

@@ -111,7 +111,13 @@ def test_no_work_on_the_cluster_can_follow_its_end(dag: Any) -> None:
 def test_nothing_costs_money_before_every_check_and_upload(dag: Any) -> None:
     above = dag.task_dict["create_cluster"].get_flat_relative_ids(upstream=True)
     stage = {"stage.draw_sample", "stage.export_backbone", "stage.upload_code"}
-    assert above == {"guard", "plan_cluster", *stage}
+    assert above == {"guard", "quantise", "plan_cluster", *stage}
+
+
+def test_the_model_is_quantised_on_a_sample_that_was_drawn(dag: Any) -> None:
+    assert {"stage.draw_sample", "stage.export_backbone"} <= dag.task_dict["quantise"].upstream_task_ids
+    beside = dag.task_dict["stage.export_backbone"].get_flat_relative_ids(upstream=True)
+    assert beside == {"guard"}, "the export waits for nothing"
 
 
 def test_the_output_is_checked_before_it_is_summed_up(dag: Any) -> None:

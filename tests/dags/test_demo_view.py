@@ -6,6 +6,7 @@ import io
 import sqlite3
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.demo_view import Watch, failure, print_result
+from fruit_pipeline.precision import Quality
 from image_features.contract import RunLayout
 
 
@@ -57,6 +59,9 @@ SUMMARY: dict[str, Any] = {
     "backbone": "mobilenet_v2",
     "weights": "imagenet",
     "weights_are_random": False,
+    "input_size": 160,
+    "precision": "float32",
+    "quality": {},
     "components": 50,
     "variance_kept": 0.92934,
     "seconds": {"sample": 1.5, "extract features": 65.25},
@@ -72,12 +77,28 @@ def test_the_result_has_its_figures_and_its_places(tmp_path: Path) -> None:
         "1,478, 1280 wide",
         "2 (1 empty, 1 truncated)",
         "50 components keep 92.93% variance",
+        "imagenet, input size 160, float32",
         "extract features",
         str(tmp_path / "pca"),
         str(tmp_path / "summary.json"),
     ):
         assert words in text
     assert "RANDOM" not in text
+    assert "int8" not in text
+
+
+def test_the_quality_of_int8_is_shown(tmp_path: Path) -> None:
+    shown = console()
+    quality = asdict(Quality(200, 400, 0.9868, 0.9718, 0.7975, 0.795, 0.91, 50, 0.7551, 0.7539))
+    print_result(shown, {**SUMMARY, "precision": "int8", "quality": quality}, tmp_path)
+    text = " ".join(text_of(shown).split())
+    assert "input size 160, int8" in text
+    for words in (
+        "0.9868 on average and 0.9718 at least",
+        "79.50% (float32 79.75%)",
+        "75.39% (float32 75.51%)",
+    ):
+        assert words in text
 
 
 def test_random_weights_are_said_loudly(tmp_path: Path) -> None:

@@ -156,6 +156,10 @@ def test_the_source_is_read_with_its_own_connection(
     [
         ({"weights": "/no/such.h5"}, "the weights file /no/such.h5 does not exist; expected imagenet"),
         ({"alpha": 0.4, "weights": "imagenet"}, "no ImageNet weights for alpha 0.4"),
+        ({"input_size": 100}, "mobilenet_v2 takes no input size 100; there are 96, 128, 160, 192, 224"),
+        ({"backbone": "resnet50", "input_size": 160}, "resnet50 takes no input size 160; there are 224"),
+        ({"precision": "int4"}, "unknown precision 'int4'; expected one of float32, int8"),
+        ({"precision": "int8", "total": 49}, "int8 is calibrated on images of the sample and needs 50, but"),
         ({"shape": "huge"}, "unknown cluster shape 'huge'"),
         ({"per_label": 1, "total": 1}, "per label or in total, not both"),
         ({"components": None, "variance": None}, "set the number of components or the variance"),

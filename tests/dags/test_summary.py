@@ -61,6 +61,7 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
     assert json.loads(body) == summary
     assert (summary["images"], summary["features"], summary["rejects"]) == (50, 48, 2)
     assert summary["weights_are_random"] is True
+    assert (summary["input_size"], summary["precision"], summary["quality"]) == (224, "float32", {})
     assert summary["request"] == run
     assert summary["places"]["embeddings"] == f"s3://{BUCKET}/{root}/pca"
     seconds = summary["seconds"]
@@ -77,7 +78,9 @@ def test_staging_puts_into_the_bucket_what_the_plan_names(
     run = tasks.guard({**params, "run_key": "planned", "per_label": 2}, "manual__1")
     sample = tasks.draw_sample(run)
     assert (sample["images"], sample["labels"]) == (24, 12)
-    model = tasks.export_backbone(run)
+    exported = tasks.export_backbone(run)
+    model = tasks.quantise(run, exported)
+    assert model == exported, "float32 is what was asked for"
     code = {"bootstrap": f"s3://{BUCKET}/runs/planned/code/install.sh", "wheelhouse": f"s3://{BUCKET}/w/1"}
     plan = tasks.plan_cluster(run, sample, model, code)
     assert json.loads(json.dumps(plan)) == plan
