@@ -307,6 +307,7 @@ def main(argv: list[str] | None = None) -> int:
 
         request = BackboneRequest(args.backbone, args.alpha, args.weights, args.input_size)
         cache_dir = settings.load().cache_dir
+        precision.check_precision(args.precision, request)
         if args.precision == "int8":
             if not args.sample:
                 raise JobError("int8 is calibrated on images: say with --sample which")

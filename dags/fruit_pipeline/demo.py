@@ -34,7 +34,7 @@ from rich.markup import escape
 from fruit_pipeline import demo_view, drawn_images, settings
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.backbone import DEFAULT_INPUT_SIZE, INPUT_SIZES, BackboneRequest
-from fruit_pipeline.precision import PRECISIONS
+from fruit_pipeline.precision import PRECISIONS, check_precision
 from fruit_pipeline.sources import Source
 from image_features.contract import SUMMARY, RunLayout, shard_number
 from image_features.errors import JobError
@@ -298,7 +298,9 @@ def main(argv: list[str] | None = None) -> int:
             precision=args.precision,
         )
         # What can be known to be wrong is said before anything starts.
-        BackboneRequest("mobilenet_v2", demo.alpha, demo.weights, demo.input_size).check_weights_file()
+        backbone = BackboneRequest("mobilenet_v2", demo.alpha, demo.weights, demo.input_size)
+        backbone.check_weights_file()
+        check_precision(demo.precision, backbone)
         if not demo.source.startswith("s3://"):
             Source(demo.source).list()
         return run(demo)

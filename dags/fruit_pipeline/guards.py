@@ -25,7 +25,7 @@ def check(request: RunRequest, settings: Settings, aws: Aws, source_aws: Aws) ->
     check_region(settings)
     shape = load_shape(settings.home, request.shape)
     request.model.check_weights_file()
-    check_precision(request.precision)
+    check_precision(request.precision, request.model)
     if request.precision == "int8" and request.total is not None and request.total < MIN_IMAGES:
         raise JobError(
             f"int8 is calibrated on images of the sample and needs {MIN_IMAGES}, but only "

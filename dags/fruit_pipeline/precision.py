@@ -93,9 +93,13 @@ class Quality:
         )
 
 
-def check_precision(precision: str) -> None:
+def check_precision(precision: str, request: BackboneRequest) -> None:
+    """Raise JobError for a precision that does not exist, or that the weights do not allow."""
     if precision not in PRECISIONS:
         raise JobError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    if precision == "int8" and request.seed is not None:
+        # Features of 1e-10, where the converter's smallest range is 1e-6: they would all be zero.
+        raise JobError(f"int8 needs trained weights; with {request.weights} its features would all be zero")
 
 
 def quantise(

@@ -70,6 +70,10 @@ RUN = ("--run", "s3://b-1/runs/r1")
             ("demo", "--images", "IMAGES", "--weights", "random:0", "--input-size", "9", "--work", "OUT"),
             "no input",
         ),
+        (
+            ("demo", "--images", "IMAGES", "--weights", "random:0", "--precision", "int8", "--work", "OUT"),
+            "int8 needs trained weights",
+        ),
         (("demo", "--images", "IMAGES", "--weights", "/no/such.h5", "--work", "OUT"), "does not exist"),
     ],
     ids=lambda value: "-".join(value)[:60] if isinstance(value, tuple) else "",

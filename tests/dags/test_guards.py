@@ -159,7 +159,11 @@ def test_the_source_is_read_with_its_own_connection(
         ({"input_size": 100}, "mobilenet_v2 takes no input size 100; there are 96, 128, 160, 192, 224"),
         ({"backbone": "resnet50", "input_size": 160}, "resnet50 takes no input size 160; there are 224"),
         ({"precision": "int4"}, "unknown precision 'int4'; expected one of float32, int8"),
-        ({"precision": "int8", "total": 49}, "int8 is calibrated on images of the sample and needs 50, but"),
+        ({"precision": "int8"}, "int8 needs trained weights; with random:0 its features would all be zero"),
+        (
+            {"precision": "int8", "weights": "imagenet", "total": 49},
+            "int8 is calibrated on images of the sample and needs 50, but",
+        ),
         ({"shape": "huge"}, "unknown cluster shape 'huge'"),
         ({"per_label": 1, "total": 1}, "per label or in total, not both"),
         ({"components": None, "variance": None}, "set the number of components or the variance"),

@@ -181,3 +181,26 @@ def test_300_real_images_with_real_weights(stage: Stage, shared_data: Path):
     marker = read_document(PcaMarker, stage.aws.storage(run.storage.uri_of("pca")))
     assert marker.components == 50
     assert demo.BUCKET in summary["places"]["embeddings"]
+
+
+def test_an_int8_run_of_smaller_images_says_how_good_it_is(stage: Stage, shared_data: Path):
+    weights = shared_data / "weights" / "mobilenetv2_1.00_224_imagenet_no_top_rebuilt.h5"
+    params = {"source": str(shared_data / "fruits"), "total": 300, "weights": str(weights)}
+    run = stage.run("int8", **params, input_size=160, precision="int8", components=50)
+    assert run.ok, run.log[-5000:]
+    summary = run.summary()
+    assert (summary["features"], summary["input_size"], summary["precision"]) == (300, 160, "int8")
+    assert (summary["quality"]["images_calibrated"], summary["quality"]["images_compared"]) == (150, 150)
+    assert summary["quality"]["mean_cosine"] > 0.97
+
+
+def test_int8_that_is_too_coarse_fails_with_its_figures_before_a_cluster_is_made(
+    stage: Stage, shared_data: Path
+):
+    weights = shared_data / "weights" / "mobilenetv2_0.35_224_imagenet_no_top_rebuilt.h5"
+    before = len(stage.clusters("TERMINATED", "TERMINATED_WITH_ERRORS"))
+    params = {"source": str(shared_data / "fruits"), "total": 60, "weights": str(weights), "alpha": 0.35}
+    refused = stage.run("coarse", **params, input_size=96, precision="int8", min_cosine=0.9999)
+    assert not refused.ok
+    assert "the mean cosine is below 0.9999 (cosine to float32 0.9" in refused.log
+    assert len(stage.clusters("TERMINATED", "TERMINATED_WITH_ERRORS")) == before
