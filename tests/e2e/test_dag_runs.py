@@ -71,6 +71,11 @@ def test_embeddings_are_those_of_scikit_learn_on_the_run_s_own_features(finished
     assert finished.summary()["variance_kept"] == pytest.approx(expected.explained_variance_ratio_.sum())
 
 
+def test_the_fused_model_of_the_run_gives_its_embeddings(finished: DagRun):
+    assert finished.storage.exists("pca/embed.tflite")
+    assert any(check.startswith("embed.tflite gives 8 images") for check in finished.summary()["checks"])
+
+
 def test_the_nodes_python_ran_the_steps(finished: DagRun, stage: Stage):
     cluster = finished.summary()["cluster_id"]
     step = next(
