@@ -68,7 +68,7 @@ BACKBONES = {
     "mobilenet_v2": KerasBackbone(
         "MobileNetV2", "tf", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4), (96, 128, 160, 192, 224), float_operators=3
     ),
-    "resnet50": KerasBackbone("ResNet50", "caffe", (1.0,), (224,), float_operators=1),
+    "resnet50": KerasBackbone("ResNet50", "caffe", (1.0,), (224,), float_operators=0),
 }
 INPUT_SIZES = sorted({size for known in BACKBONES.values() for size in known.input_sizes})
 DEFAULT_INPUT_SIZE = 224
