@@ -30,7 +30,7 @@ demo: $(VENV)/.run ## run the whole pipeline here; IMAGES=<folder or s3://> WEIG
 test: lint unit e2e ## all checks: lint, types, unit tests, end-to-end runs
 
 .PHONY: unit
-unit: $(VENV)/.dev ## unit tests only (under 2 minutes)
+unit: $(VENV)/.dev ## unit tests only
 	@echo "unit tests"
 	@$(BIN)/python -m pytest -m "not e2e" --numprocesses 2 --dist loadfile
 
@@ -40,11 +40,11 @@ e2e: $(VENV)/.dev ## end-to-end tests only: real Airflow, local AWS, Spark
 	@$(BIN)/python -m pytest -m e2e
 
 .PHONY: bench
-bench: $(VENV)/.dev ## benchmarks at small sizes, a few minutes; IMAGES=<folder> WEIGHTS=<file>
+bench: $(VENV)/.dev ## benchmarks at small sizes; IMAGES=<folder> WEIGHTS=<file>
 	@$(BIN)/python -m benchmarks --quick $(BENCH_OPTIONS)
 
 .PHONY: bench-full
-bench-full: $(VENV)/.dev ## the benchmarks of benchmarks/RESULTS.md, hours; IMAGES=<folder> WEIGHTS=<file>
+bench-full: $(VENV)/.dev ## benchmarks at full sizes, written to benchmarks/RESULTS.md; IMAGES=<folder> WEIGHTS=<file>
 	@$(BIN)/python -m benchmarks --full $(BENCH_OPTIONS)
 
 BENCH_OPTIONS = $(if $(IMAGES),--images '$(IMAGES)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
