@@ -32,15 +32,22 @@ def main(argv: list[str] | None = None) -> int:
         metavar="N",
         help="images of more pixels are rejected undecoded (default: %(default)s)",
     )
+    parser.add_argument(
+        "--reuse",
+        metavar="URI",
+        help="an earlier run, s3://bucket/runs/r0: take over its features of images with the same bytes; "
+        "its backbone and preprocessing must be the same",
+    )
     args = parser.parse_args(argv)
 
     def run() -> None:
         with step.spark_session("extract_features") as spark:
             done = extraction.run(
-                spark, args.sample, args.model, args.output, args.rejects, max_pixels=args.max_pixels
+                spark, args.sample, args.model, args.output, args.rejects, args.max_pixels, args.reuse
             )
         print(
-            f"images {done.images}, features {done.features}, rejects {done.rejects}, "
+            f"images {done.images}, features {done.features} (reused {done.reused}), "
+            f"rejects {done.rejects}, "
             f"shards {len(done.shards)} (computed {done.computed_shards}), {done.seconds:.1f} s"
         )
 

@@ -19,17 +19,20 @@ import pyarrow.parquet as pq
 from image_features.contract import (
     EMBEDDER,
     EMBEDDINGS_SCHEMA,
+    FEATURES_SCHEMA,
     MANIFEST,
     MANIFEST_SCHEMA,
     PCA_MODEL,
     REJECTS_SCHEMA,
-    SAMPLE_SCHEMA,
+    REUSED,
+    REUSED_SCHEMA,
     FeaturesMarker,
     FeaturesShard,
     PcaMarker,
     RunLayout,
     SampleMarker,
     read_document,
+    reused_key,
     shard_key,
     shard_number,
 )
@@ -38,6 +41,7 @@ from image_features.errors import JobError
 from image_features.images import RejectedImage, decode_rgb
 from image_features.pca import PcaModel
 from image_features.reduction import read_features
+from image_features.samples import SampleReader
 from image_features.shards import read_shard
 from image_features.storage import Storage
 
@@ -54,6 +58,8 @@ _EMBEDDED = 8  # images that embed.tflite is tried on
 
 _SHOWN = 10  # failures that the error lists
 
+_IDENTITY = ["image", "label", "sha256"]
+
 
 @dataclass(frozen=True)
 class CheckReport:
@@ -61,6 +67,7 @@ class CheckReport:
 
     images: int
     features: int
+    reused: int  # of the features: from an earlier run
     rejects: int
     rejects_by_reason: dict[str, int]
     labels: int
@@ -77,8 +84,13 @@ class _Failures(list[str]):
             self.append(message)
 
 
-def check_run(layout: RunLayout, open_storage: Callable[[str], Storage] = Storage) -> CheckReport:
-    """Read all of a run's output and check it. Raises JobError that lists what does not hold."""
+def check_run(
+    layout: RunLayout, open_storage: Callable[[str], Storage] = Storage, source: Storage | None = None
+) -> CheckReport:
+    """Read all of a run's output and check it. Raises JobError that lists what does not hold.
+
+    ``source`` reads the images of a sample that is not packed, see samples.SampleReader.
+    """
     sample_store, features_store = open_storage(layout.sample), open_storage(layout.features)
     rejects_store, pca_store = open_storage(layout.rejects), open_storage(layout.pca)
     sample = read_document(SampleMarker, sample_store)
@@ -103,7 +115,10 @@ def check_run(layout: RunLayout, open_storage: Callable[[str], Storage] = Storag
         for shard in features.shards:
             try:
                 rows = manifest.get(shard.shard, [])
-                _check_shard(failures, shard, features.width, rows, seen, features_store, rejects_store)
+                _check_shard(
+                    failures, shard, features.width, rows, sample.packed, seen, features_store, rejects_store
+                )
+                _check_reused(failures, shard, features_store)
                 moments += _check_embeddings(
                     failures, shard, model, features.width, features_store, pca_store
                 )
@@ -113,7 +128,8 @@ def check_run(layout: RunLayout, open_storage: Callable[[str], Storage] = Storag
         _check_spread(failures, pca_store.uri, moments, model, pca.images)
     if not failures:
         try:
-            embedder = _check_embedder(failures, pca, sample_store, pca_store)
+            reader = SampleReader(sample_store, sample, source)
+            embedder = _check_embedder(failures, pca, sample, reader, pca_store)
         except JobError as error:
             failures.append(str(error))
     if failures:
@@ -122,6 +138,7 @@ def check_run(layout: RunLayout, open_storage: Callable[[str], Storage] = Storag
     return CheckReport(
         images=sample.images,
         features=features.features,
+        reused=features.reused,
         rejects=features.rejects,
         rejects_by_reason=features.rejects_by_reason,
         labels=len(sample.labels),
@@ -164,7 +181,11 @@ def _check_counts(
 
 def _check_objects(failures: _Failures, storage: Storage, expected: set[int]) -> None:
     """The shards that lie there are those of the marker, no more and no fewer."""
-    objects = [obj.key for obj in storage.list() if obj.key.endswith(".parquet")]
+    objects = [
+        obj.key
+        for obj in storage.list()
+        if obj.key.endswith(".parquet") and not obj.key.startswith(f"{REUSED}/")
+    ]
     found = {number for key in objects if (number := shard_number(key)) is not None}
     odd = [key for key in objects if shard_number(key) is None or shard_key(shard_number(key) or 0) != key]
     for number in sorted(expected - found):
@@ -190,6 +211,7 @@ def _check_shard(
     shard: FeaturesShard,
     width: int,
     manifest: list[tuple[str, str, str]],
+    packed: bool,
     seen: set[str],
     features_store: Storage,
     rejects_store: Storage,
@@ -211,14 +233,33 @@ def _check_shard(
     twice = len(names) - len(set(names)) + len(seen.intersection(names))
     seen.update(names)
     failures.expect(not twice, f"{uri}: {twice} images stand there twice")
+    if not packed:  # the digests were not known when the manifest was written
+        bad = [image for image, _, sha256 in rows if len(sha256) != 64]
+        failures.expect(not bad, f"{uri}: {len(bad)} images have no digest")
+        rows = [(image, label, "") for image, label, _ in rows]
     lost = set(manifest) - set(rows)
     extra = set(rows) - set(manifest)
     failures.expect(not lost, f"{uri}: {len(lost)} images of the manifest are lost, {_example(lost)}")
     failures.expect(not extra, f"{uri}: {len(extra)} images are not in the manifest, {_example(extra)}")
 
 
+def _check_reused(failures: _Failures, shard: FeaturesShard, features_store: Storage) -> None:
+    """The list of reused features names as many images of the shard as its counts say, each once."""
+    if not shard.reused:
+        return
+    uri = features_store.uri_of(reused_key(shard.shard))
+    reused = _identities(read_shard(features_store, reused_key(shard.shard), REUSED_SCHEMA))
+    rows = set(_identities(read_shard(features_store, shard_key(shard.shard), FEATURES_SCHEMA, _IDENTITY)))
+    failures.expect(
+        len(reused) == len(set(reused)) == shard.reused,
+        f"{uri} lists {len(reused)} images, the marker says {shard.reused}",
+    )
+    extra = set(reused) - rows
+    failures.expect(not extra, f"{uri}: {len(extra)} images have no features, {_example(extra)}")
+
+
 def _identities(table: pa.Table) -> list[tuple[str, str, str]]:
-    columns = (table.column(name).to_pylist() for name in ("image", "label", "sha256"))
+    columns = (table.column(name).to_pylist() for name in _IDENTITY)
     return list(zip(*columns, strict=True))
 
 
@@ -303,13 +344,15 @@ def _check_spread(
     )
 
 
-def _check_embedder(failures: _Failures, pca: PcaMarker, sample_store: Storage, pca_store: Storage) -> str:
+def _check_embedder(
+    failures: _Failures, pca: PcaMarker, sample: SampleMarker, reader: SampleReader, pca_store: Storage
+) -> str:
     """embed.tflite gives some images of the sample the embeddings they have; returns what was checked."""
     if pca.embedder_digest is None:
         failures.expect(not pca_store.exists(EMBEDDER), f"{pca_store.uri_of(EMBEDDER)} is not in the marker")
         return f"left out: there is no {EMBEDDER}, the PCA step was run without --model"
     uri, embedder = pca_store.uri_of(EMBEDDER), open_embedder(pca_store, pca)
-    images = list(_some_images(pca, sample_store, pca_store))
+    images = list(_some_images(pca, sample, reader, pca_store))
     largest = max(float(np.abs(expected).max()) for _, _, expected in images)
     allowed = EMBEDDER_TOLERANCE * max(1.0, largest)
     for image, content, expected in images:
@@ -317,7 +360,7 @@ def _check_embedder(failures: _Failures, pca: PcaMarker, sample_store: Storage, 
         try:
             found = embedder.embed(decode_rgb(content, embedder.size, sys.maxsize))
         except RejectedImage as error:
-            failures.append(f"{sample_store.uri}: {image!r} has features but does not decode, {error}")
+            failures.append(f"{sample.source}: {image!r} has features but does not decode, {error}")
             continue
         if found.shape != expected.shape:
             failures.append(f"{uri} gives {len(found)} numbers, the embeddings have {len(expected)}")
@@ -331,10 +374,11 @@ def _check_embedder(failures: _Failures, pca: PcaMarker, sample_store: Storage, 
 
 
 def _some_images(
-    pca: PcaMarker, sample_store: Storage, pca_store: Storage
-) -> Iterator[tuple[str, bytes, np.ndarray[Any, np.dtype[np.float32]]]]:
+    pca: PcaMarker, sample: SampleMarker, reader: SampleReader, pca_store: Storage
+) -> Iterator[tuple[str, bytes | memoryview, np.ndarray[Any, np.dtype[np.float32]]]]:
     """Name, file and embedding of a few images, evenly spread over the rows of all shards."""
     wanted = np.unique(np.linspace(0, pca.images - 1, _EMBEDDED).astype(int))
+    sample_shards = {shard.shard: shard for shard in sample.shards}
     first = 0
     for shard in pca.shards:
         rows = [int(row) - first for row in wanted if first <= row < first + shard.rows]
@@ -343,13 +387,12 @@ def _some_images(
             continue
         key = shard_key(shard.shard)
         table = read_shard(pca_store, key, EMBEDDINGS_SCHEMA, ["image", "embedding"]).take(rows)
-        sample = read_shard(sample_store, key, SAMPLE_SCHEMA, ["image", "content"])
-        places = {image: row for row, image in enumerate(sample.column("image").to_pylist())}
+        found = reader.read(sample_shards[shard.shard], set(table.column("image").to_pylist()))
+        contents = dict(zip(found.images, found.contents, strict=True))
         for image, embedding in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            if image not in places:
-                raise JobError(f"{sample_store.uri_of(key)} has no image {image!r}; draw the sample again")
-            content = sample.column("content")[places[image]].as_py()
-            yield image, content, np.array(embedding, np.float32)
+            if image not in contents:
+                raise JobError(f"the sample's {key} has no image {image!r}; draw the sample again")
+            yield image, contents[image], np.array(embedding, np.float32)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,6 +7,9 @@ The draw is stratified by label and depends only on the seed and the names of th
 image has a rank, the SHA-256 of seed and name, and the lowest ranks are taken. The same seed gives
 the same sample on any machine, and a larger sample holds the smaller one.
 
+With --no-pack nothing is copied: the shards list the images, and the workers read them from the
+bucket where they lie. Small images are read faster when they are packed.
+
 Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
@@ -18,14 +21,16 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from fruit_pipeline.sources import LEFT_OUT, Source, SourceImage, labels_of
 from image_features.contract import (
+    LISTED_SCHEMA,
     MANIFEST,
     MANIFEST_SCHEMA,
     SAMPLE_SCHEMA,
@@ -38,6 +43,7 @@ from image_features.contract import (
 )
 from image_features.contract import MARKER as SUCCESS
 from image_features.errors import JobError
+from image_features.samples import listed_digest
 from image_features.shards import delete_strays, parquet_bytes, write_shard
 from image_features.step import at_least_one
 from image_features.storage import Storage, normalise_uri
@@ -64,6 +70,7 @@ class SampleRequest:
     labels: tuple[str, ...] = ()  # empty: all
     seed: int = 0
     cores: int = 2  # of the cluster, for the number of shards
+    pack: bool = True  # False: list the images, and leave them where they lie
 
     def __post_init__(self) -> None:
         if self.per_label is not None and self.total is not None:
@@ -71,12 +78,16 @@ class SampleRequest:
         for name, value in (("images per label", self.per_label), ("images in total", self.total)):
             if value is not None and value < 1:
                 raise JobError(f"{name} must be at least 1, not {value}")
+        if not self.pack and not normalise_uri(self.source).startswith("s3://"):
+            raise JobError(
+                f"{self.source} is no s3:// prefix: the workers could not read it; pack its images instead"
+            )
 
     @property
     def digest(self) -> str:
         """Of what is drawn; how it is cut into shards may differ."""
         drawn = [normalise_uri(self.source), self.per_label, self.total, sorted(self.labels), self.seed]
-        return digest_of(json.dumps(drawn))
+        return digest_of(json.dumps([*drawn, self.pack]))
 
 
 def draw(images: list[SourceImage], request: SampleRequest) -> list[SourceImage]:
@@ -136,7 +147,7 @@ def split(images: list[SourceImage], cores: int) -> list[list[SourceImage]]:
 
 
 def write_sample(request: SampleRequest, source: Source, target: Storage) -> SampleMarker:
-    """Draw and pack a sample below ``target``; a finished one of the same request stays.
+    """Draw and pack, or list, a sample below ``target``; a finished one of the same request stays.
 
     Raises JobError before anything is written when the source or the request is at fault, or
     when ``target`` holds the sample of another request.
@@ -164,13 +175,16 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
     # Left by an attempt that did not finish, with another plan.
     delete_strays(target, [obj.key for obj in target.list()], set(range(len(plan))))
     shards: list[SampleShard] = []
-    manifest: dict[str, list[object]] = {name: [] for name in MANIFEST_SCHEMA.names}
+    manifest: dict[str, list[Any]] = {name: [] for name in MANIFEST_SCHEMA.names}
     last_said = time.monotonic()
-    for number, (images, contents) in enumerate(_read_ahead(source, plan)):
-        shards.append(_write_shard(target, number, images, contents, manifest))
-        if time.monotonic() - last_said > 5:
-            last_said = time.monotonic()
-            log.info("packed %d of %d images", sum(s.images for s in shards), len(chosen))
+    if request.pack:
+        for number, (images, contents) in enumerate(_read_ahead(source, plan)):
+            shards.append(_write_shard(target, number, images, contents, manifest))
+            if time.monotonic() - last_said > 5:
+                last_said = time.monotonic()
+                log.info("packed %d of %d images", sum(s.images for s in shards), len(chosen))
+    else:
+        shards = [_list_shard(target, number, images, manifest) for number, images in enumerate(plan)]
     target.put(MANIFEST, parquet_bytes(pa.table(manifest, schema=MANIFEST_SCHEMA)))
     marker = SampleMarker(
         images=len(chosen),
@@ -180,9 +194,12 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
         source=source.uri,
         request_digest=request.digest,
         shards=shards,
+        cores=request.cores,
+        packed=request.pack,
     )
     target.put(SUCCESS, to_json(marker))
-    log.info("packed %d images of %d labels into %d shards", marker.images, len(marker.labels), len(shards))
+    done = "packed" if request.pack else "listed"
+    log.info("%s %d images of %d labels in %d shards", done, marker.images, len(marker.labels), len(shards))
     return marker
 
 
@@ -219,7 +236,7 @@ def _write_shard(
     number: int,
     images: list[SourceImage],
     contents: list[bytes],
-    manifest: dict[str, list[object]],
+    manifest: dict[str, list[Any]],
 ) -> SampleShard:
     columns = {
         "image": [image.image for image in images],
@@ -233,11 +250,28 @@ def _write_shard(
         digest=content_digest(columns["image"], columns["label"], columns["sha256"]),
     )
     write_shard(target, SAMPLE_SCHEMA, {**columns, "content": contents}, shard)
-    for name, values in columns.items():
-        manifest[name].extend(values)
-    manifest["bytes"].extend(map(len, contents))
-    manifest["shard"].extend([number] * len(images))
+    _note(manifest, number, {**columns, "bytes": [len(content) for content in contents]})
     return shard
+
+
+def _list_shard(
+    target: Storage, number: int, images: list[SourceImage], manifest: dict[str, list[Any]]
+) -> SampleShard:
+    """Write a shard that names its images; the versions say when one has been changed since."""
+    names, labels = [image.image for image in images], [image.label for image in images]
+    sizes, versions = [image.size for image in images], [image.version for image in images]
+    shard = SampleShard(number, len(images), sum(sizes), listed_digest(names, labels, sizes, versions))
+    columns: dict[str, list[Any]] = {"image": names, "label": labels, "bytes": sizes}
+    write_shard(target, LISTED_SCHEMA, {**columns, "version": versions}, shard)
+    _note(manifest, number, {**columns, "sha256": [""] * len(images)})
+    return shard
+
+
+def _note(manifest: dict[str, list[Any]], number: int, rows: Mapping[str, Sequence[Any]]) -> None:
+    """Add a shard's rows to the manifest."""
+    for name, values in rows.items():
+        manifest[name].extend(values)
+    manifest["shard"].extend([number] * len(rows["image"]))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -255,13 +289,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--label", action="append", default=[], metavar="NAME", help="only this label; repeatable"
     )
+    parser.add_argument(
+        "--no-pack", action="store_true", help="copy nothing: the workers read the s3:// source themselves"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--cores", type=at_least_one, default=2, help="of the cluster (default: %(default)s)")
     args = parser.parse_args(argv)
 
     def run() -> SampleMarker:
         request = SampleRequest(
-            args.source, args.per_label, args.total, tuple(args.label), args.seed, args.cores
+            args.source,
+            args.per_label,
+            args.total,
+            tuple(args.label),
+            args.seed,
+            args.cores,
+            pack=not args.no_pack,
         )
         return write_sample(request, Source(args.source), Storage(args.output, create=True))
 

@@ -27,6 +27,7 @@ class SourceImage:
     image: str
     label: str
     size: int  # bytes
+    version: str = ""  # ETag of an object
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Source:
         """List the images. Raises JobError when there are none, or no label folders."""
         images: list[SourceImage] = []
         unlabelled = ignored = 0
-        for name, size in self._walk():
+        for name, size, version in self._walk():
             hidden = any(part.startswith(".") for part in name.split("/"))
             if size is None or hidden or not name.lower().endswith(IMAGE_SUFFIXES):
                 ignored += 1
@@ -60,7 +61,7 @@ class Source:
             if not rest:
                 unlabelled += 1
                 continue
-            images.append(SourceImage(name, label, size))
+            images.append(SourceImage(name, label, size, version))
         if not images:
             if unlabelled:
                 raise JobError(
@@ -82,12 +83,14 @@ class Source:
         except OSError as error:
             raise JobError(f"cannot read {self._folder / image.image}: {error.strerror}") from error
 
-    def _walk(self) -> Iterator[tuple[str, int | None]]:
-        """Every file's path below the source and size; None for one that must not be followed."""
+    def _walk(self) -> Iterator[tuple[str, int | None, str]]:
+        """Every file's path below the source, size and version; size None: it must not be followed."""
         if self._folder is None:
-            yield from ((obj.key, obj.size) for obj in self._s3().list() if not obj.key.endswith("/"))
+            for obj in self._s3().list():
+                if not obj.key.endswith("/"):
+                    yield obj.key, obj.size, obj.version
         else:
-            yield from _walk_folder(self._folder)
+            yield from ((name, size, "") for name, size in _walk_folder(self._folder))
 
     def _s3(self) -> Storage:
         if self._storage is None:

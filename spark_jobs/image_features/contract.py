@@ -21,7 +21,7 @@ import pyarrow as pa
 from image_features.errors import JobError
 from image_features.storage import Storage, join_uri
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a schema or the meaning of a column changes; older output is then refused."""
 
 MARKER = "_SUCCESS"
@@ -31,6 +31,8 @@ MODEL_JSON = "model.json"
 PCA_MODEL = "model.npz"
 EMBEDDER = "embed.tflite"
 SUMMARY = "summary.json"
+REUSED = "_reused"
+"""Folder below the features; readers of a folder as one dataset pass over names with an underscore."""
 
 SAMPLE_SCHEMA = pa.schema(
     [
@@ -40,11 +42,19 @@ SAMPLE_SCHEMA = pa.schema(
         pa.field("content", pa.binary(), nullable=False),  # the file's bytes as they were found
     ]
 )
+LISTED_SCHEMA = pa.schema(  # in place of SAMPLE_SCHEMA where the images stay in their bucket
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),  # ETag of the object when it was listed
+    ]
+)
 MANIFEST_SCHEMA = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),
         pa.field("label", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),  # "" where only the workers read the images
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("shard", pa.int32(), nullable=False),
     ]
@@ -64,6 +74,14 @@ REJECTS_SCHEMA = pa.schema(
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),  # a RejectReason
         pa.field("detail", pa.string(), nullable=False),  # the decoder's own words
+    ]
+)
+REUSED_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("origin", pa.string(), nullable=False),  # URI of the features shard it came from
     ]
 )
 EMBEDDINGS_SCHEMA = pa.schema(
@@ -91,6 +109,11 @@ def shard_key(shard: int) -> str:
     return f"shard-{shard:05d}.parquet"
 
 
+def reused_key(shard: int) -> str:
+    """Name, below the features, of the list of a shard's features that an earlier run gave."""
+    return f"{REUSED}/{shard_key(shard)}"
+
+
 def shard_number(key: str) -> int | None:
     """Inverse of shard_key for the last path segment, None for any other name."""
     name = key.rpartition("/")[2]
@@ -104,7 +127,10 @@ def digest_of(*parts: str) -> str:
 
 
 def content_digest(images: Iterable[str], labels: Iterable[str], sha256: Iterable[str]) -> str:
-    """Digest of a shard's content: which images, with which labels and bytes, in which order."""
+    """Digest of a shard's content: which images, with which labels and bytes, in which order.
+
+    ``sha256`` stands for the bytes; where nobody has read them yet, size and version do.
+    """
     rows = hashlib.sha256()
     for row in zip(images, labels, sha256, strict=True):
         rows.update(json.dumps(row).encode())
@@ -130,6 +156,7 @@ class FeaturesShard:
     features: int
     rejects: dict[str, int]  # RejectReason -> images
     fingerprint: str  # of sample shard, model, preprocessing and schema
+    reused: int = 0  # of the features: taken over from an earlier run
 
 
 @dataclass(frozen=True)
@@ -152,6 +179,8 @@ class SampleMarker:
     source: str
     request_digest: str  # of everything that was asked for; a rerun with another request is refused
     shards: list[SampleShard]
+    cores: int = 1  # of the cluster that it was cut for
+    packed: bool = True  # False: the shards list the images, the workers read them from the source
     schema_version: int = SCHEMA_VERSION
 
 
@@ -167,9 +196,12 @@ class FeaturesMarker:
     model_digest: str
     backbone: str
     weights: str
+    preprocessing: str  # as ExtractionJob.preprocessing says it
     shards: list[FeaturesShard]
     computed_shards: int  # in the last attempt; the others stood already
     seconds: float  # of the last attempt
+    reused: int = 0  # of the features: taken over from an earlier run; see reused_key
+    reuse: str | None = None  # that run, as the last attempt was told
     schema_version: int = SCHEMA_VERSION
 
     @property

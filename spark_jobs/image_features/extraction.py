@@ -1,45 +1,57 @@
-"""Step 1: features of every image of a sample, one Spark task a shard.
+"""Step 1: features of every image of a sample.
 
 A shard is done when its features object is there and its fingerprint says that it came from this
 sample shard, this model and this preprocessing. Running the step again computes only the shards
 that are not.
+
+A Spark task is a run of neighbouring shards: while one is computed, the next is read and the last
+one written. The tasks get shorter towards the end, so that the cores finish together.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from image_features import reuse
 from image_features.contract import (
     FEATURES_SCHEMA,
     MARKER,
     REJECTS_SCHEMA,
-    SAMPLE_SCHEMA,
+    REUSED,
+    REUSED_SCHEMA,
     SCHEMA_VERSION,
     BackboneSpec,
     FeaturesMarker,
     FeaturesShard,
     SampleMarker,
     SampleShard,
-    content_digest,
     digest_of,
     find_document,
     read_document,
+    reused_key,
     shard_key,
     to_json,
 )
 from image_features.errors import JobError
-from image_features.images import DEFAULT_MAX_PIXELS
+from image_features.images import DEFAULT_MAX_PIXELS, RejectedImage
 from image_features.inference import Backbone, open_once, read_backbone
-from image_features.shards import delete_strays, parquet_bytes, read_shard, shard_info, write_shard
+from image_features.samples import SampleReader, ShardImages
+from image_features.shards import delete_strays, list_array, parquet_bytes, shard_info, write_shard
 from image_features.storage import Storage, normalise_uri
+
+
+def preprocessing_of(spec: BackboneSpec, max_pixels: int) -> str:
+    """What decides an image's features beside its bytes and the backbone."""
+    return f"{spec.preprocessing} {spec.input_size} {max_pixels}"
 
 
 @dataclass(frozen=True)
@@ -47,26 +59,46 @@ class ExtractionJob:
     """What every task of the step needs to know; sent to the workers once."""
 
     sample: str
+    marker: SampleMarker
     output: str
     rejects: str
     spec: BackboneSpec
     model: bytes
     max_pixels: int = DEFAULT_MAX_PIXELS
+    earlier: reuse.EarlierRun | None = None
 
     def fingerprint(self, shard: SampleShard) -> str:
         """Digest of everything that decides a features shard's content."""
-        spec = self.spec
-        preprocessing = f"{spec.preprocessing} {spec.input_size} {self.max_pixels}"
-        return digest_of(str(SCHEMA_VERSION), spec.digest, preprocessing, shard.digest)
+        preprocessing = preprocessing_of(self.spec, self.max_pixels)
+        return digest_of(str(SCHEMA_VERSION), self.spec.digest, preprocessing, shard.digest)
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One task: a shard, and the size of the features object that stands for it, 0 for none."""
+    """A shard to do, and what stands of it already."""
 
     shard: SampleShard
-    existing_bytes: int
-    has_rejects: bool
+    existing_bytes: int = 0  # of its features object, 0 when there is none
+    has_rejects: bool = False
+    has_reused: bool = False
+
+
+def bundles(count: int, slots: int) -> list[range]:
+    """Cut ``count`` shards into tasks for ``slots`` workers, each a run of neighbours.
+
+    Each round hands out half of what is left, in equal parts; at the end one shard at a time
+    ("factoring": Hummel, Schonberg and Flynn, CACM 35(8), 1992). So most shards have a neighbour
+    to overlap with, and the cores still finish together.
+    """
+    cut: list[range] = []
+    at = 0
+    while at < count:
+        size = max(1, (count - at) // (2 * slots))
+        for _ in range(slots):
+            if at < count:
+                cut.append(range(at, min(at + size, count)))
+                at = cut[-1].stop
+    return cut
 
 
 def run(
@@ -76,11 +108,13 @@ def run(
     output: str,
     rejects: str | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    earlier_run: str | None = None,
 ) -> FeaturesMarker:
     """Extract the features of ``sample`` with ``model`` into ``output``; all are URIs.
 
-    ``rejects`` defaults to the prefix "rejects" beside ``output``. Raises JobError when an input
-    is missing or does not hold what its marker says; nothing then looks finished.
+    ``rejects`` defaults to the prefix "rejects" beside ``output``. Features that ``earlier_run``
+    has are taken over (see reuse). Raises JobError when an input is missing or does not hold what
+    its marker says; nothing then looks finished.
     """
     started = time.monotonic()
     output = normalise_uri(output)
@@ -96,15 +130,17 @@ def run(
         raise JobError(f"sample, output and rejects must be three different prefixes, got {output} twice")
     plan = read_document(SampleMarker, Storage(sample))
     spec, model_bytes = read_backbone(model)
-    job = ExtractionJob(normalise_uri(sample), output, rejects, spec, model_bytes, max_pixels)
+    earlier_marker = None
+    if earlier_run:
+        if reuse.features_of(earlier_run) == output:
+            raise JobError(f"{earlier_run} is this very run; its finished shards stay in any case")
+        earlier_marker = reuse.check(earlier_run, spec, preprocessing_of(spec, max_pixels))
+    job = ExtractionJob(normalise_uri(sample), plan, output, rejects, spec, model_bytes, max_pixels)
 
     features_storage, rejects_storage = Storage(output, create=True), Storage(rejects, create=True)
     standing = {obj.key: obj.size for obj in features_storage.list()}
     standing_rejects = {obj.key for obj in rejects_storage.list()}
-    tasks = [
-        ShardTask(shard, standing.get(shard_key(shard.shard), 0), shard_key(shard.shard) in standing_rejects)
-        for shard in plan.shards
-    ]
+    tasks = [_task(shard, standing, standing_rejects) for shard in plan.shards]
     marker = find_document(FeaturesMarker, features_storage) if MARKER in standing else None
     expected = digest_of(*(job.fingerprint(shard) for shard in plan.shards))
     # The footers are read although the marker stands: a shard may have been damaged since.
@@ -113,9 +149,15 @@ def run(
     # From here on the prefix is not a finished one, whatever it was before.
     features_storage.delete([MARKER])
 
+    if earlier_run and earlier_marker:
+        job = replace(job, earlier=reuse.index(spark, earlier_run, earlier_marker))
     broadcast = spark.sparkContext.broadcast(job)
+    # While executors are still registering, Spark knows of fewer cores than there will be; tasks cut
+    # for too few would be long ones that the other cores wait for.
+    slots = max(plan.cores, spark.sparkContext.defaultParallelism)
+    parts = [tasks[part.start : part.stop] for part in bundles(len(tasks), slots)]
     outcomes = (
-        spark.sparkContext.parallelize(tasks, max(1, len(tasks)))
+        spark.sparkContext.parallelize(parts, max(1, len(parts)))
         .mapPartitions(lambda part: run_tasks(part, broadcast.value))
         .collect()
     )
@@ -126,6 +168,8 @@ def run(
     shards = sorted((outcome.done for outcome in outcomes), key=lambda done: done.shard)
     delete_strays(features_storage, standing, {s.shard for s in shards})
     delete_strays(rejects_storage, standing_rejects, {s.shard for s in shards if s.rejects})
+    listed = {reused_key(s.shard) for s in shards if s.reused}
+    features_storage.delete(key for key in standing if key.startswith(f"{REUSED}/") and key not in listed)
     reasons = sum((Counter(s.rejects) for s in shards), Counter())
     marker = FeaturesMarker(
         images=sum(s.images for s in shards),
@@ -136,12 +180,20 @@ def run(
         model_digest=spec.digest,
         backbone=spec.backbone,
         weights=spec.weights,
+        preprocessing=preprocessing_of(spec, max_pixels),
         shards=shards,
         computed_shards=sum(outcome.computed for outcome in outcomes),
         seconds=round(time.monotonic() - started, 3),
+        reused=sum(s.reused for s in shards),
+        reuse=normalise_uri(earlier_run) if earlier_run else None,
     )
     features_storage.put(MARKER, to_json(marker))
     return marker
+
+
+def _task(shard: SampleShard, features: Mapping[str, int], rejects: Container[str]) -> ShardTask:
+    key = shard_key(shard.shard)
+    return ShardTask(shard, features.get(key, 0), key in rejects, reused_key(shard.shard) in features)
 
 
 @dataclass(frozen=True)
@@ -153,18 +205,61 @@ class Outcome:
     error: str | None = None
 
 
-def run_tasks(tasks: Iterator[ShardTask], job: ExtractionJob) -> Iterator[Outcome]:
+def run_tasks(parts: Iterator[list[ShardTask]], job: ExtractionJob) -> Iterator[Outcome]:
     """Run shard tasks in this worker process."""
-    for task in tasks:
-        try:
+    for tasks in parts:
+        if _is_retry():
+            # What an earlier attempt finished since the driver looked need not be done again.
+            features = {obj.key: obj.size for obj in Storage(job.output).list()}
+            rejects = {obj.key for obj in Storage(job.rejects).list()}
+            tasks = [_task(task.shard, features, rejects) for task in tasks]
+        missing = []
+        for task in tasks:
             standing = _standing(task, job)
             if standing:
                 yield Outcome(standing)
             else:
-                yield Outcome(extract_shard(task.shard, job, open_once(job.model, job.spec)), computed=True)
-        except JobError as error:
-            # Trying again would end the same way; the driver says it in one line.
-            yield Outcome(None, error=str(error))
+                missing.append(task.shard)
+        if missing:
+            yield from _compute(missing, job)
+
+
+def _is_retry() -> bool:
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    return context is not None and context.attemptNumber() > 0
+
+
+def _compute(shards: list[SampleShard], job: ExtractionJob) -> Iterator[Outcome]:
+    """Compute shards one after another; the next is read and the last written meanwhile."""
+    backbone = open_once(job.model, job.spec)
+    reader = SampleReader(Storage(job.sample), job.marker)
+    with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
+        following: Future[ShardImages] = reading.submit(reader.read, shards[0])
+        last: Future[FeaturesShard] | None = None
+        for shard, after in zip(shards, [*shards[1:], None], strict=True):
+            current = following
+            if after:
+                following = reading.submit(reader.read, after)
+            try:
+                extracted = extract(shard, current.result(), job, backbone)
+            except JobError as error:
+                # Trying again would end the same way; the driver says it in one line.
+                yield Outcome(None, error=str(error))
+                continue
+            if last:
+                yield _outcome(last)
+            last = writing.submit(write, extracted, job)
+        if last:
+            yield _outcome(last)
+
+
+def _outcome(written: Future[FeaturesShard]) -> Outcome:
+    try:
+        return Outcome(written.result(), computed=True)
+    except JobError as error:
+        return Outcome(None, error=str(error))
 
 
 def _standing(task: ShardTask, job: ExtractionJob) -> FeaturesShard | None:
@@ -180,66 +275,85 @@ def _standing(task: ShardTask, job: ExtractionJob) -> FeaturesShard | None:
         info is None
         or info.fingerprint != job.fingerprint(task.shard)
         or bool(info.rejects) > task.has_rejects
+        or bool(info.reused) > task.has_reused
     ):
         return None
     return info
 
 
-def extract_shard(shard: SampleShard, job: ExtractionJob, backbone: Backbone) -> FeaturesShard:
-    """Compute one shard and write its rejects, then its features: the features make it done."""
-    sample = Storage(job.sample)
-    key = shard_key(shard.shard)
-    table = read_shard(sample, key, SAMPLE_SCHEMA)
-    images, labels, sha256 = (table.column(name).to_pylist() for name in ("image", "label", "sha256"))
-    contents = table.column("content").to_pylist()
-    found = [hashlib.sha256(content).hexdigest() for content in contents]
-    if found != sha256 or content_digest(images, labels, sha256) != shard.digest:
-        raise JobError(f"{sample.uri_of(key)} is not the shard that the sample's marker lists; draw it again")
+@dataclass(frozen=True)
+class Extracted:
+    """A computed shard: its tables, ready to be written."""
 
-    features, rejected = backbone.features(contents, job.max_pixels)
+    info: FeaturesShard
+    features: dict[str, Any]  # columns of FEATURES_SCHEMA
+    rejects: pa.Table
+    reused: pa.Table
+
+
+def extract(shard: SampleShard, found: ShardImages, job: ExtractionJob, backbone: Backbone) -> Extracted:
+    """Compute one shard. Raises JobError when the backbone gives NaN or infinity."""
+    images, labels, sha256 = found.images, found.labels, found.sha256
+    taken = job.earlier.find(sha256) if job.earlier else None
+    skipped = set(taken.positions) if taken else set()
+    asked = [n for n in range(len(images)) if n not in skipped]
+    features, refused = backbone.features([found.contents[n] for n in asked], job.max_pixels)
+    rejected = {asked[n]: reject for n, reject in refused.items()}
+    kept = [n for n in range(len(images)) if n not in rejected]
+    if taken and taken.positions:
+        features = _merged(kept, [n for n in asked if n not in rejected], features, taken)
     if not np.isfinite(features).all():
         bad = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
-        name = [image for n, image in enumerate(images) if n not in rejected][bad]
-        raise JobError(f"the backbone gives NaN or infinity for image {name!r}; are these its weights?")
-
-    kept = [n for n in range(len(images)) if n not in rejected]
+        raise JobError(
+            f"the backbone gives NaN or infinity for image {images[kept[bad]]!r}; are these its weights?"
+        )
     info = FeaturesShard(
         shard=shard.shard,
         images=len(images),
         features=len(kept),
         rejects=dict(sorted(Counter(r.reason.value for r in rejected.values()).items())),
         fingerprint=job.fingerprint(shard),
+        reused=len(skipped),
     )
-    if rejected:
-        _write_rejects(Storage(job.rejects), key, images, labels, sha256, rejected)
-    offsets = np.arange(len(kept) + 1, dtype=np.int32) * features.shape[1]
-    columns = {
-        "image": [images[n] for n in kept],
-        "label": [labels[n] for n in kept],
-        "sha256": [sha256[n] for n in kept],
-        "features": pa.ListArray.from_arrays(offsets, features.ravel()),
-    }
-    write_shard(Storage(job.output), FEATURES_SCHEMA, columns, info)
+
+    def rows(numbers: list[int]) -> dict[str, Any]:
+        columns = (("image", images), ("label", labels), ("sha256", sha256))
+        return {name: [values[n] for n in numbers] for name, values in columns}
+
+    return Extracted(
+        info,
+        rows(kept) | {"features": list_array(features)},
+        _rejects_table(rows(sorted(rejected)), rejected),
+        pa.table(
+            rows(taken.positions) | {"origin": taken.origins} if taken else REUSED_SCHEMA.empty_table(),
+            schema=REUSED_SCHEMA,
+        ),
+    )
+
+
+def _merged(
+    kept: list[int], computed: list[int], features: npt.NDArray[np.float32], taken: reuse.Found
+) -> npt.NDArray[np.float32]:
+    """Rows computed and rows taken over, in the order of ``kept``."""
+    places = {n: place for place, n in enumerate(kept)}
+    out = np.empty((len(kept), features.shape[1]), np.float32)
+    out[[places[n] for n in computed]] = features
+    out[[places[n] for n in taken.positions]] = taken.features
+    return out
+
+
+def _rejects_table(rows: dict[str, Any], rejected: Mapping[int, RejectedImage]) -> pa.Table:
+    refusals = [rejected[n] for n in sorted(rejected)]
+    columns = {"reason": [r.reason.value for r in refusals], "detail": [r.detail for r in refusals]}
+    return pa.table(rows | columns, schema=REJECTS_SCHEMA)
+
+
+def write(extracted: Extracted, job: ExtractionJob) -> FeaturesShard:
+    """Write a shard's rejects and its list of reused features, then its features: they make it done."""
+    info, output = extracted.info, Storage(job.output)
+    if info.rejects:
+        Storage(job.rejects).put(shard_key(info.shard), parquet_bytes(extracted.rejects))
+    if info.reused:
+        Storage(job.output, create=True).put(reused_key(info.shard), parquet_bytes(extracted.reused))
+    write_shard(output, FEATURES_SCHEMA, extracted.features, info)
     return info
-
-
-def _write_rejects(
-    storage: Storage,
-    key: str,
-    images: list[str],
-    labels: list[str],
-    sha256: list[str],
-    rejected: dict[int, Any],
-) -> None:
-    rows = sorted(rejected)
-    table = pa.table(
-        {
-            "image": [images[n] for n in rows],
-            "label": [labels[n] for n in rows],
-            "sha256": [sha256[n] for n in rows],
-            "reason": [rejected[n].reason.value for n in rows],
-            "detail": [rejected[n].detail for n in rows],
-        },
-        schema=REJECTS_SCHEMA,
-    )
-    storage.put(key, parquet_bytes(table))

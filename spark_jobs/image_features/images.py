@@ -39,7 +39,9 @@ class RejectedImage(Exception):
         self.detail = detail[:300].encode(errors="replace").decode()
 
 
-def decode_rgb(content: bytes, size: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def decode_rgb(
+    content: bytes | memoryview, size: int, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> npt.NDArray[np.uint8]:
     """Decode one image and resize it to ``size`` x ``size``.
 
     Returns uint8 of shape (size, size, 3). Raises RejectedImage for anything that does not decode
@@ -65,7 +67,7 @@ def decode_rgb(content: bytes, size: int, max_pixels: int = DEFAULT_MAX_PIXELS) 
         raise RejectedImage(reason, f"{type(error).__name__}: {error}") from error
 
 
-def _decode(content: bytes, size: int, max_pixels: int) -> npt.NDArray[np.uint8]:
+def _decode(content: bytes | memoryview, size: int, max_pixels: int) -> npt.NDArray[np.uint8]:
     Image.MAX_IMAGE_PIXELS = max_pixels  # for frames and tiles that Pillow meets while it decodes
     with Image.open(io.BytesIO(content)) as image:
         pixels = image.width * image.height

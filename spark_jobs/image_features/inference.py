@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ class Backbone:
         self._output = self._interpreter.get_output_details()[0]["index"]
 
     def features(
-        self, contents: list[bytes], max_pixels: int = DEFAULT_MAX_PIXELS
+        self, contents: Sequence[bytes | memoryview], max_pixels: int = DEFAULT_MAX_PIXELS
     ) -> tuple[npt.NDArray[np.float32], dict[int, RejectedImage]]:
         """Compute the features of image files.
 

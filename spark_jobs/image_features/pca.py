@@ -52,8 +52,9 @@ class Moments:
     def merge(self, other: Moments) -> Moments:
         rows = self.rows + other.rows
         delta = other.mean - self.mean
+        apart = delta * np.sqrt(self.rows * other.rows / rows)
         scatter = self.scatter + other.scatter
-        scatter += np.outer(delta, delta) * (self.rows * other.rows / rows)
+        scatter += np.outer(apart, apart)
         return Moments(rows, self.mean + delta * (other.rows / rows), scatter)
 
 

@@ -1,18 +1,28 @@
 """Step 2: an exact PCA over all features: one pass for the moments, one to project.
 
-Workers read the one column they need straight from the shards; what crosses Spark is one scatter
-matrix a partition, merged as a tree.
+Workers read the columns they need straight from the shards; what crosses Spark is one scatter
+matrix a group of shards, merged as a tree. The groups and the order of merging depend on the
+features alone: the model is the same to the last bit on any number of workers.
+
+Arrays pass between NumPy and Arrow by DLPack and by buffers: pyarrow's own conversions, its
+flatten too, import pyarrow.compute, or pandas where that is installed; that costs each worker more
+than the computing with several shards.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import platform
+import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,8 +51,16 @@ from image_features.contract import (
     to_json,
 )
 from image_features.errors import JobError
-from image_features.shards import delete_strays, read_shard, shard_info, write_shard
+from image_features.shards import delete_strays, list_array, read_shard, shard_info, write_shard
 from image_features.storage import Storage, normalise_uri
+
+# Groups of shards in the first pass: at least so many, else as many as make groups of so many rows.
+# Moving a group's scatter matrix costs about as much as computing with 3,000 rows.
+_GROUPS = 4
+_GROUP_ROWS = 25_000
+
+# Scatter matrices that are merged in one place: 105 MB at 1,280 features.
+_FAN_IN = 8
 
 
 @dataclass(frozen=True)
@@ -101,20 +119,22 @@ def run(
     job = ReductionJob(job_features, job_output, source.width)
     context = spark.sparkContext
     shards = [shard for shard in source.shards if shard.features]
-    # Two partitions a core: enough to even out, and only that many scatter matrices to merge.
-    partitions = max(1, min(len(shards), 2 * context.defaultParallelism))
-    moments = (
-        context.parallelize(shards, partitions)
-        .mapPartitions(lambda part: moments_of(part, job))
-        .treeReduce(merge, depth=2)
+    groups = _groups(shards, source.features)
+    moments = merged(
+        context.parallelize(list(enumerate(groups)), len(groups)).mapPartitions(
+            lambda part: ((at, moments_of(group, job)) for at, group in part)
+        ),
+        len(groups),
     )
     if isinstance(moments, Refused):
         raise JobError(moments.error)
     fitted = pca.fit(moments, components, variance)
 
     broadcast = context.broadcast(fitted)
+    # Two partitions a core even out; a task a shard would cost more to start than to compute.
+    partitions = min(len(source.shards), 2 * context.defaultParallelism)
     outcomes = (
-        context.parallelize(source.shards, len(source.shards))
+        context.parallelize(source.shards, partitions)
         .mapPartitions(lambda part: project(part, job, broadcast.value))
         .collect()
     )
@@ -195,32 +215,78 @@ def read_features(
     if table.num_rows != shard.features:
         raise JobError(f"{uri} has {table.num_rows} rows, the marker says {shard.features}; extract it again")
     lists = table.column("features").combine_chunks()
-    lengths = np.diff(lists.offsets.to_numpy())
+    offsets = np.from_dlpack(lists.offsets)
+    lengths = np.diff(offsets)
     if (lengths != width).any():
         row = int(np.flatnonzero(lengths != width)[0])
         raise JobError(f"{uri}: row {row} has {lengths[row]} features, expected {width}")
-    values = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    flat = lists.values.slice(offsets[0], width * len(lists))
+    if flat.null_count:
+        flat = flat.fill_null(float("nan"))
+    values = np.asarray(np.from_dlpack(flat), np.float32).reshape(-1, width)
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
         raise JobError(f"{uri}: row {int(np.flatnonzero(~finite)[0])} has NaN or infinity")
     return table, values
 
 
-def moments_of(shards: Iterator[FeaturesShard], job: ReductionJob) -> Iterator[pca.Moments | Refused]:
-    """First pass, in a worker: the moments of a partition's shards."""
+def _groups(shards: list[FeaturesShard], rows: int) -> list[list[FeaturesShard]]:
+    """Cut shards that hold ``rows`` rows into runs of about equal length, by their number alone."""
+    count = max(1, min(len(shards), max(_GROUPS, -(-rows // _GROUP_ROWS))))
+    cuts = [at * len(shards) // count for at in range(count + 1)]
+    return [shards[start:end] for start, end in itertools.pairwise(cuts)]
+
+
+def _read_ahead(
+    storage: Storage, shards: Iterable[FeaturesShard], width: int, columns: tuple[str, ...] = ()
+) -> Iterator[tuple[FeaturesShard, Future[tuple[pa.Table, npt.NDArray[np.float32]]]]]:
+    """read_features of each shard, begun while the caller computes with the one before.
+
+    So the wait for an object, long on S3, does not hold up the computing.
+    """
+    with ThreadPoolExecutor(1) as reader:
+        begun: deque[Any] = deque()
+        for shard in shards:
+            begun.append((shard, reader.submit(read_features, storage, shard, width, columns)))
+            if len(begun) > 1:
+                yield begun.popleft()
+        yield from begun
+
+
+def moments_of(shards: Iterable[FeaturesShard], job: ReductionJob) -> pca.Moments | Refused:
+    """First pass, in a worker: the moments of a group of shards."""
     storage = Storage(job.features)
     try:
-        yield pca.Moments.merged(
-            pca.Moments.of(read_features(storage, shard, job.width)[1]) for shard in shards
+        return pca.Moments.merged(
+            pca.Moments.of(read.result()[1]) for _, read in _read_ahead(storage, shards, job.width)
         )
     except JobError as error:
-        yield Refused(str(error))
+        return Refused(str(error))
 
 
-def merge(left: pca.Moments | Refused, right: pca.Moments | Refused) -> pca.Moments | Refused:
-    if isinstance(left, Refused):
-        return left
-    return right if isinstance(right, Refused) else left.merge(right)
+def merged(parts: Any, count: int) -> pca.Moments | Refused:
+    """Merge an RDD of ``count`` pairs (place, moments or refusal), in order of their places.
+
+    As a tree, so that no worker and not the driver ever holds more than _FAN_IN of them. Spark's
+    own treeReduce merges in the order in which the parts arrive.
+    """
+    while count > _FAN_IN:
+        count = -(-count // _FAN_IN)
+        parts = (
+            parts.map(lambda part: (part[0] // _FAN_IN, part))
+            .groupByKey(count)
+            .map(lambda branch: (branch[0], in_order(branch[1])))
+        )
+    return in_order(parts.collect())
+
+
+def in_order(parts: Iterable[tuple[int, pca.Moments | Refused]]) -> pca.Moments | Refused:
+    """Merge (place, moments) pairs by place; the first refusal wins over all moments."""
+    results = [result for _, result in sorted(parts, key=lambda part: part[0])]
+    refusals = [result for result in results if isinstance(result, Refused)]
+    if refusals:
+        return refusals[0]
+    return pca.Moments.merged(result for result in results if isinstance(result, pca.Moments))
 
 
 def project(
@@ -228,16 +294,15 @@ def project(
 ) -> Iterator[EmbeddingsShard | Refused]:
     """Second pass, in a worker: write the embeddings of each shard."""
     source, target = Storage(job.features), Storage(job.output)
-    for shard in shards:
+    for shard, read in _read_ahead(source, shards, job.width, ("image", "label")):
         try:
-            table, features = read_features(source, shard, job.width, ("image", "label"))
+            table, features = read.result()
             embedding = model.transform(features)
             info = EmbeddingsShard(shard.shard, len(embedding), digest_of(shard.fingerprint, model.digest))
-            offsets = np.arange(len(embedding) + 1, dtype=np.int32) * embedding.shape[1]
             columns = {
                 "image": table.column("image"),
                 "label": table.column("label"),
-                "embedding": pa.ListArray.from_arrays(offsets, embedding.ravel()),
+                "embedding": list_array(embedding),
             }
             write_shard(target, EMBEDDINGS_SCHEMA, columns, info)
             yield info
@@ -268,6 +333,12 @@ def _summary(source: FeaturesMarker, marker: PcaMarker, model: pca.PcaModel) -> 
         "seconds": {"extraction": source.seconds, "pca": marker.seconds},
         "versions": {
             "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in packages},
+            **{package: _version(package) for package in packages},
         },
     }
+
+
+def _version(package: str) -> str:
+    # Folders only: importlib.metadata would list Spark's zipped Python again for each package.
+    folders = [entry for entry in sys.path if Path(entry).is_dir()]
+    return next(iter(importlib.metadata.distributions(name=package, path=folders))).version

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,6 +30,18 @@ def write_shard(
     """Write one shard object whole, with ``info`` in its metadata."""
     table = pa.table(columns, schema=schema.with_metadata({_METADATA_KEY: json.dumps(asdict(info))}))
     storage.put(shard_key(info.shard), parquet_bytes(table))
+
+
+def list_array(rows: npt.NDArray[np.float32]) -> pa.ListArray:
+    """An array (n, k) as n lists of k floats; shares the array's memory when that is contiguous.
+
+    From buffers: pyarrow's own conversion of a NumPy array imports pandas where it is installed.
+    """
+    offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
+    flat = pa.py_buffer(np.ascontiguousarray(rows, np.float32))
+    values = pa.Array.from_buffers(pa.float32(), rows.size, [None, flat])
+    buffers = [None, pa.py_buffer(offsets)]
+    return pa.Array.from_buffers(pa.list_(pa.float32()), len(rows), buffers, children=[values])
 
 
 def parquet_bytes(table: pa.Table) -> pa.Buffer:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,10 +54,11 @@ class S3Access:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One row of a listing: key relative to the store, size in bytes."""
+    """One row of a listing: key relative to the store, size in bytes, version (S3's ETag)."""
 
     key: str
     size: int
+    version: str = ""
 
 
 def normalise_uri(uri: str | os.PathLike[str]) -> str:
@@ -125,8 +127,25 @@ class Storage:
 
     def get(self, key: str) -> pa.Buffer:
         """Read one object whole, without a copy. Raises NotFound, or JobError when it cannot be read."""
+        return self.get_versioned(key)[0]
+
+    def get_versioned(self, key: str) -> tuple[pa.Buffer, str]:
+        """Like get, with the object's version as a listing gives it."""
         with self._explain("read", key):
-            return pa.py_buffer(obstore.get(self._store, self._prefix + key).bytes())
+            found = obstore.get(self._store, self._prefix + key)
+            return pa.py_buffer(found.bytes()), found.meta["e_tag"] or ""
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[pa.NativeFile]:
+        """Open one object for reading parts of it. Raises NotFound, or JobError when it cannot be read."""
+        with self._explain("read", key):
+            file = obstore.open_reader(self._store, self._prefix + key, buffer_size=_FOOTER_BYTES)
+            # pyarrow asks for `closed`, which obstore's reader does not have.
+            shim = SimpleNamespace(
+                read=file.read, seek=file.seek, tell=file.tell, close=file.close, closed=False
+            )
+            with pa.PythonFile(shim, mode="r") as opened:
+                yield opened
 
     def get_or_none(self, key: str) -> pa.Buffer | None:
         """Like get, but None when the object does not exist."""
@@ -174,7 +193,7 @@ class Storage:
         with self._explain("list", prefix):
             for batch in obstore.list(self._store, prefix=f"{full}/" if full else None):
                 for meta in batch:
-                    yield StoredObject(meta["path"][len(self._prefix) :], meta["size"])
+                    yield StoredObject(meta["path"][len(self._prefix) :], meta["size"], meta["e_tag"] or "")
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; one that is gone already is no error."""

@@ -380,19 +380,18 @@ def test_an_embedder_that_is_no_model(run: Path, text: bytes) -> None:
     assert f"file://{run}/pca/embed.tflite is not a model that LiteRT opens" in failure(run)
 
 
-def test_the_embedder_is_tried_on_images_of_several_shards(run: Path) -> None:
+@pytest.mark.parametrize("place", [0, -1])
+def test_the_embedder_is_tried_on_images_of_several_shards(run: Path, place: int) -> None:
     """The first and the last image of the run are among them: their files are cut here."""
-    for shard in (shards(run, "sample")[0], shards(run, "sample")[-1]):
-        rewrite(shard, column("content", lambda values: [value[:200] for value in values]))
-    text = failure(run)
-    assert f"file://{run}/sample: " in text
-    assert "has features but does not decode, " in text
-    assert int(text.split()[0]) >= 2
+    shard = shards(run, "sample")[place]
+    rewrite(shard, column("content", lambda values: [value[:200] for value in values]))
+    assert f"file://{shard} is not the shard that the sample's marker lists" in failure(run)
 
 
 def test_a_sample_that_has_lost_an_image_since(run: Path) -> None:
-    rewrite(shards(run, "sample")[0], lambda table: table.slice(1))
-    assert f"file://{shards(run, 'sample')[0]} has no image" in failure(run)
+    shard = shards(run, "sample")[0]
+    rewrite(shard, lambda table: table.slice(1))
+    assert f"file://{shard} is not the shard that the sample's marker lists" in failure(run)
 
 
 def test_many_failures_are_cut_short_and_counted(run: Path) -> None:

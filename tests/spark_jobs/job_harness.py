@@ -36,12 +36,15 @@ class LocalRdd:
     def collect(self) -> list[Any]:
         return [row for part in self._results() for row in part]
 
-    def treeReduce(self, merge: Callable[[Any, Any], Any], depth: int) -> Any:
-        rows = self.collect()
-        while len(rows) > 1:
-            pairs = [rows[at : at + 2] for at in range(0, len(rows), 2)]
-            rows = [merge(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
-        return rows[0]
+    def map(self, work: Callable[[Any], Any]) -> LocalRdd:
+        return self.mapPartitions(lambda part: map(work, part))
+
+    def groupByKey(self, partitions: int) -> LocalRdd:
+        """Rows arrive in no order that Spark promises: here, the last first."""
+        groups: dict[int, list[Any]] = {}
+        for key, value in reversed(self.collect()):
+            groups.setdefault(key, []).append(value)
+        return LocalRdd([[g for g in groups.items() if g[0] % partitions == at] for at in range(partitions)])
 
 
 class LocalContext:

@@ -139,7 +139,7 @@ def test_both_steps_say_in_one_line_what_they_did(
 ) -> None:
     argv = ["--sample", str(run.sample), "--model", str(run.model), "--output", str(run.features)]
     assert extract_features.main(argv) == 0
-    assert "images 28, features 24, rejects 4, shards 4 (computed 4), " in capsys.readouterr().out
+    assert "images 28, features 24 (reused 0), rejects 4, shards 4 (computed 4), " in capsys.readouterr().out
     argv = ["--features", str(run.features), "--output", str(run.root / "pca"), "--variance", "0.9"]
     assert reduce_pca.main(argv) == 0
     [line] = capsys.readouterr().out.splitlines()
@@ -155,7 +155,7 @@ def test_the_pixel_limit_and_the_place_of_the_rejects_reach_the_step(
     argv = ["--sample", str(run.sample), "--model", str(run.model), "--output", str(run.features)]
     argv += ["--max-pixels", "9999", "--rejects", str(run.root / "elsewhere")]
     assert extract_features.main(argv) == 0
-    assert "features 0, rejects 28" in capsys.readouterr().out
+    assert "features 0 (reused 0), rejects 28" in capsys.readouterr().out
     assert len(list((run.root / "elsewhere").iterdir())) == 4
 
 

@@ -373,19 +373,22 @@ def test_a_worker_goes_on_after_a_shard_that_fails(run: Run) -> None:
     run.features.mkdir()
     run.rejects.mkdir()
     spec, model = read_backbone(str(run.model))
-    job = over_the_wire(ExtractionJob(str(run.sample), str(run.features), str(run.rejects), spec, model))
+    job = over_the_wire(
+        ExtractionJob(str(run.sample), plan, str(run.features), str(run.rejects), spec, model)
+    )
     (run.sample / SHARDS[0]).unlink()
-    tasks = [ShardTask(shard, 0, False) for shard in plan.shards[:2]]
-    first, second = over_the_wire(list(extraction.run_tasks(iter(tasks), job)))
+    tasks = [ShardTask(shard) for shard in plan.shards[:2]]
+    first, second = over_the_wire(list(extraction.run_tasks(iter([tasks]), job)))
     assert SHARDS[0] in first.error
     assert (first.done, first.computed) == (None, False)
     assert (second.error, second.computed, second.done.shard) == (None, True, 1)
 
 
 def test_a_fingerprint_holds_all_that_decides_a_shards_features(run: Run) -> None:
-    shard = read_document(SampleMarker, Storage(run.sample)).shards[0]
+    plan = read_document(SampleMarker, Storage(run.sample))
+    shard = plan.shards[0]
     spec, model = read_backbone(str(run.model))
-    job = ExtractionJob("/s", "/o", "/r", spec, model)
+    job = ExtractionJob("/s", plan, "/o", "/r", spec, model)
     others = [
         (dataclasses.replace(job, max_pixels=1), shard),
         (dataclasses.replace(job, spec=dataclasses.replace(spec, digest="ab")), shard),

@@ -6,7 +6,10 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from image_features import pca, reduction
 from image_features.contract import (
     EMBEDDINGS_SCHEMA,
     FEATURES_SCHEMA,
+    SCHEMA_VERSION,
     EmbeddingsShard,
     FeaturesMarker,
     FeaturesShard,
@@ -100,6 +104,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model_digest="ab" * 32,
         backbone="mobilenet_v2",
         weights="random:0",
+        preprocessing="tf 224 50000000",
         shards=shards,
         computed_shards=5,
         seconds=1.25,
@@ -195,7 +200,7 @@ def test_the_summary_tells_of_both_steps(step: Step) -> None:
     model = pca.PcaModel.from_npz((step.pca / "model.npz").read_bytes(), "u")
     versions, seconds = summary.pop("versions"), summary.pop("seconds")
     assert summary == {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "images": sum(ROWS) + 10,
         "features": sum(ROWS),
         "rejects": 10,
@@ -357,20 +362,116 @@ def test_output_over_the_features_is_refused_and_they_stay(step: Step) -> None:
     assert written_at(step.features) == before
 
 
-def test_moments_of_a_partition_are_those_of_its_shards_together(step: Step) -> None:
+def test_moments_of_a_group_are_those_of_its_shards_together(step: Step) -> None:
     shards = read_document(FeaturesMarker, Storage(step.features)).shards
     job = over_the_wire(ReductionJob(str(step.features), str(step.pca), WIDTH))
-    [found] = reduction.moments_of(iter([shards[0], shards[3]]), job)
+    found = reduction.moments_of([shards[0], shards[3]], job)
+    assert isinstance(found, pca.Moments)
     expected = pca.Moments.of(np.concatenate([features_of(0), features_of(3)]))
     assert found.rows == 75
     np.testing.assert_allclose(found.scatter, expected.scatter, rtol=1e-10, atol=1e-10)
 
 
-def test_a_refusal_wins_over_moments_from_either_side() -> None:
-    moments, refused = pca.Moments.of(features_of(0)), Refused("first")
-    assert reduction.merge(moments, refused) is refused
-    assert reduction.merge(refused, moments) is refused
-    assert reduction.merge(refused, Refused("second")) is refused
+@pytest.mark.parametrize(
+    ("shards", "rows", "lengths"),
+    [
+        (1, 10, [1]),
+        (3, 9_000_000, [1, 1, 1]),
+        (50, 50_000, [12, 13, 12, 13]),
+        (4, 0, [1, 1, 1, 1]),
+        (250, 250_000, [25] * 10),
+        (10, 100_001, [2] * 5),
+    ],
+)
+def test_shards_are_grouped_by_rows_and_not_by_workers(shards: int, rows: int, lengths: list[int]) -> None:
+    made = [FeaturesShard(n, 1, 1, {}, "") for n in range(shards)]
+    groups = reduction._groups(made, rows)
+    assert [len(group) for group in groups] == lengths
+    assert [shard for group in groups for shard in group] == made
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 10, 27, 28])
+def test_the_tree_merges_any_number_of_parts_as_one_pass_does(
+    count: int, spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reduction, "_FAN_IN", 3)
+    parts = [pca.Moments.of(part) for part in np.array_split(FEATURES, count)]
+    rdd = spark.sparkContext.parallelize(list(enumerate(parts)), count)
+    found = reduction.merged(rdd, count)
+    assert isinstance(found, pca.Moments)
+    whole = pca.Moments.of(FEATURES)
+    assert found.rows == whole.rows
+    np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-14)
+    np.testing.assert_allclose(found.scatter, whole.scatter, atol=1e-12 * np.trace(whole.scatter))
+
+
+@pytest.mark.parametrize("fan_in", [2, 8])
+def test_moments_merge_in_order_of_their_places_whatever_order_they_arrive_in(
+    fan_in: int, spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reduction, "_FAN_IN", fan_in)
+    parts = list(enumerate(pca.Moments.of(part) for part in np.array_split(FEATURES, 7)))
+    one, other = (
+        reduction.merged(spark.sparkContext.parallelize(order, 7), 7) for order in (parts, parts[::-1])
+    )
+    assert isinstance(one, pca.Moments)
+    assert isinstance(other, pca.Moments)
+    assert np.array_equal(one.scatter, other.scatter)
+    assert np.array_equal(one.mean, other.mean)
+
+
+def test_the_first_refusal_wins_over_all_moments(spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reduction, "_FAN_IN", 2)
+    moments = pca.Moments.of(features_of(0))
+    parts = [moments, moments, moments, Refused("first"), moments, Refused("second")]
+    assert reduction.merged(spark.sparkContext.parallelize(list(enumerate(parts)), 6), 6) == Refused("first")
+
+
+@pytest.mark.parametrize("workers", [1, 5])
+def test_the_same_bytes_are_written_on_any_number_of_workers(
+    workers: int, step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written() -> dict[str, bytes]:
+        return {name: (step.pca / name).read_bytes() for name in [*SHARDS, "model.npz"]}
+
+    step.reduce(5)
+    before = written()
+    shutil.rmtree(step.pca)
+    monkeypatch.setattr(step.spark.sparkContext, "defaultParallelism", workers)
+    step.reduce(5)
+    after = written()
+    # A zip file tells when it was written.
+    first, second = (pca.PcaModel.from_npz(files.pop("model.npz"), "u") for files in (before, after))
+    assert first.digest == second.digest
+    assert before == after
+
+
+def test_a_worker_imports_neither_pandas_nor_what_only_the_driver_needs(step: Step) -> None:
+    """pandas is installed where the benchmarks run; importing it takes longer than the work."""
+    code = f"""
+import sys
+from image_features import pca, reduction
+from image_features.contract import FeaturesMarker, read_document
+from image_features.storage import Storage
+
+features, output = {str(step.features)!r}, {str(step.pca)!r}
+shards = read_document(FeaturesMarker, Storage(features)).shards
+job = reduction.ReductionJob(features, output, {WIDTH})
+model = pca.fit(reduction.moments_of([shards[0], shards[3]], job), 3)
+Storage(output, create=True)
+assert [done.rows for done in reduction.project(iter(shards), job, model)] == {list(ROWS)}
+print([m for m in ("pandas", "pyarrow.compute", "PIL", "ai_edge_litert", "pyspark") if m in sys.modules])
+"""
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_worker_goes_on_projecting_after_a_shard_that_fails(step: Step) -> None:

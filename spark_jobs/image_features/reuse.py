@@ -1,0 +1,164 @@
+"""Features that an earlier run has already, found by the SHA-256 of the images' bytes.
+
+The same bytes, backbone and preprocessing give the same features, so they are taken over as they
+are. Images that the earlier run rejected are looked at again: that costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from image_features.contract import (
+    BackboneSpec,
+    FeaturesMarker,
+    FeaturesShard,
+    RunLayout,
+    read_document,
+    shard_key,
+)
+from image_features.errors import JobError
+from image_features.reduction import read_features
+from image_features.shards import shard_info
+from image_features.storage import Storage, normalise_uri
+
+
+@dataclass(frozen=True)
+class Found:
+    """Features taken over: positions (n,) among the images asked for, float32 (n, width), origins."""
+
+    positions: list[int]
+    features: npt.NDArray[np.float32]
+    origins: list[str]  # URI of the features shard that each came from
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """Where the features of an earlier run are: 16 bytes an image, sent to the workers once."""
+
+    uri: str  # of its features
+    width: int
+    shards: dict[int, FeaturesShard]
+    keys: npt.NDArray[np.uint64]  # first 8 bytes of each image's SHA-256, sorted
+    places: npt.NDArray[np.int32]  # (images, 2): shard and row
+
+    def find(self, sha256: Sequence[str]) -> Found:
+        """Read the features of those images that the earlier run has.
+
+        Raises JobError that names the shard when one is damaged.
+        """
+        wanted = np.array([_key(digest) for digest in sha256], np.uint64)
+        at = np.searchsorted(self.keys, wanted)
+        at[at == len(self.keys)] = 0
+        hits = np.flatnonzero(self.keys[at] == wanted) if len(self.keys) else np.empty(0, np.intp)
+        places = self.places[at[hits]] if len(hits) else np.empty((0, 2), np.int32)
+        storage = Storage(self.uri)
+        positions: list[int] = []
+        parts: list[npt.NDArray[np.float32]] = []
+        origins: list[str] = []
+        for number in np.unique(places[:, 0]):
+            shard = self.shards[int(number)]
+            table, features = read_features(storage, shard, self.width, ("sha256",))
+            theirs = table.column("sha256").to_pylist()
+            mine = places[:, 0] == number
+            here = [
+                (position, row)
+                for position, row in zip(hits[mine].tolist(), places[mine, 1].tolist(), strict=True)
+                if theirs[row] == sha256[position]  # eight bytes may agree by chance
+            ]
+            positions += [position for position, _ in here]
+            parts.append(features[[row for _, row in here]])
+            origins += [storage.uri_of(shard_key(shard.shard))] * len(here)
+        values = np.concatenate(parts) if parts else np.empty((0, self.width), np.float32)
+        return Found(positions, values, origins)
+
+
+def check(run: str, spec: BackboneSpec, preprocessing: str, storage: Storage | None = None) -> FeaturesMarker:
+    """The marker of an earlier run's features. Raises JobError when they cannot be taken over.
+
+    ``run`` is the run's URI. Refused: no finished features, another schema, another backbone,
+    another preprocessing.
+    """
+    storage = storage or Storage(features_of(run))
+    marker = read_document(FeaturesMarker, storage)
+    what = None
+    if marker.model_digest != spec.digest:
+        what = f"backbone is {_described(marker, marker.model_digest)}, this run's is"
+        what = f"{what} {_described(spec, spec.digest)}"
+    elif marker.preprocessing != preprocessing:
+        what = f"preprocessing is {marker.preprocessing!r}, this run's is {preprocessing!r}"
+    if what:
+        raise JobError(
+            f"{storage.uri} cannot be reused: its {what}; ask for the same, or leave out the earlier run"
+        )
+    return marker
+
+
+def features_of(run: str) -> str:
+    """URI of a run's features."""
+    return RunLayout(normalise_uri(run)).features
+
+
+def _described(model: BackboneSpec | FeaturesMarker, digest: str) -> str:
+    return f"{model.backbone} {model.weights} {digest}"
+
+
+def index(spark: Any, run: str, marker: FeaturesMarker) -> EarlierRun:
+    """Read the digests of an earlier run's images, a Spark task some shards."""
+    uri = features_of(run)
+    context = spark.sparkContext
+    shards = [shard for shard in marker.shards if shard.features]
+    found: list[_Digests | str] = (
+        context.parallelize(shards, max(1, min(len(shards), 2 * context.defaultParallelism)))
+        .mapPartitions(lambda part: _digests_of(part, uri))
+        .collect()
+    )
+    keys, places = [np.empty(0, np.uint64)], [np.empty((0, 2), np.int32)]
+    for part in found:
+        if isinstance(part, str):
+            raise JobError(part)
+        rows = np.arange(len(part.keys), dtype=np.int32)
+        keys.append(part.keys)
+        places.append(np.stack([np.full_like(rows, part.shard), rows], axis=1))
+    every = np.concatenate(keys)
+    order = np.argsort(every, kind="stable")
+    by_number = {shard.shard: shard for shard in shards}
+    return EarlierRun(uri, marker.width, by_number, every[order], np.concatenate(places)[order])
+
+
+@dataclass(frozen=True)
+class _Digests:
+    shard: int
+    keys: npt.NDArray[np.uint64]
+
+
+def _digests_of(shards: Iterator[FeaturesShard], uri: str) -> Iterator[_Digests | str]:
+    """In a worker: the digests of some shards, by reading that column alone; an error as text."""
+    storage = Storage(uri)
+    for shard in shards:
+        key = shard_key(shard.shard)
+        try:
+            try:
+                with storage.open(key) as opened:
+                    file = pq.ParquetFile(opened)
+                    metadata = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items()}
+                    column = file.read(columns=["sha256"]).column("sha256").to_pylist()
+            except (pa.ArrowException, ValueError) as error:
+                raise JobError(f"{storage.uri_of(key)} cannot be read as parquet: {error}") from error
+            if shard_info(metadata, FeaturesShard) != shard or len(column) != shard.features:
+                raise JobError(
+                    f"{storage.uri_of(key)} is not the shard that its marker lists; it cannot be reused"
+                )
+            yield _Digests(shard.shard, np.array([_key(digest) for digest in column], np.uint64))
+        except JobError as error:
+            yield str(error)
+
+
+def _key(sha256: str) -> int:
+    return int(sha256[:16], 16)
