@@ -21,7 +21,18 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import growth, keras_loop, limit, machine, notebook, pca, report, single, stages
+from benchmarks import (
+    growth,
+    keras_loop,
+    limit,
+    machine,
+    notebook,
+    pca,
+    precision,
+    report,
+    single,
+    stages,
+)
 from benchmarks.context import Context
 from fruit_pipeline.backbone import BackboneRequest
 from image_features.errors import JobError
@@ -33,6 +44,7 @@ BENCHMARKS = {
     "keras": keras_loop.run,
     "limit": limit.run,
     "pca": pca.run,
+    "precision": precision.run,
     "growth": growth.run,
     "stages": stages.run,
 }
@@ -58,10 +70,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--quick", action="store_true", help="small sizes, few repeats: some minutes")
-    size.add_argument("--full", action="store_true", help="the sizes that count, three repeats: hours")
-    parser.add_argument(
-        "--very-full", action="store_true", help="with --full: the notebook as published at 10,000 as well"
-    )
+    size.add_argument("--full", action="store_true", help="the sizes that count: 80 minutes on two cores")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="folder of <label>/<image>.jpg")
     parser.add_argument("--weights", default="random:0", help="imagenet, a file, or random:<seed> (default)")
     parser.add_argument(
@@ -74,10 +83,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--work", type=Path, help="folder for scratch files that stay (default: a temporary one)"
     )
     parser.add_argument("--output", type=Path, default=Path("benchmarks"), help="default: %(default)s")
-    args = parser.parse_args(argv)
-    if args.very_full and not args.full:
-        parser.error("--very-full goes with --full")
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,7 +98,6 @@ def main(argv: list[str] | None = None) -> int:
             context = Context(
                 work=(args.work or Path(scratch)).absolute(),
                 full=args.full,
-                very_full=args.very_full,
                 images=args.images.expanduser().absolute() if args.images else None,
                 weights=str(weights.weights_file.absolute())
                 if weights and weights.weights_file
@@ -136,11 +141,11 @@ def run_all(context: Context, names: list[str], output: Path) -> int:
 
 def show(item: report.Row) -> None:
     size = f"{item.size:,}" if item.size is not None else ""
-    ratio = f"{item.ratio:8.2f}" if item.ratio is not None else " " * 8
+    ratio = report.ratio_text(dataclasses.asdict(item))
     verdict = {True: f"goal {item.goal}: reached", False: f"goal {item.goal}: NOT REACHED", None: ""}
     print(
         f"  {item.what:62} {size:>8} {report.number(item.ours):>9} {report.number(item.other):>9} "
-        f"{item.unit:8} {ratio}  {verdict[item.reached]}".rstrip(),
+        f"{item.unit:8} {ratio:>8}  {verdict[item.reached]}".rstrip(),
         flush=True,
     )
 

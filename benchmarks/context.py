@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ from image_features.contract import (
     shard_key,
 )
 from image_features.errors import JobError
+from image_features.extraction import bundles
 from image_features.shards import read_shard
 from image_features.storage import Storage
 
@@ -44,12 +46,11 @@ _MOST_DRAWN = 2_000
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes and repeats of a benchmark, quick and full."""
+    """Sizes of a benchmark, quick and full, each with its repeats: what takes long is run once."""
 
-    quick: tuple[int, ...]
-    full: tuple[int, ...]
-    quick_repeats: int
-    full_repeats: int = 3
+    quick: Mapping[int, int]
+    full: Mapping[int, int]
+    least: int = 2  # that a scaled size still is
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,6 @@ class Context:
 
     work: Path
     full: bool
-    very_full: bool
     images: Path | None
     weights: str
     scale: float
@@ -75,13 +75,16 @@ class Context:
     cores: int
     export_seconds: float | None = field(default=None, init=False)  # None: it was cached
 
-    def sizes(self, sizes: Sizes) -> list[int]:
-        """The sizes of this call, scaled; different ones only."""
+    def sizes(self, sizes: Sizes) -> dict[int, int]:
+        """The sizes of this call, scaled, the smallest first; different ones only. And their repeats."""
         chosen = sizes.full if self.full else sizes.quick
-        return sorted({max(2, round(size * self.scale)) for size in chosen})
+        return {
+            max(sizes.least, round(size * self.scale)): self.times(chosen[size]) for size in sorted(chosen)
+        }
 
-    def repeats_of(self, sizes: Sizes) -> int:
-        return self.repeats or (sizes.full_repeats if self.full else sizes.quick_repeats)
+    def times(self, repeats: int) -> int:
+        """So many repeats, unless this call asks for its own number."""
+        return self.repeats or repeats
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -100,15 +103,20 @@ class Context:
         started = time.monotonic()
         cache = settings.load().cache_dir / "models"
         before = set(cache.glob("*/model.json"))
-        command = [sys.executable, "-m", "fruit_pipeline.backbone", "--weights", self.weights]
+        model = self.export([])
+        if set(cache.glob("*/model.json")) != before:
+            self.export_seconds = time.monotonic() - started
+        return model
+
+    def export(self, options: list[str]) -> Path:
+        """Export the backbone, or take it from the cache; its folder."""
+        command = [sys.executable, "-m", "fruit_pipeline.backbone", "--weights", self.weights, *options]
         target = self.work / "models"
         done = subprocess.run(
             [*command, "--output", str(target), "--json"], capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise JobError(f"the backbone cannot be exported: {_last_line(done.stderr)}")
-        if set(cache.glob("*/model.json")) != before:
-            self.export_seconds = time.monotonic() - started
         return Path(json.loads(done.stdout)["uri"].removeprefix("file://"))
 
     @cached_property
@@ -162,9 +170,9 @@ class Context:
             [*command, "--output", f"file://{run}/sample", "--cores", str(self.cores)], run / "sample.log"
         )
 
-    def extract(self, run: Path) -> sampling.Use:
-        """Our second stage through spark-submit."""
-        arguments = ["--sample", f"file://{run}/sample", "--model", f"file://{self.model}"]
+    def extract(self, run: Path, model: Path | None = None) -> sampling.Use:
+        """Our second stage through spark-submit; ``model`` in place of the float32 backbone."""
+        arguments = ["--sample", f"file://{run}/sample", "--model", f"file://{model or self.model}"]
         return self.submit(
             "extract_features.py", [*arguments, "--output", f"file://{run}/features"], run / "extract.log"
         )
@@ -234,13 +242,14 @@ def pca_marker(run: Path) -> PcaMarker:
     return read_document(PcaMarker, Storage(str(run / "pca")))
 
 
-def shard_times(run: Path) -> list[ShardTime]:
-    """When each features shard of a finished extraction was written."""
-    plan = read_document(SampleMarker, Storage(str(run / "sample")))
-    return [
-        ShardTime(s.shard, s.images, (run / "features" / shard_key(s.shard)).stat().st_mtime)
-        for s in plan.shards
+def shard_times(run: Path, cores: int) -> list[list[ShardTime]]:
+    """When each features shard of a finished extraction was written; a list a task, in Spark's order."""
+    plan = read_document(SampleMarker, Storage(str(run / "sample"))).shards
+    times = [
+        ShardTime(s.images, (run / "features" / shard_key(s.shard)).stat().st_mtime)
+        for s in sorted(plan, key=lambda s: s.shard)
     ]
+    return [[times[place] for place in bundle] for bundle in bundles(len(times), cores)]
 
 
 def seconds_to_marker(run: Path, use: sampling.Use) -> float:

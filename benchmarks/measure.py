@@ -10,12 +10,18 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def interleaved(sides: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
-    """Run each side in turn, ``repeats`` times over: A B A B, so a slow minute falls on both."""
+def interleaved(
+    sides: Mapping[str, Callable[[], T]], repeats: int, fewer: Mapping[str, int] | None = None
+) -> dict[str, list[T]]:
+    """Run each side in turn, ``repeats`` times over: A B A B, so a slow minute falls on both.
+
+    ``fewer`` names sides that take part in the first rounds only, and in how many.
+    """
     results: dict[str, list[T]] = {name: [] for name in sides}
-    for _ in range(repeats):
+    for turn in range(repeats):
         for name, side in sides.items():
-            results[name].append(side())
+            if turn < (fewer or {}).get(name, repeats):
+                results[name].append(side())
     return results
 
 
@@ -32,37 +38,40 @@ def ratio(other: Sequence[float], ours: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class ShardTime:
-    """A finished shard: its place in the plan, its images, and when its object was written."""
+    """A finished shard: its images, and when its object was written."""
 
-    shard: int
     images: int
     finished: float  # seconds, any epoch
 
 
-def steady_rate(shards: Sequence[ShardTime], cores: int) -> float | None:
+def steady_rate(tasks: Sequence[Sequence[ShardTime]], cores: int) -> float | None:
     """Images a second while every core computes and every worker has its model open.
 
-    Tasks are handed out in the plan's order: the shard at place j >= cores starts when the
-    (j - cores + 1)-th shard finishes. So the share of each shard done at any moment is known.
-    The window runs from the end of the last shard of the first wave (whose start held the opening
-    of the model) to the first finish after which no shard is left to start; the images in it are
-    counted with the shares of the shards in flight at both ends. None when there are too few
-    shards for such a window.
+    ``tasks`` are in the order that Spark hands them out, each with its shards in theirs. The task at
+    place j >= cores starts when the (j - cores + 1)-th task finishes, and a shard within a task when
+    the one before it is written. So the share of each shard done at any moment is known.
+
+    The window runs from the end of the last of the cores' first shards (whose start held the opening
+    of the model) to the first finish after which no task is left to start; the images in it are
+    counted with the shares of the shards in flight at both ends. None when there are too few shards
+    for such a window.
     """
-    plan = sorted(shards, key=lambda s: s.shard)
-    finishes = sorted(s.finished for s in plan)
-    if len(plan) < 2 * cores + 1:
+    if len(tasks) < cores or sum(map(len, tasks)) < 2 * cores + 1:
         return None
-    begin = max(s.finished for s in plan[:cores])
-    end = finishes[len(plan) - cores]
+    finishes = sorted(task[-1].finished for task in tasks)
+    begin = max(task[0].finished for task in tasks[:cores])
+    end = finishes[len(tasks) - cores]
     if end <= begin:
         return None
     images = 0.0
-    for place, shard in enumerate(plan[cores:]):
-        started = finishes[place]
-        images += shard.images * (
-            _share(end, started, shard.finished) - _share(begin, started, shard.finished)
-        )
+    for place, task in enumerate(tasks):
+        # When a core's first shard began is not known, and not asked: it ended before the window.
+        started = task[0].finished if place < cores else finishes[place - cores]
+        for shard in task:
+            images += shard.images * (
+                _share(end, started, shard.finished) - _share(begin, started, shard.finished)
+            )
+            started = shard.finished
     return images / (end - begin)
 
 

@@ -17,7 +17,11 @@ from pathlib import Path
 
 CPU_INTERVAL = 0.15
 MEMORY_INTERVAL = 0.5
-"""Seconds. Summing a process's pages takes milliseconds, so memory is looked at less often."""
+"""Seconds, at least; what a look costs makes them longer."""
+
+_SHARE = 0.01
+"""Of one core, that looking may take at most: summing the pages of a large process takes many
+milliseconds, and what is measured should not pay for it."""
 
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -85,13 +89,14 @@ class Sampler:
         return list(self._seen.values())
 
     def _run(self) -> None:
-        looked = 0.0
+        due = 0.0
         while True:
-            now = time.monotonic()
-            memory = now - looked >= MEMORY_INTERVAL
-            looked = now if memory else looked
+            memory, cost = time.monotonic() >= due, time.thread_time()
             self.sample(memory=memory)
-            if self._stop.wait(CPU_INTERVAL):
+            cost = time.thread_time() - cost
+            if memory:
+                due = time.monotonic() + max(MEMORY_INTERVAL, cost / _SHARE)
+            if self._stop.wait(CPU_INTERVAL if memory else max(CPU_INTERVAL, cost / _SHARE)):
                 return
 
     def sample(self, *, memory: bool = True) -> None:

@@ -6,9 +6,18 @@ import io
 from typing import Any
 
 
-def build(weights: str) -> Any:
-    """MobileNetV2 up to its pooling; ``weights``: "imagenet", "random:<seed>" or a file."""
+def build(weights: str, threads: int | None = None) -> Any:
+    """MobileNetV2 up to its pooling; ``weights``: "imagenet", "random:<seed>" or a file.
+
+    ``threads`` bounds TensorFlow's in this process; by default there is one a core.
+    """
     import keras
+
+    if threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
     from keras.applications.mobilenet_v2 import MobileNetV2
 
     arguments = {"include_top": False, "pooling": "avg", "input_shape": (224, 224, 3)}

@@ -2,26 +2,21 @@
 
 Lazy as published: each action that needs the features computes them again. With --features-once
 they are written to parquet and read back before the PCA.
-
-Without pandas the same function runs over the same Arrow batches without the conversion to pandas
-and back, which can only be faster.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pyspark.ml.feature import PCA
 from pyspark.ml.linalg import Vectors, VectorUDT
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.functions import col, element_at, split, udf
+from pyspark.sql.functions import PandasUDFType, element_at, pandas_udf, split, udf
 
 PARTITIONS = 24
 
@@ -67,48 +62,16 @@ def main() -> None:
 def featurize(images: DataFrame, weights: Any) -> DataFrame:
     """Rows of path, label and features; one predict call an Arrow batch."""
 
-    def predict(contents: Any, model: Any) -> list[Any]:
+    @pandas_udf("array<float>", PandasUDFType.SCALAR_ITER)
+    def featurize_udf(batches):  # type: ignore[no-untyped-def]
         from benchmarks.jobs import keras_model
 
-        batch = np.stack([keras_model.preprocess(content) for content in contents])
-        return [row.flatten() for row in model.predict(batch, verbose=0)]
+        model = keras_model.with_weights(weights.value)
+        for contents in batches:
+            batch = np.stack([keras_model.preprocess(content) for content in contents])
+            yield pd.Series([row.flatten() for row in model.predict(batch, verbose=0)])
 
-    def open_model() -> Any:
-        from benchmarks.jobs import keras_model
-
-        return keras_model.with_weights(weights.value)
-
-    if importlib.util.find_spec("pandas"):
-        pd = importlib.import_module("pandas")
-        from pyspark.sql.functions import PandasUDFType, pandas_udf
-
-        @pandas_udf("array<float>", PandasUDFType.SCALAR_ITER)
-        def featurize_udf(batches):  # type: ignore[no-untyped-def]
-            model = open_model()
-            for contents in batches:
-                yield pd.Series(predict(contents, model))
-
-        return images.select("path", "label", featurize_udf("content").alias("features"))
-
-    import pyarrow as pa
-
-    def over_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        model = open_model()
-        for batch in batches:
-            rows = predict((content.as_py() for content in batch.column("content")), model)
-            columns = {
-                "path": batch.column("path"),
-                "label": batch.column("label"),
-                "features": pa.array(rows, pa.list_(pa.float32())),
-            }
-            yield pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
-
-    # pyspark asks for pandas even where it passes Arrow batches through; nothing here needs it.
-    from pyspark.sql.pandas import functions
-
-    functions.require_minimum_pandas_version = lambda: None  # type: ignore[attr-defined]
-    schema = "path string, label string, features array<float>"
-    return images.select(col("path"), col("label"), col("content")).mapInArrow(over_batches, schema)
+    return images.select("path", "label", featurize_udf("content").alias("features"))
 
 
 if __name__ == "__main__":

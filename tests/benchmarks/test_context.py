@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,24 @@ from image_features.reduction import read_features
 from image_features.storage import Storage
 
 
-def context(work: Path, images: Path | None = None, scale: float = 1.0, full: bool = False) -> Context:
-    return Context(work, full, False, images, "random:0", scale, None, 2)
+def context(
+    work: Path,
+    images: Path | None = None,
+    scale: float = 1.0,
+    full: bool = False,
+    repeats: int | None = None,
+) -> Context:
+    return Context(work, full, images, "random:0", scale, repeats, 2)
 
 
 def test_sizes_are_scaled_and_differ(tmp_path: Path) -> None:
-    sizes = Sizes(quick=(100, 200), full=(1000,), quick_repeats=2)
-    assert context(tmp_path).sizes(sizes) == [100, 200]
-    assert context(tmp_path, scale=0.2).sizes(sizes) == [20, 40]
-    assert context(tmp_path, scale=0.001).sizes(sizes) == [2]
-    assert context(tmp_path, full=True).sizes(sizes) == [1000]
-    assert context(tmp_path, full=True).repeats_of(sizes) == 3
+    sizes = Sizes(quick={100: 2, 200: 1}, full={1000: 3})
+    assert context(tmp_path).sizes(sizes) == {100: 2, 200: 1}
+    assert context(tmp_path, scale=0.2).sizes(sizes) == {20: 2, 40: 1}
+    assert list(context(tmp_path, scale=0.001).sizes(sizes)) == [2]
+    assert list(context(tmp_path, scale=0.3).sizes(replace(sizes, least=51))) == [51, 60]
+    assert context(tmp_path, full=True).sizes(sizes) == {1000: 3}
+    assert context(tmp_path, repeats=5).sizes(sizes) == {100: 5, 200: 5}
 
 
 def test_images_are_repeated_under_other_names(tmp_path: Path, drawn_folder: Path) -> None:
@@ -58,7 +66,7 @@ def test_what_airflow_keeps_is_utc() -> None:
 def test_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     args = parse(["--quick", "--only", "limit", "pca", "--scale", "0.2"])
     assert (args.only, args.scale, args.full) == (["limit", "pca"], 0.2, False)
-    for wrong in (["--full", "--quick"], [], ["--quick", "--scale", "0"], ["--quick", "--very-full"]):
+    for wrong in (["--full", "--quick"], [], ["--quick", "--scale", "0"]):
         with pytest.raises(SystemExit) as ended:
             parse(wrong)
         assert ended.value.code == 2

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import pytest
 
 from benchmarks.measure import ShardTime, interleaved, median, ratio, steady_rate
+from image_features.extraction import bundles
 
 
 def test_sides_take_turns() -> None:
@@ -18,6 +20,13 @@ def test_sides_take_turns() -> None:
 
     assert interleaved({"a": partial(side, "a"), "b": partial(side, "b")}, 2) == {"a": [1, 3], "b": [2, 4]}
     assert order == ["a", "b", "a", "b"]
+
+
+def test_a_long_side_takes_part_in_the_first_rounds_only() -> None:
+    order: list[str] = []
+    sides = {name: partial(order.append, name) for name in "abc"}
+    assert list(map(len, interleaved(sides, 3, {"b": 1}).values())) == [3, 1, 3]
+    assert "".join(order) == "abcacac"
 
 
 def test_ratio_is_the_median_of_pairs() -> None:
@@ -32,33 +41,58 @@ def test_median_of_nothing_is_refused() -> None:
         median([])
 
 
-def simulate(cores: int, shards: int, seconds: float, opening: float, jitter: float = 0.0) -> list[ShardTime]:
+def simulate(
+    cores: int, tasks: Iterable[Iterable[int]], seconds: float, opening: float, jitter: float = 0.0
+) -> list[list[ShardTime]]:
     """Shards of 10 images on ``cores`` workers; the first of each worker takes ``opening`` longer."""
     free = [opening] * cores
     times = []
-    for number in range(shards):
+    for task in tasks:
         worker = min(range(cores), key=lambda w: free[w])
-        free[worker] += seconds + jitter * (number % 3)
-        times.append(ShardTime(number, 10, 1000 + free[worker]))
+        times.append([])
+        for shard in task:
+            free[worker] += seconds + jitter * (shard % 3)
+            times[-1].append(ShardTime(10, 1000 + free[worker]))
     return times
+
+
+def singles(shards: int) -> list[list[int]]:
+    return [[number] for number in range(shards)]
 
 
 @pytest.mark.parametrize("shards", [9, 16, 17])
 @pytest.mark.parametrize("opening", [0.0, 5.0])
 def test_steady_rate_leaves_start_and_end_out(shards: int, opening: float) -> None:
-    assert steady_rate(simulate(2, shards, 1.0, opening), 2) == pytest.approx(20)
+    assert steady_rate(simulate(2, singles(shards), 1.0, opening), 2) == pytest.approx(20)
+
+
+@pytest.mark.parametrize("shards", [16, 17, 50])
+@pytest.mark.parametrize("cores", [2, 3])
+def test_steady_rate_of_bundles(shards: int, cores: int) -> None:
+    tasks = bundles(shards, cores)
+    assert max(map(len, tasks)) > 1
+    assert steady_rate(simulate(cores, tasks, 1.0, 5.0), cores) == pytest.approx(10 * cores)
+
+
+def test_steady_rate_counts_a_bundle_from_its_first_shard_on() -> None:
+    # One worker has all but two shards in one task; the other ends its last half a second earlier.
+    tasks = [[ShardTime(10, n) for n in (1.5, 2.5, 3.5, 4.5)], *([ShardTime(10, n)] for n in (1.0, 2.0))]
+    tasks += [[ShardTime(10, n)] for n in (3.0, 4.0)]
+    assert steady_rate(tasks, 2) == pytest.approx(20)
 
 
 def test_steady_rate_counts_shards_in_flight() -> None:
     # One worker began half a shard later than the other; each does 10 images a second.
-    late = [ShardTime(n, 10, n // 2 + 1 + (0.5 if n % 2 else 0.0)) for n in range(10)]
+    late = [[ShardTime(10, n // 2 + 1 + (0.5 if n % 2 else 0.0))] for n in range(10)]
     assert steady_rate(late, 2) == pytest.approx(20)
 
 
-def test_steady_rate_does_not_depend_on_the_order_given() -> None:
-    times = simulate(2, 12, 1.0, 2.0, jitter=0.1)
-    assert steady_rate(times[::-1], 2) == steady_rate(times, 2)
+def test_steady_rate_of_uneven_shards() -> None:
+    # Shards take 1.0, 1.1 and 1.2 s in turn: the mean, whichever the window cuts.
+    found = steady_rate(simulate(2, bundles(60, 2), 1.0, 2.0, jitter=0.1), 2)
+    assert found == pytest.approx(2 * 10 / 1.1, rel=0.02)
 
 
 def test_too_few_shards_have_no_steady_rate() -> None:
-    assert steady_rate(simulate(2, 4, 1.0, 0.0), 2) is None
+    assert steady_rate(simulate(2, singles(4), 1.0, 0.0), 2) is None
+    assert steady_rate(simulate(2, [range(9)], 1.0, 0.0), 2) is None

@@ -23,6 +23,8 @@ def result(name: str, ratio: float) -> Result:
     rows = [
         row("a run", size=2000, ours=10, other=10 * ratio, ratio=ratio, goal=Goal(3)),
         row("memory", ours=1.5, unit="MiB", ratio=1.3, goal=Goal(1.25, at_least=False), note="a | note"),
+        row("seconds alone", ours=59.0, goal=Goal(60, at_least=False), repeats=1),
+        row("a share", ours=0.8, ratio=0.0004, ratio_of="difference", goal=Goal(0.001, at_least=False)),
         row("not installed"),
     ]
     settings = {"mode": "quick", "cores": 2}
@@ -39,12 +41,25 @@ def test_goals_have_a_direction() -> None:
 def test_the_table_says_what_was_reached_and_on_what(tmp_path: Path) -> None:
     save(tmp_path, MACHINE, result("first", 4.0))
     text = (tmp_path / "RESULTS.md").read_text()
-    assert "| a run | 2,000 | 10.0 | 40.0 | s | 4.00 | at least 3 | yes |" in text
-    assert "| memory (a \\| note) |  | 1.5 |  | MiB | 1.30 | at most 1.25 | **no** |" in text
-    assert "2026-01-02, 3 repeats, mode quick, cores 2; took 12 s." in text
+    assert "| a run | 2,000 | 3 | 10.0 | 40.0 | s | 4.00 | at least 3 | yes |" in text
+    assert "| memory (a \\| note) |  | 3 | 1.5 |  | MiB | 1.300 | at most 1.25 | **no** |" in text
+    assert "| seconds alone |  | 1 | 59.0 |  | s |  | at most 60 | yes |" in text
+    assert "| 0.0004 (difference) | at most 0.001 | yes |" in text
+    assert "| not installed |  |  |  |" in text
+    assert "2026-01-02, mode quick, cores 2; took 12 s." in text
     assert "Some CPU, 2 cores, 8.0 GiB" in text
     assert "numpy 2.4.6" in text
     assert "- A note." in text
+
+
+def test_the_goals_come_first(tmp_path: Path) -> None:
+    save(tmp_path, MACHINE, result("first", 4.0))
+    text = (tmp_path / "RESULTS.md").read_text()
+    headline = text[: text.index("## Machine")]
+    assert "| first | a run | 2,000 | 4.00 (theirs / ours) | at least 3 | yes |" in headline
+    assert "| first | memory | 1.300 (theirs / ours) | at most 1.25 | **no** |" in headline.replace("  |", "")
+    assert "| first | seconds alone |  | 59.0 s | at most 60 | yes |" in headline
+    assert "not installed" not in headline
 
 
 def test_the_table_is_made_from_the_json_alone(tmp_path: Path) -> None:
