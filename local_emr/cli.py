@@ -65,6 +65,13 @@ def parser() -> argparse.ArgumentParser:
         "--bootstrap-seconds", type=float, default=3600.0, help="limit for one bootstrap action"
     )
     made.add_argument(
+        "--java-options",
+        default="",
+        metavar="OPTIONS",
+        help="of Spark drivers that name none; -XX:TieredStopAtLevel=1 halves the start of a short step, "
+        "and slows down a long one that computes in Java",
+    )
+    made.add_argument(
         "--allow-host",
         action="append",
         default=[],
@@ -157,6 +164,7 @@ def _checked(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
         "start_seconds": args.start_seconds,
         "log_seconds": args.log_seconds,
         "bootstrap_seconds": args.bootstrap_seconds,
+        "java_options": args.java_options,
     }
     return found, directory
 

@@ -24,6 +24,7 @@ class Settings:
     start_seconds: float = 0.2
     log_seconds: float = 5.0
     bootstrap_seconds: float = 3600.0  # EMR's own limit for one bootstrap action
+    java_options: str = ""
 
     @property
     def other_s3(self) -> bool:

@@ -63,6 +63,8 @@ def adapt(conf: Mapping[str, str], settings: Settings) -> Adapted:
             adapted.conf[name] = _capped(name, value, adapted.notes)
         else:
             adapted.conf[name] = value
+    if settings.java_options:
+        adapted.conf.setdefault("spark.driver.defaultJavaOptions", settings.java_options)
     if settings.worker_memory_mb:
         adapted.conf["spark.executor.memory"] = f"{settings.worker_memory_mb}m"
     return adapted

@@ -59,6 +59,9 @@ class LocalEmrBackend(ElasticMapReduceBackend):
     def run(self, request: dict[str, Any]) -> Cluster:
         if self.closing:
             raise InvalidRequestException("The local AWS server is stopping.")
+        security = request.get("SecurityConfiguration")
+        if security and security not in self.security_configurations:
+            raise InvalidRequestException(f"Security configuration with name '{security}' does not exist.")
         cluster = requests.cluster_from(request, self.region_name, self.account_id)
         life = self._life(cluster)
         self.lives[cluster.id] = life

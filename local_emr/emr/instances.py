@@ -158,7 +158,7 @@ class Collection:
             "RunningInstanceCount": len(self._running(pool)),
             "Status": self._status(),
             "Configurations": config.get("Configurations", []),
-            "EbsBlockDevices": [],
+            "EbsBlockDevices": _devices(config),
             "ShrinkPolicy": {},
         }
         return {k: v for k, v in described.items() if v is not None}
@@ -188,7 +188,11 @@ class Collection:
             "ProvisionedOnDemandCapacity": provisioned["ON_DEMAND"],
             "ProvisionedSpotCapacity": provisioned["SPOT"],
             "InstanceTypeSpecifications": [
-                {"WeightedCapacity": weight[t["InstanceType"]], **{k: t[k] for k in shown if k in t}}
+                {
+                    "WeightedCapacity": weight[t["InstanceType"]],
+                    "EbsBlockDevices": _devices(t),
+                    **{k: t[k] for k in shown if k in t},
+                }
                 for t in types
             ],
             "LaunchSpecifications": config.get("LaunchSpecifications"),
@@ -196,6 +200,19 @@ class Collection:
             "Context": config.get("Context"),
         }
         return {k: v for k, v in described.items() if v is not None}
+
+
+def _devices(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The EBS volumes of one node, one by one."""
+    volumes = [
+        device["VolumeSpecification"]
+        for device in (config.get("EbsConfiguration") or {}).get("EbsBlockDeviceConfigs") or []
+        for _ in range(device.get("VolumesPerInstance") or 1)
+    ]
+    return [
+        {"VolumeSpecification": volume, "Device": f"/dev/sd{letter}"}
+        for volume, letter in zip(volumes, string.ascii_lowercase[1:], strict=False)
+    ]
 
 
 def _simple_groups(request: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,15 @@ MAX_STEP_CHARACTERS = 10_240
 MAX_CONCURRENCY = 256
 IDLE_SECONDS = (60, 604_800)
 DEFAULT_IDLE_SECONDS = 3600
+MAX_BOOTSTRAP_ACTIONS = 16
+MAX_NAME = 256
+NOT_IN_NAMES = re.compile(r"[<>$|`]")
+MAX_TAGS = 50
+TAG_KEY = re.compile(r"(?!aws:)[\w\s.:/=+\-@]{1,128}", re.IGNORECASE)
+TAG_VALUE = re.compile(r"(?!aws:)[\w\s.:/=+\-@]{0,256}", re.IGNORECASE)
+MAX_FLEET_TYPES = 30
+MAX_FLEET_TYPES_WITHOUT_STRATEGY = 5
+SPOT_MINUTES = (5, 1440)
 
 
 def cluster_from(request: dict[str, Any], region: str, account: str) -> Cluster:
@@ -30,8 +40,13 @@ def cluster_from(request: dict[str, Any], region: str, account: str) -> Cluster:
             "Only one AMI version and release label may be specified. "
             f"Provided AMI: {request['AmiVersion']}, release label: {request['ReleaseLabel']}."
         )
+    if len(request["Name"]) > MAX_NAME or NOT_IN_NAMES.search(request["Name"]):
+        raise ValidationException(f"The job flow name has over {MAX_NAME} characters, or one of <>$|`.")
+    _check_tags(request.get("Tags") or [])
     instances = request.setdefault("Instances", {})
     _check_instances(instances)
+    if len(request.get("BootstrapActions") or []) > MAX_BOOTSTRAP_ACTIONS:
+        raise ValidationException(f"At most {MAX_BOOTSTRAP_ACTIONS} bootstrap actions are allowed.")
     for action in request.get("BootstrapActions") or []:
         if not (action.get("ScriptBootstrapAction") or {}).get("Path"):
             raise ValidationException("A bootstrap action needs a script path.")
@@ -56,6 +71,15 @@ def cluster_from(request: dict[str, Any], region: str, account: str) -> Cluster:
     return cluster
 
 
+def _check_tags(tags: list[dict[str, Any]]) -> None:
+    keys = {tag.get("Key") for tag in tags}
+    if len(tags) > MAX_TAGS or len(keys) < len(tags):
+        raise ValidationException(f"At most {MAX_TAGS} tags are allowed, each key once.")
+    for tag in tags:
+        if not TAG_KEY.fullmatch(tag.get("Key") or "") or not TAG_VALUE.fullmatch(tag.get("Value") or ""):
+            raise ValidationException(f"The tag {tag} is not valid.")
+
+
 def _check_instances(instances: dict[str, Any]) -> None:
     groups, fleets = instances.get("InstanceGroups"), instances.get("InstanceFleets")
     if groups and fleets:
@@ -78,16 +102,40 @@ def _check_instances(instances: dict[str, Any]) -> None:
         raise ValidationException(
             "At most one core instance group or fleet is allowed, and no role but MASTER, CORE, TASK."
         )
+    if fleets and roles.count("TASK") > 1:
+        raise ValidationException("At most one task instance fleet is allowed.")
+    if (fleets and instances.get("Ec2SubnetId")) or (groups and instances.get("Ec2SubnetIds")):
+        raise ValidationException("Instance groups take Ec2SubnetId, instance fleets take Ec2SubnetIds.")
     for group in groups or []:
         if not group.get("InstanceType") or not group.get("InstanceCount"):
             raise ValidationException("An instance group needs an instance type and an instance count.")
     for fleet in fleets or []:
-        if not fleet.get("InstanceTypeConfigs"):
-            raise ValidationException("An instance fleet needs at least one instance type.")
-        if not fleet.get("TargetOnDemandCapacity") and not fleet.get("TargetSpotCapacity"):
-            raise ValidationException(
-                "At least one of target On-Demand and target Spot capacity must be greater than 0."
-            )
+        _check_fleet(fleet)
+
+
+def _check_fleet(fleet: dict[str, Any]) -> None:
+    types = [config.get("InstanceType") for config in fleet.get("InstanceTypeConfigs") or []]
+    if not types or len(set(types)) < len(types):
+        raise ValidationException("An instance fleet needs at least one instance type, and each type once.")
+    launch = fleet.get("LaunchSpecifications") or {}
+    strategy = any(specification.get("AllocationStrategy") for specification in launch.values())
+    most = MAX_FLEET_TYPES if strategy else MAX_FLEET_TYPES_WITHOUT_STRATEGY
+    if len(types) > most:
+        raise ValidationException(
+            f"An instance fleet takes {MAX_FLEET_TYPES} instance types with an allocation strategy, "
+            f"{MAX_FLEET_TYPES_WITHOUT_STRATEGY} without, not {len(types)}."
+        )
+    on_demand, spot = fleet.get("TargetOnDemandCapacity") or 0, fleet.get("TargetSpotCapacity") or 0
+    if not on_demand and not spot:
+        raise ValidationException(
+            "At least one of target On-Demand and target Spot capacity must be greater than 0."
+        )
+    if fleet.get("InstanceFleetType") == "MASTER" and on_demand + spot != 1:
+        raise ValidationException("The target capacity of the master instance fleet must be 1.")
+    low, high = SPOT_MINUTES
+    minutes = (launch.get("SpotSpecification") or {}).get("TimeoutDurationMinutes", low)
+    if not low <= minutes <= high:
+        raise ValidationException(f"TimeoutDurationMinutes must be between {low} and {high}, not {minutes}.")
 
 
 def steps_from(configs: Iterable[dict[str, Any]], cluster: Cluster) -> list[Step]:

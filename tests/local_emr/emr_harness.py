@@ -63,7 +63,7 @@ class ServerProcess:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(60)
+        code = self.process.wait(120)  # its last snapshot waits for the disk
         assert self.process.stdout
         self.process.stdout.close()
         return code

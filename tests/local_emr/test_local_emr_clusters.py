@@ -437,6 +437,92 @@ def test_limits_of_steps_are_emrs(aws: Aws) -> None:
         aws.run(aws.script("a", "true", on_failure="TERMINATE_CLUSTER"), StepConcurrencyLevel=2)
 
 
+def fleet(kind: str, *types: str, launch: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    made = {
+        "InstanceFleetType": kind,
+        "TargetOnDemandCapacity": 1,
+        "InstanceTypeConfigs": [{"InstanceType": name} for name in types or ("m5.xlarge",)],
+        **fields,
+    }
+    return {**made, "LaunchSpecifications": launch} if launch else made
+
+
+def spot(minutes: int, strategy: str = "price-capacity-optimized") -> dict[str, Any]:
+    action = {"TimeoutAction": "SWITCH_TO_ON_DEMAND", "AllocationStrategy": strategy}
+    return {"SpotSpecification": {"TimeoutDurationMinutes": minutes, **action}}
+
+
+MANY = [f"m{number}.xlarge" for number in range(31)]
+
+
+@pytest.mark.parametrize(
+    ("fleets", "message"),
+    [
+        ([fleet("MASTER"), fleet("TASK"), fleet("TASK")], "At most one task instance fleet"),
+        ([fleet("MASTER", "m5.xlarge", "m5.xlarge")], "each type once"),
+        ([fleet("MASTER"), fleet("CORE", *MANY, launch=spot(5))], "takes 30 instance types"),
+        ([fleet("MASTER"), fleet("CORE", *MANY[:6])], "5 without, not 6"),
+        ([fleet("MASTER", TargetOnDemandCapacity=2)], "master instance fleet must be 1"),
+        ([fleet("MASTER"), fleet("CORE", TargetOnDemandCapacity=0)], "must be greater than 0"),
+        ([fleet("MASTER"), fleet("CORE", launch=spot(4))], "must be between 5 and 1440, not 4"),
+        ([fleet("MASTER"), fleet("CORE", launch=spot(1441))], "must be between 5 and 1440, not 1441"),
+    ],
+)
+def test_fleets_that_emr_refuses_are_refused(aws: Aws, fleets: list[Any], message: str) -> None:
+    with pytest.raises(ClientError, match=message):
+        aws.run(Instances={"InstanceFleets": fleets})
+
+
+def test_fleets_take_several_subnets_and_groups_one(aws: Aws) -> None:
+    subnets = ["subnet-1", "subnet-2"]
+    cluster = aws.run(Instances={"InstanceFleets": [fleet("MASTER")], "Ec2SubnetIds": subnets})
+    attributes = aws.cluster(cluster)["Ec2InstanceAttributes"]
+    assert (attributes["Ec2SubnetId"], attributes["RequestedEc2SubnetIds"]) == ("subnet-1", subnets)
+    for instances in (
+        {"InstanceFleets": [fleet("MASTER")], "Ec2SubnetId": "subnet-1"},
+        {"Ec2SubnetIds": ["subnet-1"]},
+    ):
+        with pytest.raises(ClientError, match="Instance groups take Ec2SubnetId, instance fleets take"):
+            aws.run(Instances=instances)
+
+
+def test_ebs_volumes_are_shown_one_by_one(aws: Aws) -> None:
+    volume = {"VolumeType": "gp3", "SizeInGB": 20}
+    ebs = {"EbsBlockDeviceConfigs": [{"VolumeSpecification": volume, "VolumesPerInstance": 2}]}
+    shown = [{"VolumeSpecification": volume, "Device": f"/dev/sd{letter}"} for letter in "bc"]
+    group = {"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}
+    cluster = aws.run(Instances={"InstanceGroups": [{**group, "EbsConfiguration": ebs}]})
+    (found,) = aws.emr.list_instance_groups(ClusterId=cluster)["InstanceGroups"]
+    assert found["EbsBlockDevices"] == shown
+    types = [{"InstanceType": "m5.xlarge", "EbsConfiguration": ebs}, {"InstanceType": "m6i.xlarge"}]
+    cluster = aws.run(Instances={"InstanceFleets": [fleet("MASTER", InstanceTypeConfigs=types)]})
+    (found,) = aws.emr.list_instance_fleets(ClusterId=cluster)["InstanceFleets"]
+    assert [config["EbsBlockDevices"] for config in found["InstanceTypeSpecifications"]] == [shown, []]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"Name": "n" * 257}, "job flow name"),
+        ({"Name": "a|b"}, "job flow name"),
+        ({"Tags": [{"Key": f"k{n}", "Value": ""} for n in range(51)]}, "At most 50 tags"),
+        ({"Tags": [{"Key": "k", "Value": "a"}, {"Key": "k", "Value": "b"}]}, "each key once"),
+        ({"Tags": [{"Key": "k" * 129, "Value": ""}]}, "is not valid"),
+        ({"Tags": [{"Key": "k", "Value": "v" * 257}]}, "is not valid"),
+        ({"Tags": [{"Key": "aws:k", "Value": ""}]}, "is not valid"),
+        ({"Tags": [{"Key": "k", "Value": "who?"}]}, "is not valid"),
+        (
+            {"BootstrapActions": [{"Name": "b", "ScriptBootstrapAction": {"Path": "s3://b/k"}}] * 17},
+            "At most 16 bootstrap actions",
+        ),
+        ({"SecurityConfiguration": "none"}, "Security configuration with name 'none' does not exist"),
+    ],
+)
+def test_limits_of_a_cluster_are_emrs(aws: Aws, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClientError, match=message):
+        aws.run(**fields)
+
+
 def test_groups_and_fleets_exclude_each_other(aws: Aws) -> None:
     both = {
         "InstanceGroups": [{"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}],

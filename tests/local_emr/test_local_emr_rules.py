@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,14 @@ def test_executors_of_a_local_cluster_get_the_memory_of_its_workers() -> None:
         "spark.sql.shuffle.partitions": "8",
     }
     assert "spark.executor.memory" not in spark_conf.adapt(conf, settings("local[2]")).conf
+
+
+def test_drivers_get_the_servers_java_options_unless_the_step_names_its_own() -> None:
+    server = replace(settings("local[2]"), java_options="-XX:TieredStopAtLevel=1")
+    name = "spark.driver.defaultJavaOptions"
+    assert spark_conf.adapt({}, server).conf == {name: "-XX:TieredStopAtLevel=1"}
+    assert spark_conf.adapt({name: "-Xss4m"}, server).conf == {name: "-Xss4m"}
+    assert spark_conf.adapt({}, settings("local[2]")).conf == {}
 
 
 def test_an_event_log_on_this_machine_is_kept() -> None:
