@@ -1,0 +1,1 @@
+"""What an AWS account needs, as a CloudFormation template, and the plan that explains it."""

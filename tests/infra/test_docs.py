@@ -1,0 +1,156 @@
+"""The commands of docs/aws.md are ones that the AWS CLI, Airflow and make know."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_harness import aws_of, check, commands
+from stack_harness import Stack
+
+from fruit_pipeline import cluster, request, settings
+from infra import plan
+
+
+@pytest.fixture(scope="module")
+def text(repo: Path) -> str:
+    return (repo / "docs" / "aws.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def ten(text: str) -> list[str]:
+    """The commands from an empty account to the first run."""
+    block = text.partition("## Ten commands")[2].partition("```\n\n- Other regions")[0]
+    return [line for line in commands(f"{block}```\n") if not line.startswith("export ")]
+
+
+def options(words: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            found[word] = []
+        elif found:
+            found[next(reversed(found))].append(word)
+    return found
+
+
+def only(ten: list[str], start: str) -> dict[str, list[str]]:
+    (command,) = [aws for line in ten if (aws := aws_of(line)) and aws.startswith(start)]
+    return options(shlex.split(command))
+
+
+def test_ten_commands_are_ten(ten: list[str]) -> None:
+    assert len(ten) == 10
+
+
+def test_every_aws_command_is_one_that_the_services_know(text: str) -> None:
+    found = [aws for line in commands(text) if (aws := aws_of(line))]
+    assert len(found) >= 8
+    for command in found:
+        check(command)
+
+
+def test_no_aws_command_hides_from_the_check(text: str) -> None:
+    lines = commands(text)
+    assert [line for line in lines if re.search(r"\baws [a-z]", line) and not aws_of(line)] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("aws fruit list-clusters", "no service fruit"),
+        ("aws emr list-fruit", "knows no list-fruit"),
+        ("aws emr list-clusters --fruit x", "no option --fruit"),
+        ("aws emr list-clusters --output fruit", "--output fruit"),
+        ("aws emr describe-cluster", 'Missing required parameter in input: "ClusterId"'),
+        (
+            "aws cloudformation create-stack --stack-name a --capabilities CAPABILITY_FRUIT",
+            "'CAPABILITY_FRUIT'",
+        ),
+        ("aws ec2 create-tags --resources r --tags Fruit=a", 'Unknown parameter in Tags[0]: "Fruit"'),
+        ("aws cloudformation wait fruit --stack-name a", "knows no fruit"),
+        ("aws cloudformation wait stack-create-complete --fruit a", "no option --fruit"),
+    ],
+)
+def test_a_command_that_is_wrong_is_found(command: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        check(command)
+
+
+def test_the_stack_gets_parameters_that_it_takes(
+    ten: list[str], template: dict[str, Any], repo: Path
+) -> None:
+    given = only(ten, "aws cloudformation create-stack")
+    assert given["--template-body"] == [f"file://{plan.TEMPLATE.relative_to(repo)}"]
+    assert given["--capabilities"] == ["CAPABILITY_NAMED_IAM"]
+    pairs = dict(
+        word.removeprefix("ParameterKey=").split(",ParameterValue=", 1) for word in given["--parameters"]
+    )
+    known = template["Parameters"]
+    assert set(pairs) <= set(known)
+    assert {name for name, parameter in known.items() if "Default" not in parameter} <= set(pairs)
+    values = {**pairs, "VpcId": "vpc-1", "BucketName": "b-1", "AlertEmail": "me@example.org"}
+    assert Stack(template, values).refused_because() == []
+    for name, value in values.items():
+        assert re.fullmatch(known[name].get("AllowedPattern", ".*"), value), name
+
+
+def test_the_output_that_is_read_is_there(ten: list[str], template: dict[str, Any]) -> None:
+    (query,) = only(ten, "aws cloudformation describe-stacks")["--query"]
+    name = re.search(r"OutputKey=='(\w+)'", query)
+    assert name
+    assert name[1] in template["Outputs"]
+
+
+def test_the_tags_are_those_of_the_clusters(ten: list[str]) -> None:
+    assert only(ten, "aws ec2 create-tags")["--tags"] == [f"Key={cluster.EMR_TAG},Value=true"]
+    activated = only(ten, "aws ce update-cost-allocation-tags-status")
+    assert activated["--cost-allocation-tags-status"] == [f"TagKey={cluster.RUN_TAG},Status=Active"]
+
+
+def test_the_run_has_params_that_the_dag_takes(ten: list[str], repo: Path) -> None:
+    (run,) = [line for line in ten if "airflow dags test" in line]
+    words = shlex.split(run)
+    assert words[3] == "fruit_features"
+    conf = json.loads(words[words.index("--conf") + 1])
+    form = request.form(cluster.descriptions(repo))
+    assert set(conf) <= set(form)
+    for name, value in conf.items():
+        form[name].value = value
+        assert form[name].resolve() == value
+
+
+def test_make_has_the_targets(text: str, repo: Path) -> None:
+    makefile = (repo / "Makefile").read_text()
+    targets = {*re.findall(r"`make ([a-z-]+)`", text), *re.findall(r"^make ([a-z-]+)$", text, re.MULTILINE)}
+    assert {"env", "infra-plan"} <= targets
+    for target in targets:
+        assert f"\n{target}:" in makefile
+
+
+def test_every_variable_is_one_of_the_settings(text: str) -> None:
+    names = set(re.findall(r"\bFRUITS_[A-Z_]+\b", text))
+    assert names
+    for name in names:
+        assert f"| `{name}` |" in str(settings.__doc__)
+
+
+def test_the_table_is_that_of_the_plan(text: str, template: dict[str, Any]) -> None:
+    between = text.partition("--markdown` prints -->\n")[2].partition("\n<!-- end -->")[0]
+    assert between == plan.markdown(template), "run: python infra/plan.py --markdown"
+
+
+def test_the_cluster_costs_what_the_prices_say(text: str, repo: Path) -> None:
+    path = repo / "emr_configs" / "prices" / f"{settings.load({}).region}.json"
+    prices = json.loads(path.read_text())["instances"]
+    hour = 0.0
+    for nodes in cluster.load_shape(repo, "small").nodes:
+        (name,) = nodes.weights
+        assert nodes.market == "ON_DEMAND"
+        hour += nodes.units * (prices[name]["ec2"]["usd"] + prices[name]["emr"]["usd"])
+        assert f"{prices[name]['ec2']['usd']} for EC2 and {prices[name]['emr']['usd']} for EMR" in text
+    assert f"`small`, an hour | {hour:.2f}:" in text
