@@ -11,12 +11,17 @@ embedding; `model.npz` with scikit-learn's names; `embed.tflite`, which turns an
 embedding), `summary.json`. A prefix is complete when its `_SUCCESS` is there.
 
 **What it costs**: the cluster, from `create_cluster` to `terminate_cluster`; the shape's
-description says its size. An idle cluster ends itself after the shape's idle timeout, also when
-Airflow is gone.
+description says its size. `plan_cluster` shows the estimate in its log and its return value, and
+refuses a run that may cost more than `max_cost_usd`; `summary.json` holds the estimate beside the
+cost by the cluster's clock. A step that takes three times its estimate and 15 minutes is cancelled.
+An idle cluster ends itself after the shape's idle timeout, also when Airflow is gone.
 
 **When it fails**: read the failed task's last lines: they name the file or value, or the step's
 log. Then clear the failed task, or trigger again with `run_key` set to this run's key. Shards
 that stand are not computed again, and the result is that of an undisturbed run.
+
+**Who is told**: the subscribers of `FRUITS_SNS_TOPIC_ARN`, when the cluster is ready and how the run
+ended.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from typing import Any
 
 from airflow.sdk import chain, dag, get_current_context, task, task_group
 
-from fruit_pipeline import cluster, request, settings, tasks
+from fruit_pipeline import cluster, messages, request, settings, tasks
 from fruit_pipeline.operators import (
     AddStepOnce,
     ClusterReady,
@@ -38,7 +43,7 @@ from fruit_pipeline.operators import (
 
 DEPLOYMENT = settings.load()
 AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region}
-POLL = {"poke_interval": DEPLOYMENT.poll_seconds, "max_attempts": 24 * 3600 // DEPLOYMENT.poll_seconds}
+POLL = {"poke_interval": DEPLOYMENT.poll_seconds}
 
 
 @dag(
@@ -48,7 +53,12 @@ POLL = {"poke_interval": DEPLOYMENT.poll_seconds, "max_attempts": 24 * 3600 // D
     tags=["emr", "features"],
     params=request.form(cluster.descriptions(DEPLOYMENT.home)),
     render_template_as_native_obj=True,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
+    default_args={
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        "retry_exponential_backoff": True,
+        "on_failure_callback": messages.remember_error,
+    },
 )
 def fruit_features() -> None:
     @task
@@ -95,6 +105,14 @@ def fruit_features() -> None:
     def summarise(run: dict[str, Any], cluster_id: str, parts: dict[str, Any]) -> dict[str, Any]:
         return tasks.summarise(run, cluster_id, parts)
 
+    @task
+    def say_ready(run: dict[str, Any], cluster_id: str) -> None:
+        messages.say_ready(run, cluster_id)
+
+    @task
+    def say_ended(run: dict[str, Any] | None) -> None:
+        messages.say_ended(run, get_current_context()["ti"])
+
     run = guard()
 
     @task_group
@@ -112,11 +130,14 @@ def fruit_features() -> None:
     add_extraction = AddStepOnce(
         task_id="add_extraction", job_flow_id=cluster_id, steps=plan["extraction"], **AWS
     )
-    cluster_ready = ClusterReady(task_id="cluster_ready", job_flow_id=cluster_id, **POLL, **AWS)
+    cluster_ready = ClusterReady(
+        task_id="cluster_ready", job_flow_id=cluster_id, limit_seconds=plan["start_limit"], **POLL, **AWS
+    )
     wait_for_extraction = StepDone(
         task_id="wait_for_extraction",
         job_flow_id=cluster_id,
         step_id="{{ ti.xcom_pull('add_extraction')[0] }}",
+        limit_seconds=plan["extraction_limit"],
         **POLL,
         **AWS,
     )
@@ -125,6 +146,7 @@ def fruit_features() -> None:
         task_id="wait_for_pca",
         job_flow_id=cluster_id,
         step_id="{{ ti.xcom_pull('add_pca')[0] }}",
+        limit_seconds=plan["reduction_limit"],
         **POLL,
         **AWS,
     )
@@ -137,15 +159,30 @@ def fruit_features() -> None:
         **AWS,
     )
     checks = check_output(run)
-    parts = {"sample": sample, "model": model, "code": code, "checks": checks}
+    parts = {
+        "sample": sample,
+        "model": model,
+        "code": code,
+        "checks": checks,
+        "estimate": plan["estimate"],
+    }
 
     chain(create_cluster, add_extraction, cluster_ready, wait_for_extraction, add_pca, wait_for_pca)
     # The checks need no cluster: they run while it ends.
     chain(wait_for_pca, [checks, terminate_cluster])
-    chain(checks, summarise(run, cluster_id, parts))
+    summary = summarise(run, cluster_id, parts)
+    chain(checks, summary)
     # The plan is a setup too: a cluster whose creation failed half-way is then terminated as well.
     # A teardown that fails leaves a cluster that costs money: the run must not look well.
     terminate_cluster.as_teardown(setups=[plan, create_cluster], on_failure_fail_dagrun=True)
+
+    ready = say_ready(run, cluster_id)
+    chain(cluster_ready, ready)
+    # Told last, when it is known whether the cluster has ended. As a teardown that does not count it
+    # runs whatever happened, and leaves it to `summarise` and `terminate_cluster` to decide the run.
+    ended = say_ended(run)
+    chain([ready, summary, terminate_cluster], ended)
+    ended.as_teardown()
 
 
 fruit_features()

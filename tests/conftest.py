@@ -14,6 +14,7 @@ REPO = Path(__file__).resolve().parents[1]
 
 # Exported models and wheels are kept between test runs, as they are between pipeline runs.
 os.environ.setdefault("FRUITS_CACHE_DIR", str(REPO / ".cache"))
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(REPO / ".cache" / "hypothesis"))
 
 
 @pytest.fixture(scope="session")

@@ -34,14 +34,17 @@ class Aws:
 
         return Aws(boto3.Session(region_name=region), region)
 
-    def client(self, service: str, **config: Any) -> Any:
-        """A boto3 client; ``config`` goes to botocore.config.Config."""
+    def client(self, service: str, region: str | None = None, **config: Any) -> Any:
+        """A boto3 client, of the run's region unless another is given; ``config`` goes to botocore's Config.
+
+        Throttling and passing faults are tried again, six times in all, by botocore's standard mode.
+        """
         from botocore.config import Config
 
         defaults: dict[str, Any] = {"retries": {"mode": "standard", "total_max_attempts": 6}}
         return self.session.client(
             service,
-            region_name=self.region,
+            region_name=region or self.region,
             endpoint_url=self.endpoint_url,
             config=Config(**{**defaults, **config}),
         )

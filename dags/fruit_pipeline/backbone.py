@@ -165,7 +165,11 @@ def export(request: BackboneRequest, cache_dir: Path) -> tuple[BackboneSpec, Sto
 
 def publish(spec: BackboneSpec, cached: Storage, target: Storage) -> str:
     """Copy an exported backbone below ``target`` under its digest, unless it is there; return its URI."""
-    if not target.exists(f"{spec.digest}/{MODEL_JSON}"):
+    try:
+        standing = find_document(BackboneSpec, target, f"{spec.digest}/{MODEL_JSON}")
+    except JobError:
+        standing = None  # of another schema version, or damaged: written again
+    if standing is None:
         target.put(f"{spec.digest}/{MODEL_FILE}", cached.get(MODEL_FILE))
         target.put(f"{spec.digest}/{MODEL_JSON}", cached.get(MODEL_JSON))
     return target.uri_of(spec.digest)

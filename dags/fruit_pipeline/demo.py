@@ -34,6 +34,7 @@ from rich.markup import escape
 from fruit_pipeline import demo_view, drawn_images, settings
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.backbone import DEFAULT_INPUT_SIZE, INPUT_SIZES, BackboneRequest
+from fruit_pipeline.guards import PUBLIC_ACCESS_FLAGS
 from fruit_pipeline.precision import PRECISIONS, check_precision
 from fruit_pipeline.sources import Source
 from image_features.contract import SUMMARY, RunLayout, shard_number
@@ -44,6 +45,12 @@ from image_features.storage import normalise_uri
 BUCKET = "fruits-demo"
 DAG_ID = "fruit_features"
 PER_LABEL = 40
+_OF_AN_ACCOUNT = (
+    *("FRUITS_SUBNET_ID", "FRUITS_PRIVATE_SUBNET", "FRUITS_SECURITY_CONFIGURATION"),
+    *("FRUITS_EMR_SERVICE_ROLE", "FRUITS_EC2_INSTANCE_PROFILE", "FRUITS_SNS_TOPIC_ARN"),
+)
+"""Settings that name things of one AWS account."""
+
 _WEIGHTS_SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 console = Console(highlight=False)
@@ -96,7 +103,7 @@ def run(demo: Demo) -> int:
     demo.log.parent.mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]1. local AWS[/] (state in {demo.work / 'aws'})")
     with local_aws(demo) as aws:
-        make_bucket(aws)
+        set_up_account(aws)
         environment = airflow_environment(demo, aws)
         console.print(f"[bold]2. Airflow[/] (home in {demo.airflow_home})")
         migrate(demo, environment)
@@ -121,7 +128,11 @@ def local_aws(demo: Demo) -> Iterator[Aws]:
     directory.mkdir(parents=True, exist_ok=True)
     with (demo.work / "local_emr.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "local_emr", "--port", "0", "--directory", str(directory)],
+            [
+                *(sys.executable, "-m", "local_emr", "--port", "0", "--directory", str(directory)),
+                # The jobs compute in Python; what of Java they need is compiled fast, not well.
+                "--java-options=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            ],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -141,15 +152,36 @@ def local_aws(demo: Demo) -> Iterator[Aws]:
             process.kill()
 
 
-def make_bucket(aws: Aws) -> None:
-    """Make the demo's bucket as a careful account would: encrypted, and closed to the public."""
-    s3 = aws.client("s3")
+def set_up_account(aws: Aws, bucket: str = BUCKET) -> None:
+    """Make of the local AWS what a careful account is: the guards look at it as at any other.
+
+    A bucket that is encrypted, closed to the public and versioned, and the roles that EMR and its
+    nodes take. What is there already stays.
+    """
+    s3, iam = aws.client("s3"), aws.client("iam")
     with suppress(s3.exceptions.BucketAlreadyOwnedByYou, s3.exceptions.BucketAlreadyExists):
-        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": aws.region})
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": aws.region})
     rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
-    s3.put_bucket_encryption(Bucket=BUCKET, ServerSideEncryptionConfiguration={"Rules": [rule]})
-    blocked = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-    s3.put_public_access_block(Bucket=BUCKET, PublicAccessBlockConfiguration=dict.fromkeys(blocked, True))
+    s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    closed = dict.fromkeys(PUBLIC_ACCESS_FLAGS, True)
+    s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=closed)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    # A run's own settings are not asked: they name a real account's roles.
+    defaults = settings.load({})
+    profile = defaults.instance_profile
+    for role, service in ((defaults.service_role, "elasticmapreduce"), (profile, "ec2")):
+        with suppress(iam.exceptions.EntityAlreadyExistsException):
+            iam.create_role(RoleName=role, AssumeRolePolicyDocument=_trust(service))
+    with suppress(iam.exceptions.EntityAlreadyExistsException):
+        iam.create_instance_profile(InstanceProfileName=profile)
+        iam.add_role_to_instance_profile(InstanceProfileName=profile, RoleName=profile)
+
+
+def _trust(service: str) -> str:
+    """Policy by which a service may take a role."""
+    who = {"Service": f"{service}.amazonaws.com"}
+    statement = {"Effect": "Allow", "Principal": who, "Action": "sts:AssumeRole"}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
 def airflow_environment(demo: Demo, aws: Aws) -> dict[str, str]:
@@ -178,6 +210,8 @@ def airflow_environment(demo: Demo, aws: Aws) -> dict[str, str]:
         "FRUITS_HOME": str(home),
         "FRUITS_NODE_TARGET": "host",
         "FRUITS_POLL_SECONDS": "1",
+        # Blank: the default. What the caller's own account has, the local one has not.
+        **dict.fromkeys(_OF_AN_ACCOUNT, ""),
         "PYTHONWARNINGS": "ignore",
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sqlite3
 import subprocess
-import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -52,7 +51,8 @@ class Watch:
         with Progress(*columns, console=self._console, transient=True) as progress:
             bar = progress.add_task("extracting", visible=False)
             while process.poll() is None:
-                time.sleep(0.5)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.5)
                 if _EXTRACTING not in self._print_ended():
                     progress.update(bar, visible=False)
                     continue

@@ -42,6 +42,12 @@ def explain_step(hook: Any, cluster_id: str, step_id: str) -> str:
     return f"{text}; log: {log}" + (f"\n{lines}" if lines else " (not shipped yet)")
 
 
+def log_of_step(emr: Any, cluster_id: str, step: dict[str, Any]) -> str:
+    """Where a step's log lies, or will lie once EMR has shipped it."""
+    cluster = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]
+    return _log_of(step["Status"].get("FailureDetails", {}), cluster, step["Id"]) or "in the EMR console"
+
+
 def _log_of(details: dict[str, Any], cluster: dict[str, Any], step_id: str) -> str | None:
     if str(details.get("LogFile", "")).startswith("s3"):
         return str(details["LogFile"])

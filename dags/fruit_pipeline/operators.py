@@ -8,9 +8,10 @@ nobody got to know ends too.
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from airflow.providers.amazon.aws.operators.emr import (
@@ -19,16 +20,15 @@ from airflow.providers.amazon.aws.operators.emr import (
     EmrTerminateJobFlowOperator,
 )
 from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor, EmrStepSensor
-from airflow.providers.amazon.aws.triggers.emr import EmrCreateJobFlowTrigger
+from airflow.providers.amazon.aws.triggers.emr import EmrCreateJobFlowTrigger, EmrStepSensorTrigger
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from botocore.exceptions import ClientError
 
 from fruit_pipeline.cluster import ENDING, RUN_TAG, TERMINAL, alive_of_run
-from fruit_pipeline.failures import explain_cluster, explain_step
+from fruit_pipeline.failures import explain_cluster, explain_step, log_of_step
 from image_features.errors import JobError
 from image_features.storage import StorageError
 
-STEP_FAILED = ["FAILED", "CANCELLED", "INTERRUPTED"]
 _STEP_USABLE = ["PENDING", "RUNNING", "COMPLETED"]
 
 Work = TypeVar("Work", bound=Callable[..., Any])
@@ -101,29 +101,37 @@ def _same_step(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 class ClusterReady(EmrJobFlowSensor):
-    """Waits until the cluster runs steps; says why when it ends before.
+    """Waits until the cluster runs steps; says why when it ends before, or takes too long.
 
     The provider's deferrable sensor waits for the end of the cluster instead.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    template_fields = (*EmrJobFlowSensor.template_fields, "limit_seconds")
+
+    def __init__(self, *, limit_seconds: float | None = None, **kwargs: Any) -> None:
+        """``limit_seconds``: of the cluster's age; then the task fails for good, and the teardown ends it.
+
+        Without one, it is as long as ``max_attempts`` looks take.
+        """
         super().__init__(
             target_states=["RUNNING", "WAITING"],
             failed_states=ENDING,
             deferrable=True,
             **kwargs,
         )
+        self.limit_seconds = limit_seconds or self.poke_interval * self.max_attempts
 
     def execute(self, context: Any) -> None:
         if self._ready(context):
             return
+        attempts = _attempts(self._seconds_left(), self.poke_interval)
         self.defer(
-            timeout=timedelta(seconds=self.poke_interval * self.max_attempts),
+            timeout=_deferral(attempts, self.poke_interval),
             trigger=EmrCreateJobFlowTrigger(
                 job_flow_id=self.job_flow_id,
                 aws_conn_id=self.aws_conn_id,
                 waiter_delay=int(self.poke_interval),
-                waiter_max_attempts=self.max_attempts,
+                waiter_max_attempts=attempts,
                 region_name=self.region_name,
             ),
             method_name="execute_complete",
@@ -136,36 +144,107 @@ class ClusterReady(EmrJobFlowSensor):
 
     def _ready(self, context: Any) -> bool:
         try:
-            return self.poke(context)
+            ready = self.poke(context)
         except AirflowException:
             raise AirflowFailException(explain_cluster(self.hook.conn, self.job_flow_id)) from None
+        if not ready and self._seconds_left() <= 0:
+            raise AirflowFailException(
+                f"cluster {self.job_flow_id} does not run steps after {_minutes(self.limit_seconds)}, the "
+                "limit for its start; it is terminated. Look in the EMR console at what its instances wait "
+                "for, Spot capacity or addresses; then clear the task that created it, and those after it"
+            )
+        return ready
+
+    def _seconds_left(self) -> float:
+        emr: Any = self.hook.conn
+        clock = emr.describe_cluster(ClusterId=self.job_flow_id)["Cluster"]["Status"]["Timeline"]
+        return float(self.limit_seconds) - _age(clock["CreationDateTime"])
 
 
 class StepDone(EmrStepSensor):
-    """Waits for a step; when it fails, the error holds its last line and names its log."""
+    """Waits for a step; when it fails, the error holds its last line and names its log.
 
-    def __init__(self, **kwargs: Any) -> None:
+    A step that runs longer than its limit is cancelled: it costs the whole cluster.
+    """
+
+    template_fields = (*EmrStepSensor.template_fields, "limit_seconds")
+
+    def __init__(self, *, limit_seconds: float, **kwargs: Any) -> None:
+        """``limit_seconds``: since the step's start; then it is cancelled and the task fails for good."""
         super().__init__(deferrable=True, **kwargs)
+        self.limit_seconds = limit_seconds
 
     def execute(self, context: Any) -> None:
-        try:
-            super().execute(context)
-        except AirflowException as error:
-            self._explain(error)
+        if self._done(context):
+            return
+        attempts = _attempts(self._seconds_left(), self.poke_interval)
+        self.defer(
+            timeout=_deferral(attempts, self.poke_interval),
+            trigger=EmrStepSensorTrigger(
+                job_flow_id=self.job_flow_id,
+                step_id=self.step_id,
+                aws_conn_id=self.aws_conn_id,
+                waiter_delay=int(self.poke_interval),
+                waiter_max_attempts=attempts,
+                region_name=self.region_name,
+            ),
+            method_name="execute_complete",
+        )
 
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> None:
-        try:
-            super().execute_complete(context, event)
-        except AirflowException as error:
-            self._explain(error)
+        # The trigger's word is not enough: it may have lost sight of a step that is fine.
+        if not self._done(context):
+            raise AirflowException(f"lost sight of step {self.step_id}: {event}")
 
-    def _explain(self, error: AirflowException) -> None:
-        emr: Any = self.hook.conn
-        status = emr.describe_step(ClusterId=self.job_flow_id, StepId=self.step_id)["Step"]["Status"]
-        if status["State"] in STEP_FAILED:
+    def _done(self, context: Any) -> bool:
+        try:
+            done = self.poke(context)
+        except AirflowException:
             raise AirflowFailException(explain_step(self.hook, self.job_flow_id, self.step_id)) from None
-        if status["State"] != "COMPLETED":
-            raise error  # lost sight of it: the retry looks again
+        if not done and self._seconds_left() <= 0:
+            self._give_up()
+        return done
+
+    def _seconds_left(self) -> float:
+        """Until the limit; a step that waits for its turn has all of it."""
+        emr: Any = self.hook.conn
+        step = emr.describe_step(ClusterId=self.job_flow_id, StepId=self.step_id)["Step"]
+        start = step["Status"]["Timeline"].get("StartDateTime")
+        return float(self.limit_seconds) - (_age(start) if start else 0)
+
+    def _give_up(self) -> None:
+        emr: Any = self.hook.conn
+        answer = emr.cancel_steps(
+            ClusterId=self.job_flow_id,
+            StepIds=[self.step_id],
+            StepCancellationOption="TERMINATE_PROCESS",
+        )
+        self.log.info("cancelling the step: %s", answer.get("CancelStepsInfoList"))
+        step = emr.describe_step(ClusterId=self.job_flow_id, StepId=self.step_id)["Step"]
+        raise AirflowFailException(
+            f"step {self.step_id} ({step['Name']}) has run for {_minutes(self.limit_seconds)}, its limit "
+            "(three times its estimate and 15 minutes): it was cancelled, and the cluster is terminated. "
+            f"What held it up stands in its log: {log_of_step(emr, self.job_flow_id, step)}. What it "
+            "finished is kept: trigger again with this run's run_key, perhaps on a larger shape"
+        )
+
+
+def _age(start: datetime) -> float:
+    return (datetime.now(UTC) - start).total_seconds()
+
+
+def _minutes(seconds: float) -> str:
+    return f"{float(seconds) / 60:.0f} min"
+
+
+def _attempts(seconds: float, poll: float) -> int:
+    """Looks of a trigger that reach just over ``seconds``."""
+    return math.ceil(max(seconds, 0) / poll) + 1
+
+
+def _deferral(attempts: int, poll: float) -> timedelta:
+    """Airflow's own timeout of a trigger, which fails the task without a word: later than its last look."""
+    return timedelta(seconds=attempts * poll + 300)
 
 
 class TerminateClusters(EmrTerminateJobFlowOperator):

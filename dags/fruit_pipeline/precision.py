@@ -18,6 +18,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,19 +33,18 @@ from image_features.contract import (
     MANIFEST,
     MODEL_FILE,
     MODEL_JSON,
-    SAMPLE_SCHEMA,
     BackboneSpec,
     SampleMarker,
+    SampleShard,
     content_digest,
     digest_of,
     find_document,
     read_document,
-    shard_key,
     to_json,
 )
 from image_features.errors import JobError
 from image_features.images import DEFAULT_MAX_PIXELS, Preprocessor, RejectedImage, decode_rgb
-from image_features.shards import read_shard
+from image_features.samples import SampleReader
 from image_features.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -108,20 +108,24 @@ def quantise(
     cache_dir: Path,
     min_cosine: float = DEFAULT_MIN_COSINE,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    source: Storage | None = None,
 ) -> tuple[BackboneSpec, Storage]:
     """Return the int8 backbone for this sample from the cache, making it first when it is not there.
 
+    ``source`` reads the images of a sample that is not packed, see samples.SampleReader.
     Raises JobError when the sample has too few images that decode, or when the features' mean
     cosine to those of float32 is below ``min_cosine``.
     """
-    drawn = _draw(sample)
+    marker = read_document(SampleMarker, sample)
+    drawn = _draw(sample, marker)
     images = content_digest(*([row[name] for row in drawn] for name in ("image", "label", "sha256")))
     key = digest_of("int8", SCHEME, request.cache_key(), images, str(max_pixels))
     cached = Storage(str(cache_dir / "models" / key), create=True)
     spec = find_document(BackboneSpec, cached, MODEL_JSON)
     if spec is None:
         exact, exact_cached = export(request, cache_dir)
-        pixels, labels = _read(sample, drawn, request.input_size, max_pixels)
+        reader = SampleReader(sample, marker, source)
+        pixels, labels = _read(reader, marker, drawn, request.input_size, max_pixels)
         if len(pixels) < MIN_IMAGES:
             raise JobError(
                 f"int8 is calibrated on images of the sample and needs {MIN_IMAGES} that decode; of "
@@ -140,40 +144,37 @@ def quantise(
     return spec, cached
 
 
-def _draw(sample: Storage) -> list[dict[str, Any]]:
+def _draw(sample: Storage, marker: SampleMarker) -> list[dict[str, Any]]:
     """Rows of the manifest: the images to look at, in the order that the sample's seed gives them."""
-    marker = read_document(SampleMarker, sample)
 
     def rank(what: object) -> bytes:
         return hashlib.sha256(f"int8\0{marker.seed}\0{what}".encode()).digest()
 
-    shards, filled = set(), 0
+    shards: dict[int, SampleShard] = {}
     for shard in sorted(marker.shards, key=lambda shard: rank(shard.shard)):
-        if filled < _BYTES:
-            shards.add(shard.shard)
-            filled += shard.bytes
+        if sum(taken.bytes for taken in shards.values()) < _BYTES:
+            shards[shard.shard] = shard
     manifest = pq.read_table(pa.BufferReader(sample.get(MANIFEST)))
     rows = [row for row in manifest.to_pylist() if row["shard"] in shards]
+    for row in rows:  # where nobody has read the images yet, their shard's digest stands for them
+        row["sha256"] = row["sha256"] or shards[row["shard"]].digest
     return sorted(rows, key=lambda row: rank(row["image"]))[: _CALIBRATED + _COMPARED + _SPARE]
 
 
 def _read(
-    sample: Storage, drawn: list[dict[str, Any]], size: int, max_pixels: int
+    reader: SampleReader, marker: SampleMarker, drawn: list[dict[str, Any]], size: int, max_pixels: int
 ) -> tuple[Images, list[str]]:
     """Pixels (n, size, size, 3) and labels of the drawn images that decode, in the drawn order."""
     order = {row["image"]: position for position, row in enumerate(drawn)}
+    wanted = {row["shard"] for row in drawn}
     found: dict[int, tuple[Images, str]] = {}
-    for shard in sorted({row["shard"] for row in drawn}):
-        table = read_shard(sample, shard_key(shard), SAMPLE_SCHEMA, ["image", "label", "content"])
-        images, labels = (table.column(name).to_pylist() for name in ("image", "label"))
-        for row, (image, label) in enumerate(zip(images, labels, strict=True)):
-            if image not in order:
-                continue
-            try:
-                pixels = decode_rgb(table.column("content")[row].as_py(), size, max_pixels)
-            except RejectedImage:
-                continue  # the extraction will say why
-            found[order[image]] = pixels, label
+    for shard in marker.shards:
+        if shard.shard not in wanted:
+            continue
+        part = reader.read(shard, order)
+        for image, label, content in zip(part.images, part.labels, part.contents, strict=True):
+            with suppress(RejectedImage):  # the extraction will say why
+                found[order[image]] = decode_rgb(content, size, max_pixels), label
     kept = [found[position] for position in sorted(found)[: _CALIBRATED + _COMPARED]]
     stacked = np.stack([pixels for pixels, _ in kept]) if kept else np.empty((0, size, size, 3), np.uint8)
     return stacked, [label for _, label in kept]

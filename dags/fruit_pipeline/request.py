@@ -10,9 +10,12 @@ from typing import Any
 
 from fruit_pipeline.backbone import BACKBONES, DEFAULT_INPUT_SIZE, INPUT_SIZES, BackboneRequest
 from fruit_pipeline.precision import DEFAULT_MIN_COSINE, MIN_IMAGES, PRECISIONS
+from fruit_pipeline.sample import SampleRequest
 from image_features.contract import RunLayout
 from image_features.errors import JobError
 from image_features.images import DEFAULT_MAX_PIXELS
+
+DEFAULT_MAX_COST_USD = 5.0
 
 _RUN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
@@ -21,13 +24,15 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run, as asked for. Every field is a Param of the DAG but ``run_key``, which has a default."""
+    """A run, as asked for. Every field is a Param of the DAG but ``dag_run``; ``run_key`` has a default."""
 
     source: str
     per_label: int | None
     total: int | None
     labels: tuple[str, ...]
     seed: int
+    pack: bool
+    reuse: str | None  # URI of an earlier run
     max_pixels: int
     backbone: str
     alpha: float
@@ -39,7 +44,10 @@ class RunRequest:
     variance: float | None
     shape: str
     bucket: str
+    regions: tuple[str, ...]  # the run's own list of allowed regions; empty: the deployment's
+    max_cost_usd: float
     run_key: str
+    dag_run: str  # the DAG run's id as a tag may hold it
 
     @property
     def layout(self) -> RunLayout:
@@ -49,13 +57,20 @@ class RunRequest:
     def model(self) -> BackboneRequest:
         return BackboneRequest(self.backbone, self.alpha, self.weights, self.input_size)
 
+    def sample(self, cores: int) -> SampleRequest:
+        """What is drawn, for a cluster of so many cores. Raises JobError when it cannot be."""
+        return SampleRequest(
+            self.source, self.per_label, self.total, self.labels, self.seed, cores, pack=self.pack
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as XCom keeps them."""
-        return {**asdict(self), "labels": list(self.labels)}
+        return {**asdict(self), "labels": list(self.labels), "regions": list(self.regions)}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> RunRequest:
-        return RunRequest(**{**values, "labels": tuple(values["labels"])})
+        lists = {name: tuple(values[name]) for name in ("labels", "regions")}
+        return RunRequest(**{**values, **lists})
 
 
 def from_params(params: Mapping[str, Any], run_id: str, default_bucket: str | None) -> RunRequest:
@@ -71,6 +86,11 @@ def from_params(params: Mapping[str, Any], run_id: str, default_bucket: str | No
     run_key = str(params["run_key"] or "") or key_of(run_id)
     if not _RUN_KEY.fullmatch(run_key):
         raise JobError(f"run_key {run_key!r}: letters, digits, '.', '_' and '-' only, 100 at most")
+    reuse = str(params["reuse"] or "").strip().rstrip("/") or None
+    if reuse and not reuse.startswith("s3://"):
+        if not _RUN_KEY.fullmatch(reuse):
+            raise JobError(f"reuse {reuse!r}: give an earlier run's key, or its s3:// URI")
+        reuse = RunLayout(f"s3://{bucket}/runs/{reuse}").root
     variance = params["variance"]
     return RunRequest(
         source=source,
@@ -78,6 +98,8 @@ def from_params(params: Mapping[str, Any], run_id: str, default_bucket: str | No
         total=params["total"],
         labels=tuple(params["labels"] or ()),
         seed=params["seed"],
+        pack=params["pack"],
+        reuse=reuse,
         max_pixels=params["max_pixels"],
         backbone=params["backbone"],
         alpha=float(params["alpha"]),
@@ -89,7 +111,10 @@ def from_params(params: Mapping[str, Any], run_id: str, default_bucket: str | No
         variance=variance,
         shape=params["shape"],
         bucket=bucket,
+        regions=tuple(params["regions"] or ()),
+        max_cost_usd=float(params["max_cost_usd"]),
         run_key=run_key,
+        dag_run=key_of(run_id),
     )
 
 
@@ -142,6 +167,22 @@ def form(shapes: Mapping[str, str]) -> dict[str, Any]:
             section="Data",
             description="The same seed draws the same sample on any machine.",
         ),
+        "pack": Param(
+            True,
+            type="boolean",
+            title="Copy the images",
+            section="Data",
+            description="Pack them into the run, about 1,000 an object. Off, for an `s3://` source: nothing "
+            "is copied, the nodes read the images from where they lie.",
+        ),
+        "reuse": Param(
+            None,
+            type=["null", "string"],
+            title="Earlier run to reuse",
+            section="Data",
+            description="Key of a run in the same bucket, or its `s3://` URI: its features of images with "
+            "the same bytes are taken over, and only the others are computed.",
+        ),
         "max_pixels": Param(
             DEFAULT_MAX_PIXELS,
             type="integer",
@@ -187,7 +228,7 @@ def form(shapes: Mapping[str, str]) -> dict[str, Any]:
             enum=list(PRECISIONS),
             title="Precision",
             section="Model",
-            description="`int8` is twice as fast and coarser: calibrated on the run's sample, of "
+            description="`int8` is nearly twice as fast and coarser: calibrated on the run's sample, of "
             f"{MIN_IMAGES} images at least, and measured on it.",
         ),
         "min_cosine": Param(
@@ -233,6 +274,25 @@ def form(shapes: Mapping[str, str]) -> dict[str, Any]:
             title="Bucket",
             section="Cluster",
             description="Name of the bucket, without `s3://`. Empty: the deployment's (`FRUITS_BUCKET`).",
+        ),
+        "regions": Param(
+            [],
+            type="array",
+            items={"type": "string"},
+            title="Regions",
+            section="Cluster",
+            description="Where this run may be, one a line, such as `eu-west-3`. Empty: where the deployment "
+            "may. It narrows the deployment's list and cannot widen it.",
+        ),
+        "max_cost_usd": Param(
+            DEFAULT_MAX_COST_USD,
+            type="number",
+            exclusiveMinimum=0,
+            maximum=10_000,
+            title="Most it may cost",
+            section="Money",
+            description="USD. A run whose estimate is above, in its dearest case, is refused before a "
+            "cluster is made.",
         ),
         "run_key": Param(
             None,

@@ -14,9 +14,9 @@ import shlex
 import sys
 from typing import Any
 
+from fruit_pipeline import limits
 from fruit_pipeline.job_code import EXTRACT_SCRIPT, JOB_PACKAGE, PCA_SCRIPT
 from image_features.contract import RunLayout
-from image_features.errors import JobError
 from image_features.images import DEFAULT_MAX_PIXELS
 from image_features.step import at_least_one, share
 from image_features.storage import join_uri
@@ -24,12 +24,11 @@ from image_features.storage import join_uri
 EXTRACTION = "extract features"
 REDUCTION = "reduce with PCA"
 
-# https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-work-with-steps.html
-_MAX_STEP_CHARACTERS = 10_240
 
-
-def extraction_step(layout: RunLayout, model: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> dict[str, Any]:
-    """``AddJobFlowSteps`` entry of the extraction."""
+def extraction_step(
+    layout: RunLayout, model: str, max_pixels: int = DEFAULT_MAX_PIXELS, reuse: str | None = None
+) -> dict[str, Any]:
+    """``AddJobFlowSteps`` entry of the extraction; ``reuse`` is the URI of an earlier run."""
     arguments = {
         "--sample": layout.sample,
         "--model": model,
@@ -37,6 +36,8 @@ def extraction_step(layout: RunLayout, model: str, max_pixels: int = DEFAULT_MAX
         "--rejects": layout.rejects,
         "--max-pixels": str(max_pixels),
     }
+    if reuse:
+        arguments["--reuse"] = reuse
     return _step(EXTRACTION, layout, EXTRACT_SCRIPT, arguments)
 
 
@@ -60,16 +61,14 @@ def _step(name: str, layout: RunLayout, script: str, arguments: dict[str, str]) 
         join_uri(layout.code, script),
         *(word for option in arguments.items() for word in option),
     ]
-    jar = "command-runner.jar"
-    length = len(jar) + sum(map(len, command))
-    if length > _MAX_STEP_CHARACTERS:
-        raise JobError(f"the step {name!r} has {length} characters, EMR allows {_MAX_STEP_CHARACTERS}")
-    return {
+    step = {
         "Name": name,
         # The DAG decides what follows a failure; the cluster waits for it.
         "ActionOnFailure": "CONTINUE",
-        "HadoopJarStep": {"Jar": jar, "Args": command},
+        "HadoopJarStep": {"Jar": "command-runner.jar", "Args": command},
     }
+    limits.check_steps([step])
+    return step
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from fruit_pipeline import estimate, prices, settings
 from fruit_pipeline.aws import Aws
+from fruit_pipeline.calls import explained
+from fruit_pipeline.cluster import load_shape
 from fruit_pipeline.request import RunRequest
 from image_features.contract import MODEL_JSON, SUMMARY, BackboneSpec, SampleMarker, read_document
+from image_features.errors import JobError
+
+log = logging.getLogger(__name__)
+
+_END_SECONDS = 180
+"""How long a cluster that is ending is waited for, so that its cost is that of its whole life."""
 
 
 def build(
@@ -26,6 +37,7 @@ def build(
         "request": request.to_dict(),
         "images": checks["images"],
         "features": checks["features"],
+        "reused": checks["reused"],
         "rejects": checks["rejects"],
         "rejects_by_reason": checks["rejects_by_reason"],
         "labels": checks["labels"],
@@ -53,6 +65,7 @@ def build(
             **_cluster_seconds(aws.client("emr"), cluster_id),
             "checks": checks["seconds"],
         },
+        "cost": {"estimate": parts["estimate"], "by_the_clock": _cost(request, aws, cluster_id)},
         "wheel_bytes": parts["code"]["wheel_bytes"],
         "versions": {**pca["versions"], **spec.exported_with},
         "cluster_id": cluster_id,
@@ -65,6 +78,27 @@ def build(
             "logs": layout.logs,
         },
     }
+
+
+def _cost(request: RunRequest, aws: Aws, cluster_id: str) -> dict[str, Any]:
+    """USD by the cluster's own clock, once it has ended; of one that takes long, up to now.
+
+    A run that is through does not fail for its bill: what could not be known is said in ``unknown``.
+    """
+    deployment = settings.load()
+    try:
+        with explained("the cluster's cost", aws):
+            emr, deadline = aws.client("emr"), time.monotonic() + _END_SECONDS
+            while time.monotonic() < deadline:
+                if emr.describe_cluster(ClusterId=cluster_id)["Cluster"]["Status"]["State"] != "TERMINATING":
+                    break
+                time.sleep(min(deployment.poll_seconds, 10))
+            shape = load_shape(deployment.home, request.shape)
+            price_list = prices.load(deployment.home, deployment.region)
+            return estimate.by_the_clock(emr, cluster_id, price_list, shape.ebs_gb)
+    except JobError as error:
+        log.warning("%s", error)
+        return {"unknown": str(error)}
 
 
 def _cluster_seconds(emr: Any, cluster_id: str) -> dict[str, float]:

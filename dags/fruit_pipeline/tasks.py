@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from fruit_pipeline import settings
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.request import RunRequest, from_params
-from image_features.storage import join_uri
+from image_features.storage import Storage, join_uri
+
+log = logging.getLogger(__name__)
 
 
 def _aws() -> Aws:
@@ -21,6 +24,11 @@ def _aws() -> Aws:
 def _source_aws() -> Aws:
     deployment = settings.load()
     return Aws.from_connection(deployment.source_aws_conn_id, deployment.region)
+
+
+def _source(request: RunRequest) -> Storage | None:
+    """What reads an ``s3://`` source; a folder is read directly."""
+    return _source_aws().storage(request.source) if request.source.startswith("s3://") else None
 
 
 def guard(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
@@ -36,17 +44,14 @@ def guard(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
 def draw_sample(values: Mapping[str, Any]) -> dict[str, Any]:
     """Draw, pack and upload the sample."""
     from fruit_pipeline.cluster import load_shape
-    from fruit_pipeline.sample import SampleRequest, write_sample
+    from fruit_pipeline.sample import write_sample
     from fruit_pipeline.sources import Source
 
     started = time.monotonic()
     request, aws = RunRequest.from_dict(values), _aws()
     shape = load_shape(settings.load().home, request.shape)
-    wanted = SampleRequest(
-        request.source, request.per_label, request.total, request.labels, request.seed, shape.worker_cores
-    )
-    storage = _source_aws().storage(request.source) if request.source.startswith("s3://") else None
-    done = write_sample(wanted, Source(request.source, storage), aws.storage(request.layout.sample))
+    wanted = request.sample(shape.worker_cores)
+    done = write_sample(wanted, Source(request.source, _source(request)), aws.storage(request.layout.sample))
     return {
         "images": done.images,
         "bytes": done.bytes,
@@ -82,6 +87,7 @@ def quantise(values: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, A
         settings.load().cache_dir,
         request.min_cosine,
         request.max_pixels,
+        _source(request),
     )
     uri = publish(spec, cached, aws.storage(f"s3://{request.bucket}/models"))
     seconds = round(model["seconds"] + time.monotonic() - started, 1)
@@ -110,25 +116,50 @@ def upload_code(values: Mapping[str, Any]) -> dict[str, Any]:
 def plan_cluster(
     values: Mapping[str, Any], sample: Mapping[str, Any], model: Mapping[str, Any], code: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The requests of cluster and steps; the last look at what can fail without a cluster."""
-    from fruit_pipeline import steps
-    from fruit_pipeline.cluster import build_request, load_shape
+    """The requests of cluster and steps, the estimate, and the limits that follow from it.
+
+    The last look at what can fail without a cluster, and at what it may cost.
+    """
+    from fruit_pipeline import estimate, guards, prices, steps
+    from fruit_pipeline.cluster import EVENT_LOGS_MARKER, build_request, load_shape
+    from image_features import reuse
+    from image_features.contract import MODEL_JSON, BackboneSpec, read_document
+    from image_features.extraction import preprocessing_of
     from image_features.pca import check_request
 
-    request, deployment = RunRequest.from_dict(values), settings.load()
+    request, deployment, aws = RunRequest.from_dict(values), settings.load(), _aws()
     check_request(sample["images"], model["width"], request.components, request.variance)
-    layout = request.layout
+    if request.reuse:
+        spec = read_document(BackboneSpec, aws.storage(model["uri"]), MODEL_JSON)
+        earlier = aws.storage(reuse.features_of(request.reuse))
+        reuse.check(request.reuse, spec, preprocessing_of(spec, request.max_pixels), earlier)
+    layout, shape = request.layout, load_shape(deployment.home, request.shape)
+    found = estimate.estimate(
+        guards.work_of(request, sample["images"], sample["bytes"]),
+        request.shape,
+        shape,
+        prices.load(deployment.home, deployment.region),
+        deployment.poll_seconds,
+    )
+    log.info("estimate:\n%s", estimate.table(found))
+    estimate.check_budget(found, request.max_cost_usd)
+    guards.check_alone(request, aws)  # the draw and the export took a while
+    aws.storage(layout.logs).put(EVENT_LOGS_MARKER, b"")
+    cluster = build_request(
+        deployment,
+        shape,
+        request.run_key,
+        layout.logs,
+        code["bootstrap"],
+        code["wheelhouse"],
+        more_tags={guards.DAG_RUN_TAG: request.dag_run},
+    )
     return {
-        "cluster": build_request(
-            deployment,
-            load_shape(deployment.home, request.shape),
-            request.run_key,
-            layout.logs,
-            code["bootstrap"],
-            code["wheelhouse"],
-        ),
-        "extraction": [steps.extraction_step(layout, model["uri"], request.max_pixels)],
+        "cluster": cluster,
+        "extraction": [steps.extraction_step(layout, model["uri"], request.max_pixels, request.reuse)],
         "reduction": [steps.reduction_step(layout, model["uri"], request.components, request.variance)],
+        "estimate": found.to_dict(),
+        **{f"{stage}_limit": seconds for stage, seconds in found.limits().items()},
     }
 
 
@@ -139,14 +170,18 @@ def check_output(values: Mapping[str, Any]) -> dict[str, Any]:
     from fruit_pipeline.checks import check_run
 
     started = time.monotonic()
-    report = check_run(RunRequest.from_dict(values).layout, _aws().storage)
+    request = RunRequest.from_dict(values)
+    report = check_run(request.layout, _aws().storage, _source(request))
     return {**asdict(report), "seconds": round(time.monotonic() - started, 1)}
 
 
 def summarise(
     values: Mapping[str, Any], cluster_id: str, parts: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Write the run's ``summary.json``; ``parts``: results of the sample, model, code and check tasks."""
+    """Write the run's ``summary.json``.
+
+    ``parts``: results of the sample, model, code and check tasks, and the plan's estimate.
+    """
     from fruit_pipeline.summary import build
     from image_features.contract import SUMMARY
 

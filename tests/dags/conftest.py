@@ -12,7 +12,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from pipeline_harness import CONNECTION, REGION, LocalAws, finished_run
+from pipeline_harness import BUCKET, CONNECTION, REGION, LocalAws, Mailbox, finished_run
 
 from fruit_pipeline import settings
 from fruit_pipeline.aws import Aws
@@ -74,6 +74,29 @@ def connection(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> str:
     text = json.dumps({"conn_type": "aws", "login": "test", "password": "test", "extra": extra})
     monkeypatch.setenv(f"AIRFLOW_CONN_{CONNECTION.upper()}", text)
     return CONNECTION
+
+
+@pytest.fixture
+def deployed(connection: str, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The settings of a deployment to the local AWS; the test may change them."""
+    monkeypatch.setenv("FRUITS_BUCKET", BUCKET)
+    monkeypatch.setenv("FRUITS_REGION", REGION)
+    monkeypatch.setenv("FRUITS_AWS_CONN_ID", connection)
+    monkeypatch.setenv("FRUITS_POLL_SECONDS", "1")
+    return monkeypatch
+
+
+@pytest.fixture(scope="session")
+def _mailbox(local_aws: LocalAws) -> Mailbox:
+    return Mailbox(local_aws, "fruits")
+
+
+@pytest.fixture
+def mailbox(_mailbox: Mailbox, deployed: pytest.MonkeyPatch) -> Mailbox:
+    """An empty mailbox that hears the deployment's topic."""
+    deployed.setenv("FRUITS_SNS_TOPIC_ARN", _mailbox.topic)
+    _mailbox.read()
+    return _mailbox
 
 
 @pytest.fixture

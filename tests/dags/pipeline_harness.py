@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import json
 import os
 import re
 import shutil
@@ -19,6 +19,8 @@ import botocore.session
 from botocore.config import Config
 from botocore.validate import ParamValidator
 
+from fruit_pipeline.aws import Aws
+from fruit_pipeline.demo import set_up_account
 from fruit_pipeline.sample import SampleRequest, write_sample
 from fruit_pipeline.sources import Source
 from image_features import extraction, reduction
@@ -58,8 +60,9 @@ class LocalAws:
         return code
 
     def make_bucket(self, name: str = BUCKET, region: str = REGION) -> None:
-        client = self.client("s3", region)
-        client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": region})
+        """A bucket and the roles as the guards want them."""
+        session = boto3.Session("test", "test", region_name=region)
+        set_up_account(Aws(session, region, self.endpoint), name)
 
     def put(self, key: str, body: str | bytes = b"x") -> str:
         self.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
@@ -104,6 +107,28 @@ class LocalAws:
             self.emr.terminate_job_flows(JobFlowIds=[cluster])
 
 
+class Mailbox:
+    """A topic of SNS and a queue that hears it, as a mailbox would."""
+
+    def __init__(self, aws: LocalAws, name: str) -> None:
+        self._sqs = aws.client("sqs")
+        self._url = self._sqs.create_queue(QueueName=name)["QueueUrl"]
+        attributes = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])
+        sns = aws.client("sns")
+        self.topic = sns.create_topic(Name=name)["TopicArn"]
+        endpoint = attributes["Attributes"]["QueueArn"]
+        sns.subscribe(TopicArn=self.topic, Protocol="sqs", Endpoint=endpoint)
+
+    def read(self) -> list[dict[str, str]]:
+        """Subject and Message of what has come since the last call, in order."""
+        found = []
+        while batch := self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10).get("Messages"):
+            for entry in batch:
+                found.append(json.loads(entry["Body"]))
+                self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=entry["ReceiptHandle"])
+        return sorted(found, key=lambda message: message["Timestamp"])
+
+
 def until(done: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not done():
@@ -144,9 +169,6 @@ class _Partitions:
 
     def collect(self) -> list[Any]:
         return [row for part in self._parts for row in part]
-
-    def treeReduce(self, merge: Callable[[Any, Any], Any], depth: int) -> Any:
-        return functools.reduce(merge, self.collect())
 
 
 def finished_run(folder: Path, images: Path, model: Path, components: int = 8) -> Path:

@@ -15,7 +15,7 @@ from pipeline_harness import python
 
 from fruit_pipeline.backbone import BACKBONES, KERAS_TOLERANCE, BackboneRequest, _compare, export, publish
 from fruit_pipeline.drawn_images import KINDS, draw
-from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec, read_document
+from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec, read_document, to_json
 from image_features.errors import JobError
 from image_features.images import decode_rgb
 from image_features.inference import Backbone, read_backbone
@@ -132,6 +132,15 @@ def test_publishing_mends_an_upload_that_was_cut_short(
 ) -> None:
     cached, target = Storage(random_backbone), Storage(tmp_path, create=True)
     target.put(f"{spec.digest}/{MODEL_FILE}", b"half of it")
+    assert read_backbone(publish(spec, cached, target))[0] == spec
+
+
+def test_publishing_replaces_what_an_older_version_left(
+    random_backbone: Path, spec: BackboneSpec, tmp_path: Path
+) -> None:
+    cached, target = Storage(random_backbone), Storage(tmp_path, create=True)
+    older = json.loads(to_json(spec)) | {"schema_version": 1}
+    target.put(f"{spec.digest}/{MODEL_JSON}", json.dumps(older).encode())
     assert read_backbone(publish(spec, cached, target))[0] == spec
 
 

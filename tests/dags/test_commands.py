@@ -12,7 +12,7 @@ from pipeline_harness import BUCKET, LocalAws, command
 
 COMMANDS = (
     *("sample", "backbone", "wheelhouse", "job_code", "cluster", "steps", "checks", "demo"),
-    "drawn_images",
+    *("drawn_images", "clean", "clone", "estimate", "prices"),
 )
 
 
@@ -62,6 +62,8 @@ RUN = ("--run", "s3://b-1/runs/r1")
         (("wheelhouse", "--output", "http://x"), "only s3://, file:// and plain paths"),
         (("job_code", "--output", "ftp://x"), "only s3://, file:// and plain paths are supported"),
         (("cluster", *RUN, "--wheelhouse", "s3://b-1/w", "--shape", "huge"), "unknown cluster shape 'huge'"),
+        (("clean", "--run", "s3://b-1/models/m"), "is no run; expected s3://<bucket>/runs/<run key>"),
+        (("clone", "--cluster", "j-1", "--name", "../up"), "small letters, digits, '_' and '-' only"),
         (("steps", *RUN, "--model", "s3://" + "m" * 11_000, "--components", "5"), "EMR allows 10240"),
         (("checks", "--run", NOWHERE), "cannot open file:///no/such/folder/sample"),
         (("checks", "--run", "EMPTY"), "/sample has no _SUCCESS: the stage that writes it has not finished"),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from pipeline_harness import python
 
-DAG_FILES = {"fruit_features.py": ["fruit_features"]}
+DAG_FILES = {
+    "fruit_features.py": ["fruit_features"],
+    "cost_report.py": ["cost_report", "reap_clusters"],
+    "notebook_cluster.py": ["notebook_cluster"],
+}
 """Every DAG file and its DAGs. A new one is added here and gets the tests below."""
 
 HEAVY = ("tensorflow", "keras", "pyspark", "pandas", "sklearn", "ai_edge_litert")
@@ -41,9 +45,9 @@ def test_airflow_does_not_look_for_dags_in_the_package(repo: Path, bag: Any) -> 
     assert {Path(dag.fileloc).parent for dag in bag.dags.values()} == {repo / "dags"}
 
 
-@pytest.fixture(scope="module")
-def parsed(repo: Path) -> tuple[float, list[str]]:
-    """Seconds that the DAG file adds to Airflow's own imports, the best of three, and modules."""
+@pytest.fixture(scope="module", params=sorted(DAG_FILES))
+def parsed(repo: Path, request: Any) -> tuple[float, list[str]]:
+    """Seconds that a DAG file adds to Airflow's own imports, the best of three, and modules."""
     code = f"""
 import json, runpy, sys, time
 import airflow, airflow.sdk
@@ -52,7 +56,7 @@ import airflow.providers.amazon.aws.triggers.emr
 before = set(sys.modules)
 sys.path.insert(0, {str(repo / "dags")!r})
 start = time.perf_counter()
-runpy.run_path({str(repo / "dags" / "fruit_features.py")!r})
+runpy.run_path({str(repo / "dags" / request.param)!r})
 print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))
 """
     runs = [json.loads(python(code).splitlines()[-1])]
@@ -72,9 +76,10 @@ def test_parsing_imports_nothing_heavy(parsed: tuple[float, list[str]]) -> None:
 # Policy
 
 
-def test_every_task_is_tried_at_least_three_times(dag: Any) -> None:
-    assert {task.task_id: task.retries for task in dag.tasks if task.retries < 2} == {}
-    assert dag.task_dict["terminate_cluster"].retries >= 5
+def test_every_task_is_tried_at_least_three_times(bag: Any) -> None:
+    tasks = [task for dag in bag.dags.values() for task in dag.tasks]
+    assert {(task.dag_id, task.task_id): task.retries for task in tasks if task.retries < 2} == {}
+    assert {task.retries >= 5 for task in tasks if task.task_id == "terminate_cluster"} == {True}
 
 
 def test_every_sensor_gives_its_worker_slot_back(dag: Any) -> None:
@@ -85,15 +90,20 @@ def test_every_sensor_gives_its_worker_slot_back(dag: Any) -> None:
     assert all(task.deferrable for task in sensors)
 
 
-def test_a_sensor_waits_for_a_day_at_most(dag: Any) -> None:
-    for task_id in ("cluster_ready", "wait_for_extraction", "wait_for_pca"):
+def test_a_sensor_waits_as_long_as_the_plan_says(dag: Any) -> None:
+    limits = {"cluster_ready": "start", "wait_for_extraction": "extraction", "wait_for_pca": "reduction"}
+    for task_id, stage in limits.items():
         task = dag.task_dict[task_id]
-        assert task.poke_interval * task.max_attempts == 24 * 3600
+        assert "limit_seconds" in task.template_fields
+        limit = task.limit_seconds
+        assert (limit.operator.task_id, limit.key) == ("plan_cluster", f"{stage}_limit")
 
 
-def test_the_cluster_is_terminated_whatever_happened_and_a_leak_fails_the_run(dag: Any) -> None:
+@pytest.mark.parametrize("dag_id", ["fruit_features", "notebook_cluster"])
+def test_the_cluster_is_terminated_whatever_happened_and_a_leak_fails_the_run(bag: Any, dag_id: str) -> None:
     from airflow.sdk import TriggerRule
 
+    dag = bag.dags[dag_id]
     terminate = dag.task_dict["terminate_cluster"]
     assert terminate.is_teardown
     assert terminate.on_failure_fail_dagrun
@@ -103,9 +113,77 @@ def test_the_cluster_is_terminated_whatever_happened_and_a_leak_fails_the_run(da
 
 
 def test_no_work_on_the_cluster_can_follow_its_end(dag: Any) -> None:
-    assert dag.task_dict["terminate_cluster"].downstream_task_ids == set()
+    assert dag.task_dict["terminate_cluster"].downstream_task_ids == {"say_ended"}
     above = dag.task_dict["terminate_cluster"].get_flat_relative_ids(upstream=True)
     assert {"add_extraction", "cluster_ready", "wait_for_extraction", "add_pca", "wait_for_pca"} <= above
+
+
+class Instance(NamedTuple):
+    """What Airflow looks at of a task instance."""
+
+    task_id: str
+    state: str
+
+
+def run_state(dag: Any, states: dict[str, str]) -> str:
+    """What Airflow makes of a run whose tasks ended so; those that are not named succeeded.
+
+    By its own choice of the tasks that count. Failures spread as the scheduler spreads them.
+    """
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.state import State
+
+    ended: dict[str, str] = {}
+    for task in dag.topological_sort():
+        above = [ended[task_id] for task_id in task.upstream_task_ids]
+        broken = task.trigger_rule == "all_success" and {"failed", "upstream_failed"} & set(above)
+        ended[task.task_id] = "upstream_failed" if broken else states.get(task.task_id, "success")
+    instances = [Instance(task_id, state) for task_id, state in ended.items()]
+    counting = DagRun._tis_for_dagrun_state(DagRun(), dag=dag, tis=instances)
+    assert counting
+    return "failed" if any(instance.state in State.failed_states for instance in counting) else "success"
+
+
+@pytest.mark.parametrize("dag_id", ["fruit_features", "notebook_cluster"])
+def test_a_run_fails_when_any_of_its_work_does_and_messages_decide_nothing(bag: Any, dag_id: str) -> None:
+    dag = bag.dags[dag_id]
+    assert run_state(dag, {}) == "success"
+    states = {task.task_id: run_state(dag, {task.task_id: "failed"}) for task in dag.tasks}
+    assert {task_id for task_id, state in states.items() if state == "success"} <= {"say_ended"}
+
+
+def test_how_a_run_ended_is_told_last_and_whatever_happened(dag: Any) -> None:
+    from airflow.sdk import TriggerRule
+
+    told = dag.task_dict["say_ended"]
+    assert told.is_teardown
+    assert not told.on_failure_fail_dagrun
+    assert told.trigger_rule == TriggerRule.ALL_DONE_SETUP_SUCCESS
+    assert told.downstream_task_ids == set()
+    assert told.get_flat_relative_ids(upstream=True) == set(dag.task_ids) - {"say_ended"}
+    # A setup right above would keep it from running when that one fails.
+    assert not [task_id for task_id in told.upstream_task_ids if dag.task_dict[task_id].is_setup]
+
+
+def test_every_task_keeps_its_error_for_the_message(dag: Any) -> None:
+    from fruit_pipeline.messages import remember_error
+
+    assert {task.task_id for task in dag.tasks if task.on_failure_callback != [remember_error]} == set()
+
+
+def test_the_report_is_weekly_and_the_reaper_hourly_and_neither_catches_up(bag: Any) -> None:
+    assert bag.dags["cost_report"].schedule == "0 6 * * 1"
+    assert bag.dags["reap_clusters"].schedule == "@hourly"
+    for dag_id in ("cost_report", "reap_clusters"):
+        assert bag.dags[dag_id].catchup is False
+        assert bag.dags[dag_id].max_active_runs == 1
+
+
+def test_a_notebook_cluster_waits_without_a_worker_and_is_looked_at_now_and_then(bag: Any) -> None:
+    dag = bag.dags["notebook_cluster"]
+    assert dag.task_dict["cluster_ready"].deferrable
+    assert dag.task_dict["wait_until_over"].look_seconds == 300
+    assert "wait_until_over" in dag.task_dict["terminate_cluster"].upstream_task_ids
 
 
 def test_nothing_costs_money_before_every_check_and_upload(dag: Any) -> None:
@@ -125,6 +203,13 @@ def test_the_output_is_checked_before_it_is_summed_up(dag: Any) -> None:
     assert "check_output" in dag.task_dict["summarise"].get_flat_relative_ids(upstream=True)
 
 
+def test_every_dag_explains_itself_and_bears_a_tag(bag: Any) -> None:
+    for dag in bag.dags.values():
+        assert "emr" in dag.tags
+        assert dag.doc_md
+        assert dag.doc_md.strip().startswith("### ")
+
+
 def test_the_dag_runs_only_when_asked_and_explains_cost_and_resume(dag: Any) -> None:
     assert dag.schedule is None
     assert dag.catchup is False
@@ -133,8 +218,9 @@ def test_the_dag_runs_only_when_asked_and_explains_cost_and_resume(dag: Any) -> 
         assert words in dag.doc_md
 
 
-def test_the_defaults_of_the_form_are_valid(dag: Any) -> None:
-    dag.params.validate()
+def test_the_defaults_of_the_forms_are_valid(bag: Any, dag: Any) -> None:
+    for each in bag.dags.values():
+        each.params.validate()
     assert dag.params["components"] == 50
 
 

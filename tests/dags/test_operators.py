@@ -6,7 +6,9 @@ The operators run against the local AWS, as a worker runs them; a deferred one's
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,7 +54,7 @@ def aws_arguments(connection: str) -> dict[str, Any]:
 
 @pytest.fixture
 def waiting(aws_arguments: dict[str, Any]) -> dict[str, Any]:
-    return {**aws_arguments, "poke_interval": 1, "max_attempts": 30}
+    return {**aws_arguments, "poke_interval": 1, "limit_seconds": 30}
 
 
 @pytest.fixture
@@ -237,6 +239,92 @@ def test_a_step_of_a_cluster_that_was_terminated_says_so(
         AirflowFailException, match=r"is CANCELLED.*cluster j-\w+ is TERMINAT.*Terminated by user"
     ):
         run_to_end(sensor, context)
+
+
+# Limits
+
+
+def start_step(clusters: LocalAws, cluster_id: str, name: str, body: str) -> str:
+    step = clusters.script_step(name, body)
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    until(lambda: clusters.step_state(cluster_id, step_id) == "RUNNING")
+    return step_id
+
+
+def test_a_step_that_is_over_its_limit_is_cancelled_for_good_with_what_to_do(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step_id = start_step(clusters, cluster_id, "hangs", "sleep 60")
+    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 2})
+    with pytest.raises(AirflowFailException) as caught:
+        run_to_end(sensor, context)
+    text = str(caught.value)
+    assert text.startswith(f"step {step_id} (hangs) has run for 0 min, its limit (three times its estimate")
+    assert f"s3://{BUCKET}/logs/{cluster_id}/steps/{step_id}/std" in text
+    assert "it was cancelled, and the cluster is terminated" in text
+    assert "trigger again with this run's run_key" in text
+    until(lambda: clusters.step_state(cluster_id, step_id) == "CANCELLED")
+
+
+def test_a_retry_of_the_sensor_does_not_give_a_step_its_limit_again(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step_id = start_step(clusters, cluster_id, "slow", "sleep 60")
+    time.sleep(1.1)
+    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 1})
+    with pytest.raises(AirflowFailException, match="its limit"):
+        sensor.execute(context)  # without another look by a trigger
+
+
+def test_a_step_that_waits_for_its_turn_is_not_over_its_limit(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    start_step(clusters, cluster_id, "first", "sleep 60")
+    step = clusters.script_step("second", "true")
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    time.sleep(1.1)
+    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 1})
+    with pytest.raises(TaskDeferred):
+        sensor.execute(context)
+    assert clusters.step_state(cluster_id, step_id) == "PENDING"
+
+
+def test_a_trigger_looks_until_just_after_the_limit_and_airflows_own_timeout_is_later(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step_id = start_step(clusters, cluster_id, "waited for", "sleep 60")
+    sensor = operators.StepDone(
+        job_flow_id=cluster_id, step_id=step_id, **{**waiting, "poke_interval": 10, "limit_seconds": 95}
+    )
+    with pytest.raises(TaskDeferred) as caught:
+        sensor.execute(context)
+    trigger: Any = caught.value.trigger
+    assert (trigger.waiter_delay, trigger.attempts) == (10, 11)
+    assert caught.value.timeout == timedelta(seconds=11 * 10 + 300)
+
+
+def test_a_cluster_that_does_not_start_within_its_limit_fails_for_good_with_what_to_do(
+    request_of: Callable[..., dict[str, Any]],
+    waiting: dict[str, Any],
+    context: Any,
+    clusters: LocalAws,
+    tmp_path: Path,
+) -> None:
+    request = request_of("never-ready", wait_for(tmp_path / "never"))
+    cluster_id = clusters.emr.run_job_flow(**request)["JobFlowId"]
+    sensor = operators.ClusterReady(job_flow_id=cluster_id, **{**waiting, "limit_seconds": 1})
+    with pytest.raises(AirflowFailException) as caught:
+        run_to_end(sensor, context)
+    text = str(caught.value)
+    assert text.startswith(f"cluster {cluster_id} does not run steps after 0 min, the limit for its start")
+    assert "clear the task that created it, and those after it" in text
+
+
+def test_without_a_limit_a_cluster_is_waited_for_as_long_as_its_looks_take(
+    aws_arguments: dict[str, Any],
+) -> None:
+    sensor = operators.ClusterReady(job_flow_id="j-1", poke_interval=20, max_attempts=90, **aws_arguments)
+    assert sensor.limit_seconds == 1800
 
 
 # The cluster's start

@@ -29,6 +29,7 @@ from image_features.contract import (
 )
 from image_features.errors import JobError
 from image_features.inference import Backbone
+from image_features.samples import SampleReader
 from image_features.shards import read_shard
 from image_features.storage import Storage
 
@@ -115,9 +116,18 @@ def test_features_that_are_all_zero_have_figures() -> None:
 # The images
 
 
+def drawn_of(sample: Storage) -> list[dict[str, Any]]:
+    return precision._draw(sample, read_document(SampleMarker, sample))
+
+
+def pixels_of(sample: Storage, rows: list[dict[str, Any]], size: int) -> tuple[Any, list[str]]:
+    marker = read_document(SampleMarker, sample)
+    return precision._read(SampleReader(sample, marker), marker, rows, size, 10**7)
+
+
 def test_the_draw_depends_on_the_seed_and_not_on_the_shards(source: Path, tmp_path: Path) -> None:
     def names(name: str, **request: Any) -> list[str]:
-        return [row["image"] for row in precision._draw(sample_of(source, tmp_path / name, **request))]
+        return [row["image"] for row in drawn_of(sample_of(source, tmp_path / name, **request))]
 
     first = names("one", seed=3, cores=1)
     assert len(first) == len(set(first)) == 61
@@ -128,14 +138,14 @@ def test_the_draw_depends_on_the_seed_and_not_on_the_shards(source: Path, tmp_pa
 def test_a_large_sample_is_read_in_part(sample: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = [shard.bytes for shard in read_document(SampleMarker, sample).shards]
     monkeypatch.setattr(precision, "_BYTES", min(sizes) + 1)
-    rows = precision._draw(sample)
+    rows = drawn_of(sample)
     assert 1 <= len({row["shard"] for row in rows}) <= 2 < len(sizes)
-    assert len(precision._read(sample, rows, 224, 10**7)[0]) >= len(rows) - 1
+    assert len(pixels_of(sample, rows, 224)[0]) >= len(rows) - 1
 
 
 def test_images_that_do_not_decode_are_left_out_and_labels_stay_with_theirs(sample: Storage) -> None:
-    rows = precision._draw(sample)
-    pixels, labels = precision._read(sample, rows, 96, 10**7)
+    rows = drawn_of(sample)
+    pixels, labels = pixels_of(sample, rows, 96)
     assert pixels.shape == (60, 96, 96, 3)
     assert labels == [row["label"] for row in rows if row["image"] != "Plum/text.jpg"]
 

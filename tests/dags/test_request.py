@@ -34,6 +34,8 @@ def test_the_forms_defaults_are_a_run_of_all_images(values: dict[str, Any]) -> N
         total=None,
         labels=(),
         seed=0,
+        pack=True,
+        reuse=None,
         max_pixels=50_000_000,
         backbone="mobilenet_v2",
         alpha=1.0,
@@ -45,7 +47,10 @@ def test_the_forms_defaults_are_a_run_of_all_images(values: dict[str, Any]) -> N
         variance=None,
         shape="small",
         bucket="team-bucket",
+        regions=(),
+        max_cost_usd=5.0,
         run_key="first",
+        dag_run="first",
     )
     assert request.layout.pca == "s3://team-bucket/runs/first/pca"
 
@@ -55,15 +60,49 @@ def test_a_runs_own_bucket_and_key_win(values: dict[str, Any]) -> None:
     assert request.layout.root == "s3://mine/runs/older-run"
 
 
+def test_a_resumed_run_keeps_its_key_and_is_another_dag_run(values: dict[str, Any]) -> None:
+    request = from_params(
+        {**values, "run_key": "older-run"}, "manual__2026-11-20T10:00:00+00:00", "team-bucket"
+    )
+    assert request.run_key == "older-run"
+    assert request.dag_run == key_of("manual__2026-11-20T10:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("older", "s3://team-bucket/runs/older"),
+        ("s3://other/runs/older/", "s3://other/runs/older"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_an_earlier_run_is_a_key_or_a_uri(values: dict[str, Any], given: str, expected: str | None) -> None:
+    assert from_params({**values, "reuse": given}, "id", "team-bucket").reuse == expected
+
+
+@pytest.mark.parametrize("given", ["a b", "../up", "/data/runs/older", "file:///older"])
+def test_an_earlier_run_that_is_neither_is_refused(values: dict[str, Any], given: str) -> None:
+    with pytest.raises(JobError, match="give an earlier run's key, or its s3:// URI"):
+        from_params({**values, "reuse": given}, "id", "team-bucket")
+
+
+def test_a_folder_must_be_packed(values: dict[str, Any]) -> None:
+    request = from_params({**values, "source": "/data/fruits", "pack": False}, "id", "team-bucket")
+    with pytest.raises(JobError, match="/data/fruits is no s3:// prefix: the workers could not read it"):
+        request.sample(cores=8)
+
+
 def test_variance_wins_over_components(values: dict[str, Any]) -> None:
     request = from_params({**values, "variance": 0.9, "components": 50}, "id", "b-1")
     assert (request.components, request.variance) == (None, 0.9)
 
 
 def test_a_request_survives_xcom(values: dict[str, Any]) -> None:
-    request = from_params({**values, "labels": ["a", "b"], "alpha": 1}, "id", "bucket")
+    change = {"labels": ["a", "b"], "alpha": 1, "regions": ["eu-west-3"], "max_cost_usd": 2}
+    request = from_params({**values, **change}, "id", "bucket")
     plain = request.to_dict()
-    assert plain["labels"] == ["a", "b"]
+    assert (plain["labels"], plain["regions"], plain["max_cost_usd"]) == (["a", "b"], ["eu-west-3"], 2.0)
     assert RunRequest.from_dict(plain) == request
 
 
@@ -135,7 +174,9 @@ def test_every_param_has_a_title_a_section_and_a_description(params: dict[str, A
 
 
 def test_every_field_of_a_request_has_a_param(params: dict[str, Any], values: dict[str, Any]) -> None:
-    assert set(params) == set(from_params(values, "id", "bucket").to_dict())
+    fields = set(from_params(values, "id", "bucket").to_dict())
+    assert fields - set(params) == {"dag_run"}  # which Airflow says
+    assert set(params) <= fields
 
 
 def test_the_forms_defaults_are_valid(params: dict[str, Any]) -> None:
@@ -178,6 +219,8 @@ def test_the_form_offers_every_shape_with_its_description(params: dict[str, Any]
         ("run_key", "a b"),
         ("run_key", "../up"),
         ("run_key", "a/b"),
+        ("pack", "no"),
+        ("reuse", 3),
     ],
 )
 def test_the_form_refuses_a_bad_value(params: dict[str, Any], name: str, value: Any) -> None:

@@ -20,6 +20,9 @@ def test_without_variables_the_defaults_hold(repo: Path) -> None:
     assert found.node_target == "emr"
     assert found.source_aws_conn_id == found.aws_conn_id == "aws_default"
     assert found.cache_dir.is_absolute()
+    assert found.sns_topic_arn is None, "nobody is written to unasked"
+    assert found.reap is False, "nothing is terminated unasked"
+    assert (found.language, found.time_zone.key, found.retention_days) == ("en", "UTC", 30)
 
 
 def test_the_default_regions_lie_in_the_eu() -> None:
@@ -49,24 +52,63 @@ def test_variables_are_taken_and_blank_ones_are_not() -> None:
             "FRUITS_AWS_CONN_ID": "mine",
             "FRUITS_POLL_SECONDS": "5",
             "FRUITS_SUBNET_ID": "  ",
+            "FRUITS_SNS_TOPIC_ARN": "arn:aws:sns:eu-north-1:123456789012:fruits",
+            "FRUITS_LANGUAGE": "fr",
+            "FRUITS_TIME_ZONE": "Europe/Paris",
+            "FRUITS_RETENTION_DAYS": "7",
+            "FRUITS_REAP": "true",
+            "FRUITS_REAP_HOURS": "48",
         }
     )
     assert (found.bucket, found.region, found.poll_seconds) == ("team", "eu-north-1", 5)
     assert found.allowed_regions == ("eu-north-1", "eu-west-3")
     assert found.source_aws_conn_id == "mine"
-    assert found.subnet_id is None
+    assert found.subnet_ids == ()
+    assert found.sns_topic_arn == "arn:aws:sns:eu-north-1:123456789012:fruits"
+    assert (found.language, found.time_zone.key) == ("fr", "Europe/Paris")
+    assert (found.retention_days, found.reap, found.reap_hours) == (7, True, 48)
+
+
+def test_several_subnets_an_owner_and_a_security_configuration_are_taken() -> None:
+    found = settings.load(
+        {
+            "FRUITS_SUBNET_ID": "subnet-0a, subnet-0b,",
+            "FRUITS_OWNER": "Équipe données",
+            "FRUITS_SECURITY_CONFIGURATION": "imdsv2",
+        }
+    )
+    assert found.subnet_ids == ("subnet-0a", "subnet-0b")
+    assert (found.owner, found.security_configuration) == ("Équipe données", "imdsv2")
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("FRUITS_SUBNET_ID", "vpc-1"),
+        ("FRUITS_SUBNET_ID", "subnet-0a; subnet-0b"),
+        ("FRUITS_OWNER", "me <me@example.org>"),
+        ("FRUITS_OWNER", "x" * 257),
+        ("FRUITS_OWNER", "AWS:me"),
         ("FRUITS_NODE_TARGET", "laptop"),
+        ("FRUITS_PRIVATE_SUBNET", "yes"),
         ("FRUITS_POLL_SECONDS", "0"),
         ("FRUITS_POLL_SECONDS", "1.5"),
         ("FRUITS_POLL_SECONDS", "-2"),
         ("FRUITS_POLL_SECONDS", "often"),
         # With more, the wait for the cluster's end would not look even once.
         ("FRUITS_POLL_SECONDS", "3600"),
+        ("FRUITS_SNS_TOPIC_ARN", "fruits"),
+        # No mailbox can subscribe to a FIFO topic.
+        ("FRUITS_SNS_TOPIC_ARN", "arn:aws:sns:eu-west-3:123456789012:fruits.fifo"),
+        # Messages name data, which stays in the allowed regions.
+        ("FRUITS_SNS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:fruits"),
+        ("FRUITS_LANGUAGE", "de"),
+        ("FRUITS_TIME_ZONE", "Paris"),
+        ("FRUITS_TIME_ZONE", "../etc/passwd"),
+        ("FRUITS_TIME_ZONE", "Europe"),
+        ("FRUITS_RETENTION_DAYS", "0"),
+        ("FRUITS_REAP", "yes"),
+        ("FRUITS_REAP_HOURS", "0"),
     ],
 )
 def test_a_bad_variable_is_named_with_its_value(name: str, value: str) -> None:

@@ -59,6 +59,18 @@ def arguments_of(built: dict[str, Any]) -> tuple[str, list[str]]:
                 "output": "s3://b-1/runs/r1/features",
                 "rejects": "s3://b-1/runs/r1/rejects",
                 "max_pixels": 1_000_000,
+                "earlier_run": None,
+            },
+        ),
+        (
+            extraction_step(LAYOUT, MODEL, 1_000_000, "s3://b-1/runs/r0"),
+            {
+                "sample": "s3://b-1/runs/r1/sample",
+                "model": MODEL,
+                "output": "s3://b-1/runs/r1/features",
+                "rejects": "s3://b-1/runs/r1/rejects",
+                "max_pixels": 1_000_000,
+                "earlier_run": "s3://b-1/runs/r0",
             },
         ),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from pipeline_harness import BUCKET, REGION, LocalAws, until
 
 from fruit_pipeline import cluster, tasks
-from fruit_pipeline.request import form
+from fruit_pipeline import summary as summary_module
+from fruit_pipeline.guards import DAG_RUN_TAG
+from fruit_pipeline.request import RunRequest, form
 from fruit_pipeline.steps import EXTRACTION, REDUCTION
 from image_features.errors import JobError
 
@@ -55,6 +58,7 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
         "model": model,
         "code": {"seconds": 2.5, "wheel_bytes": 105_000_000},
         "checks": checks,
+        "estimate": {"images": 50},
     }
     summary = tasks.summarise(run, cluster_id, parts)
     body = clusters.s3.get_object(Bucket=BUCKET, Key=f"{root}/summary.json")["Body"].read()
@@ -69,6 +73,27 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
     assert seconds[EXTRACTION] >= 0.3
     assert {"python", "numpy", "keras", "tensorflow"} <= set(summary["versions"])
     assert all(summary["digests"].values())
+    cost = summary["cost"]
+    assert cost["estimate"] == {"images": 50}
+    assert cost["by_the_clock"]["ended"] is False, "nobody terminated it"
+    assert cost["by_the_clock"]["total_usd"] > 0
+
+
+@pytest.mark.usefixtures("deployed")
+def test_the_cost_by_the_clock_is_that_of_the_clusters_whole_life(
+    params: dict[str, Any], clusters: LocalAws
+) -> None:
+    request, aws = RunRequest.from_dict(tasks.guard(params, "manual__1")), tasks._aws()
+    cluster_id = clusters.start_cluster("whole life")
+    clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
+    assert summary_module._cost(request, aws, cluster_id)["ended"] is True
+
+
+@pytest.mark.usefixtures("deployed")
+def test_a_cost_that_cannot_be_known_does_not_fail_a_run_that_is_through(params: dict[str, Any]) -> None:
+    request, aws = RunRequest.from_dict(tasks.guard(params, "manual__1")), tasks._aws()
+    unknown = summary_module._cost(request, aws, "j-NOSUCHCLUSTER")["unknown"]
+    assert unknown.startswith("the cluster's cost: ")
 
 
 @pytest.mark.usefixtures("deployed")
@@ -84,11 +109,63 @@ def test_staging_puts_into_the_bucket_what_the_plan_names(
     code = {"bootstrap": f"s3://{BUCKET}/runs/planned/code/install.sh", "wheelhouse": f"s3://{BUCKET}/w/1"}
     plan = tasks.plan_cluster(run, sample, model, code)
     assert json.loads(json.dumps(plan)) == plan
+    tags = {tag["Key"]: tag["Value"] for tag in plan["cluster"]["Tags"]}
+    assert (tags[cluster.RUN_TAG], tags[DAG_RUN_TAG]) == ("planned", "manual__1")
     words = [word for name in ("extraction", "reduction") for word in plan[name][0]["HadoopJarStep"]["Args"]]
     assert f"s3://{BUCKET}/runs/planned/sample" in words
     assert model["uri"] in words
     assert "backbone.tflite" in local_aws.keys(model["uri"].removeprefix(f"s3://{BUCKET}/"))
     assert {"_SUCCESS", "manifest.parquet"} <= set(local_aws.keys("runs/planned/sample"))
+
+
+CODE = {"bootstrap": "s3://b-1/code/install.sh", "wheelhouse": "s3://b-1/wheels/1"}
+MODEL = {"width": 1280, "uri": "s3://b-1/models/1"}
+
+
+@pytest.mark.usefixtures("deployed")
+def test_the_plan_shows_the_estimate_in_its_log_and_its_result_and_sets_the_limits(
+    params: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tasks.guard(params, "manual__1")
+    with caplog.at_level(logging.INFO, "fruit_pipeline.tasks"):
+        plan = tasks.plan_cluster(run, {"images": 67_692, "bytes": 400_000_000}, MODEL, CODE)
+    assert plan["estimate"]["images"] == 67_692
+    expected = plan["estimate"]["expected"]
+    assert f"{expected['total_usd']:.2f} USD" in caplog.text
+    assert plan["extraction_limit"] == round(3 * expected["seconds"]["extract features"] + 900)
+    assert plan["reduction_limit"] == round(3 * expected["seconds"]["reduce with PCA"] + 900)
+    assert plan["start_limit"] > 900
+    larger = tasks.plan_cluster(run, {"images": 67_692, "bytes": 67_692 * 3_000_000}, MODEL, CODE)
+    assert larger["extraction_limit"] > plan["extraction_limit"], "large files take longer"
+
+
+@pytest.mark.usefixtures("deployed")
+def test_a_sample_that_is_too_dear_is_refused_before_a_cluster_is_made(
+    params: dict[str, Any], local_aws: LocalAws
+) -> None:
+    run = tasks.guard({**params, "max_cost_usd": 0.1}, "manual__1")
+    before = local_aws.alive()
+    with pytest.raises(JobError, match=r"too dear: 67,692 images on small cost .* above max_cost_usd 0\.10"):
+        tasks.plan_cluster(run, {"images": 67_692, "bytes": 400_000_000}, MODEL, CODE)
+    assert local_aws.alive() == before
+
+
+@pytest.mark.usefixtures("deployed")
+def test_a_cluster_of_another_dag_run_that_came_to_life_since_the_guard_is_seen_by_the_plan(
+    params: dict[str, Any], clusters: LocalAws
+) -> None:
+    run = tasks.guard({**params, "run_key": "raced"}, "manual__1")
+    sample = {"images": 100, "bytes": 600_000}
+    own = clusters.start_cluster(
+        cluster.name_of("raced"), {cluster.RUN_TAG: "raced", DAG_RUN_TAG: "manual__1"}
+    )
+    assert tasks.plan_cluster(run, sample, MODEL, CODE)["cluster"], "a retry after the cluster was made"
+    other = clusters.start_cluster(
+        cluster.name_of("raced"), {cluster.RUN_TAG: "raced", DAG_RUN_TAG: "manual__2"}
+    )
+    assert own != other
+    with pytest.raises(JobError, match=f"cluster {other} of run raced is alive, made by DAG run manual__2"):
+        tasks.plan_cluster(run, sample, MODEL, CODE)
 
 
 @pytest.mark.usefixtures("deployed")

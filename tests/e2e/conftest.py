@@ -35,7 +35,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         region="eu-west-3",
     )
     with demo.local_aws(made) as aws:
-        demo.make_bucket(aws)
+        demo.set_up_account(aws)
         environment = demo.airflow_environment(made, aws)
         demo.migrate(made, environment)
         yield Stage(made, aws, environment)

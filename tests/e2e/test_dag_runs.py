@@ -24,7 +24,7 @@ SMALL_MODEL = {"alpha": 0.35, "weights": "random:0"}
 
 def table_of(storage: Storage, prefix: str) -> pa.Table:
     """All shards below a prefix of a run, in order."""
-    keys = sorted(obj.key for obj in storage.list(prefix) if obj.key.endswith(".parquet"))
+    keys = sorted(obj.key for obj in storage.list(prefix) if obj.key.startswith(f"{prefix}/shard-"))
     return pa.concat_tables(pq.read_table(pa.BufferReader(storage.get(key))) for key in keys)
 
 
@@ -56,6 +56,14 @@ def test_every_image_becomes_a_row_or_a_reject_with_its_reason(finished: DagRun)
         "Lemon/cut short é #1%.jpg",
         "Plum/a page.png",
     }
+
+
+def test_the_estimate_stands_beside_the_cost_by_the_clusters_clock(finished: DagRun):
+    cost = finished.summary()["cost"]
+    assert cost["estimate"]["images"] == 243
+    assert "243 images on small in eu-west-3" in finished.log, "the plan's log does not show it"
+    assert 0 < cost["by_the_clock"]["total_usd"] < cost["estimate"]["expected"]["total_usd"]
+    assert cost["by_the_clock"]["unpriced"] == []
 
 
 def test_embeddings_are_those_of_scikit_learn_on_the_run_s_own_features(finished: DagRun):
@@ -98,6 +106,36 @@ def test_the_same_run_again_computes_nothing_and_changes_nothing(
     assert again.ok, again.log[-5000:]
     after = {obj.key: again.storage.get(obj.key).to_pybytes() for obj in again.storage.list("features")}
     assert after == before
+
+
+def test_a_run_from_the_bucket_that_copies_nothing_and_reuses_an_earlier_one(
+    finished: DagRun, stage: Stage, source: Path
+):
+    """The same images under other names, and a few more: only those are computed."""
+    assert finished.ok
+    folder = source.parent / "renamed"
+    shutil.copytree(source, folder)
+    (folder / "Kiwi").rename(folder / "Kiwi gold")
+    draw_folder(folder, per_label=21)  # one more of each kind, and the kiwis under their old name as well
+    storage = stage.aws.storage(f"s3://{demo.BUCKET}/photos")
+    for path in folder.rglob("*.*"):
+        storage.put(path.relative_to(folder).as_posix(), path)
+    # The demo's own connection is for the local AWS; sources come from the user's account.
+    stage = stage.with_environment(FRUITS_SOURCE_AWS_CONN_ID="aws_local")
+    params = {"source": storage.uri, "pack": False, "reuse": "finished", "components": 20}
+    run = stage.run("reuse", **params, **SMALL_MODEL)
+    assert run.ok, run.log[-5000:]
+    summary = run.summary()
+    assert (summary["images"], summary["features"], summary["rejects"]) == (275, 272, 3)
+    assert summary["reused"] == 260
+    earlier = {row["sha256"]: row["features"] for row in table_of(finished.storage, "features").to_pylist()}
+    again = {row["sha256"]: row["features"] for row in table_of(run.storage, "features").to_pylist()}
+    assert earlier.items() <= again.items()
+    assert len(again) == 252
+    wrong = stage.run("wrong", **params, alpha=0.5, weights="random:0")
+    assert not wrong.ok
+    assert "cannot be reused: its backbone is" in wrong.log
+    assert "wrong" not in {c["Name"].split()[-1] for c in stage.clusters("TERMINATED", "WAITING", "RUNNING")}
 
 
 def test_a_run_whose_step_was_killed_resumes_where_it_was(stage: Stage, source: Path, process_killer):
@@ -144,6 +182,24 @@ def test_a_failing_step_fails_the_run_and_names_its_log(stage: Stage, source: Pa
     assert find_document(FeaturesMarker, stage.aws.storage(storage.uri_of("features"))) is None
 
 
+def test_a_step_above_its_limit_is_cancelled_and_the_cluster_terminated(
+    stage: Stage, source: Path, tmp_path: Path
+):
+    """With limits of 2 seconds, which no step keeps."""
+    patch = "from fruit_pipeline import estimate\n"
+    patch += "estimate.LIMIT_FACTOR, estimate.LIMIT_FLOOR_SECONDS = 0.0, 2.0\n"
+    (tmp_path / "sitecustomize.py").write_text(patch)
+    hasty = stage.with_environment(PYTHONPATH=str(tmp_path))
+    failed = hasty.run("hasty", source=str(source), components=20, **SMALL_MODEL)
+    assert not failed.ok
+    message = next(line for line in failed.log.splitlines() if "AirflowFailException: step" in line)
+    assert "(extract features) has run for 0 min, its limit (three times its estimate" in message
+    newest = stage.clusters("TERMINATED")[0]
+    assert newest["Name"].endswith(" hasty")
+    (step,) = stage.aws.client("emr").list_steps(ClusterId=newest["Id"])["Steps"]
+    assert step["Status"]["State"] == "CANCELLED"
+
+
 def test_a_broken_bootstrap_fails_the_run_with_its_reason(stage: Stage, source: Path, tmp_path: Path):
     home = Path(stage.environment["FRUITS_HOME"])
     for part in ("spark_jobs", "bootstrap", "emr_configs"):
@@ -162,6 +218,14 @@ def test_too_many_components_are_refused_before_a_cluster_is_made(stage: Stage, 
     refused = stage.run("components", source=str(source), components=244, **SMALL_MODEL)
     assert not refused.ok
     assert "244 components asked for, but 243 images of 1280 features allow 1 to 243" in refused.log
+    assert len(stage.clusters("TERMINATED", "TERMINATED_WITH_ERRORS")) == before
+
+
+def test_a_run_above_its_budget_is_refused_before_a_cluster_is_made(stage: Stage, source: Path):
+    before = len(stage.clusters("TERMINATED", "TERMINATED_WITH_ERRORS"))
+    refused = stage.run("budget", source=str(source), max_cost_usd=0.01, components=20, **SMALL_MODEL)
+    assert not refused.ok
+    assert "too dear: 243 images on small cost" in refused.log
     assert len(stage.clusters("TERMINATED", "TERMINATED_WITH_ERRORS")) == before
 
 

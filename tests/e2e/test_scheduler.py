@@ -141,6 +141,22 @@ def test_a_triggered_run_goes_green_with_deferred_sensors(airflow: Api, stage: S
     assert (summary["images"], summary["features"], summary["components"]) == (120, 120, 20)
 
 
+def test_a_failed_run_stays_failed_though_its_end_was_told_and_its_error_is_kept(airflow: Api):
+    """The error that a message shows is kept by a callback, which runs after the task's own end."""
+    dag = f"/api/v2/dags/{demo.DAG_ID}"
+    conf = {"source": "/no/such/folder", "weights": "random:0"}
+    run = airflow.call("POST", f"{dag}/dagRuns", {"logical_date": None, "conf": conf})
+    path = f"{dag}/dagRuns/{quote(run['dag_run_id'])}"
+    ended = airflow.until(path, lambda answer: answer["state"] in ("success", "failed"), 120)
+    tasks = airflow.call("GET", f"{path}/taskInstances")["task_instances"]
+    states = {task["task_id"]: task["state"] for task in tasks}
+    assert ended["state"] == "failed"
+    assert (states["guard"], states["say_ended"]) == ("failed", "success")
+    assert set(states.values()) == {"failed", "success", "upstream_failed"}
+    kept = airflow.call("GET", f"{path}/taskInstances/guard/xcomEntries/error?deserialize=true")["value"]
+    assert "/no/such/folder does not exist" in kept
+
+
 def test_values_off_limits_are_refused_with_the_reason(airflow: Api):
     body = {"logical_date": None, "conf": {"source": "/x", "components": 0}}
     with pytest.raises(urllib.error.HTTPError) as refused:

@@ -1,0 +1,81 @@
+"""
+### A cluster with JupyterHub, for a day at most
+
+Starts a cluster of a notebook shape, waits until it is ready, and prints the commands that lead to its
+JupyterHub: `say_how_to_connect` has them in its log, and sends them to the topic. The
+cluster ends when its owner terminates it, when it has been idle for the shape's idle timeout, or at
+`until`, whichever comes first. Notebooks are kept in the bucket.
+
+**What it costs**: the cluster, from `create_cluster` until it ends. It carries its end as a tag, so
+that the reaper ends it should Airflow be gone.
+
+**When it fails**: read the failed task's last lines. Trigger again: an owner has one cluster at a time,
+and a second one is refused while the first lives.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import chain, dag, get_current_context, task
+
+from fruit_pipeline import cluster, notebooks, settings
+from fruit_pipeline.operators import ClusterReady, CreateClusterOnce, TerminateClusters, refuse_cleanly
+
+DEPLOYMENT = settings.load()
+AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region}
+POLL = {"poke_interval": DEPLOYMENT.poll_seconds, "max_attempts": 2 * 3600 // DEPLOYMENT.poll_seconds}
+SHAPES = cluster.descriptions(DEPLOYMENT.home, cluster.NOTEBOOKS)
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    doc_md=__doc__,
+    tags=["emr", "notebooks"],
+    params=notebooks.form(SHAPES, DEPLOYMENT.owner, DEPLOYMENT.time_zone),
+    render_template_as_native_obj=True,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
+)
+def notebook_cluster() -> None:
+    @task(multiple_outputs=True)
+    @refuse_cleanly
+    def plan_cluster() -> dict[str, Any]:
+        return notebooks.plan(get_current_context()["params"])
+
+    @task
+    def say_how_to_connect(plan: dict[str, Any], cluster_id: str) -> str:
+        return notebooks.say_how_to_connect(plan, cluster_id)
+
+    @task
+    def over(state: str) -> str:
+        return state
+
+    plan = plan_cluster()
+    create_cluster = CreateClusterOnce(task_id="create_cluster", job_flow_overrides=plan["cluster"], **AWS)
+    cluster_id = create_cluster.output
+    cluster_ready = ClusterReady(task_id="cluster_ready", job_flow_id=cluster_id, **POLL, **AWS)
+    wait_until_over = notebooks.ClusterOver(
+        task_id="wait_until_over",
+        job_flow_id=cluster_id,
+        until=plan["until"],
+        look_seconds=15 * DEPLOYMENT.poll_seconds,
+        **AWS,
+    )
+    terminate_cluster = TerminateClusters(
+        task_id="terminate_cluster",
+        run_key=plan["run_key"],
+        waiter_delay=DEPLOYMENT.poll_seconds,
+        waiter_max_attempts=1800 // DEPLOYMENT.poll_seconds,
+        retries=5,
+        **AWS,
+    )
+    chain(create_cluster, cluster_ready, say_how_to_connect(plan, cluster_id), wait_until_over)
+    # A teardown whose failure counts is what decides the run, and hides the failures before it:
+    # `over` stands beside it, and fails with them.
+    chain(wait_until_over, [over(wait_until_over.output), terminate_cluster])
+    terminate_cluster.as_teardown(setups=[plan, create_cluster], on_failure_fail_dagrun=True)
+
+
+notebook_cluster()
