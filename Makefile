@@ -14,6 +14,9 @@ PYTHONS := >=3.11,<3.14
 
 export FRUITS_CACHE_DIR := $(CURDIR)/.cache
 
+# Airflow, TensorFlow and moto take seconds to compile: each process would do it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,10 +47,20 @@ bench: $(VENV)/.dev ## benchmarks at small sizes; IMAGES=<folder> WEIGHTS=<file>
 	@$(BIN)/python -m benchmarks --quick $(BENCH_OPTIONS)
 
 .PHONY: bench-full
-bench-full: $(VENV)/.dev ## benchmarks at full sizes, written to benchmarks/RESULTS.md; IMAGES=<folder> WEIGHTS=<file>
+bench-full: $(VENV)/.dev ## benchmarks at full sizes (80 minutes), written to benchmarks/RESULTS.md; IMAGES=<folder> WEIGHTS=<file>
 	@$(BIN)/python -m benchmarks --full $(BENCH_OPTIONS)
 
 BENCH_OPTIONS = $(if $(IMAGES),--images '$(IMAGES)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
+
+.PHONY: infra-plan
+infra-plan: $(VENV)/.dev ## what infra/template.yaml makes in an AWS account, and what each permission is for
+	@$(BIN)/python infra/plan.py
+
+.PHONY: clean-run
+clean-run: $(VENV)/.run ## show a run's temporary data; RUN=<key or s3://> YES=1 deletes it, EVERYTHING=1 its results too
+	@test -n '$(RUN)' || { echo "error: give RUN=<key>, or RUN=s3://<bucket>/runs/<key>"; exit 2; }
+	@$(BIN)/python -m fruit_pipeline.clean --run '$(RUN)' $(if $(EVERYTHING),--everything) $(if $(YES),--yes,--dry-run)
+	@$(if $(YES),:,echo "nothing was deleted; the same with YES=1 deletes this")
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff and mypy
