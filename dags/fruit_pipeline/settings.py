@@ -7,6 +7,8 @@
 | `FRUITS_ALLOWED_REGIONS` | where data may live, comma-separated | the regions inside the EU |
 | `FRUITS_AWS_CONN_ID` | Airflow connection | `aws_default` |
 | `FRUITS_SOURCE_AWS_CONN_ID` | connection for `s3://` sources, in another account say | the same |
+| `FRUITS_SOURCE` | what the trigger form offers as source: a folder or `s3://` prefix | none: a run must name one |
+| `FRUITS_WEIGHTS` | what the trigger form offers as weights | `imagenet` |
 | `FRUITS_CACHE_DIR` | exported models, downloaded wheels | `~/.cache/fruit-features` |
 | `FRUITS_HOME` | folder of `spark_jobs`, `bootstrap`, `emr_configs` | the one above `dags` |
 | `FRUITS_NODE_TARGET` | wheels for `emr` nodes or for this `host` | `emr` |
@@ -21,6 +23,7 @@
 | `FRUITS_LANGUAGE` | of messages and of the cost report: `en` or `fr` | `en` |
 | `FRUITS_TIME_ZONE` | of the hours that people give and read, such as `Europe/Paris` | `UTC` |
 | `FRUITS_RETENTION_DAYS` | after which a run's temporary data goes, 1 to 3650 | `30` |
+| `FRUITS_BROWSER_ENDPOINT_URL` | where browsers reach S3, of a local AWS say | none: the AWS console |
 | `FRUITS_REAP` | `true`: clusters that nobody waits for are terminated; `false`: only reported | `false` |
 | `FRUITS_REAP_HOURS` | age of a run's cluster that no run is meant to reach, 1 to 168 | `24` |
 """
@@ -43,6 +46,7 @@ EU_REGIONS = ("eu-central-1", "eu-north-1", "eu-south-1", "eu-south-2", "eu-west
 NODE_TARGETS = ("emr", "host")
 LANGUAGES = ("en", "fr")
 
+_ENDPOINT = re.compile(r"https?://[^\s/?#]+")
 _SUBNET = re.compile(r"subnet-[0-9a-z]+")
 # https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-plan-tags-restrictions.html
 _TAG_VALUE = re.compile(r"(?i)(?!aws:)[\w .:/=+\-@]{0,256}")
@@ -59,6 +63,8 @@ class Settings:
     allowed_regions: tuple[str, ...]
     aws_conn_id: str
     source_aws_conn_id: str
+    source: str
+    weights: str
     cache_dir: Path
     home: Path
     node_target: str
@@ -73,6 +79,7 @@ class Settings:
     language: str
     time_zone: ZoneInfo
     retention_days: int
+    browser_endpoint_url: str | None
     reap: bool
     reap_hours: int
 
@@ -105,6 +112,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         allowed_regions=tuple(allowed),
         aws_conn_id=conn_id,
         source_aws_conn_id=text("FRUITS_SOURCE_AWS_CONN_ID", conn_id),
+        source=text("FRUITS_SOURCE", ""),
+        weights=text("FRUITS_WEIGHTS", "imagenet"),
         cache_dir=Path(text("FRUITS_CACHE_DIR", "~/.cache/fruit-features")).expanduser(),
         home=Path(text("FRUITS_HOME", str(Path(__file__).resolve().parents[2]))),
         node_target=one_of("FRUITS_NODE_TARGET", NODE_TARGETS),
@@ -119,6 +128,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         language=one_of("FRUITS_LANGUAGE", LANGUAGES),
         time_zone=_time_zone(text("FRUITS_TIME_ZONE", "UTC")),
         retention_days=whole("FRUITS_RETENTION_DAYS", 30, "days", 1, 3650),
+        browser_endpoint_url=_endpoint(text("FRUITS_BROWSER_ENDPOINT_URL", "")),
         reap=one_of("FRUITS_REAP", ("false", "true")) == "true",
         reap_hours=whole("FRUITS_REAP_HOURS", 24, "hours", 1, 168),
     )
@@ -158,6 +168,13 @@ def _topic(arn: str, allowed: list[str]) -> str | None:
             "for messages name data"
         )
     return arn
+
+
+def _endpoint(url: str) -> str | None:
+    url = url.rstrip("/")
+    if url and not _ENDPOINT.fullmatch(url):
+        raise JobError(f"FRUITS_BROWSER_ENDPOINT_URL is {url!r}; expected such as http://localhost:5000")
+    return url or None
 
 
 def _time_zone(name: str) -> ZoneInfo:

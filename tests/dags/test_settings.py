@@ -50,6 +50,8 @@ def test_variables_are_taken_and_blank_ones_are_not() -> None:
             "FRUITS_REGION": "eu-north-1",
             "FRUITS_ALLOWED_REGIONS": "eu-north-1, eu-west-3,",
             "FRUITS_AWS_CONN_ID": "mine",
+            "FRUITS_SOURCE": "/images",
+            "FRUITS_WEIGHTS": "random:0",
             "FRUITS_POLL_SECONDS": "5",
             "FRUITS_SUBNET_ID": "  ",
             "FRUITS_SNS_TOPIC_ARN": "arn:aws:sns:eu-north-1:123456789012:fruits",
@@ -63,6 +65,7 @@ def test_variables_are_taken_and_blank_ones_are_not() -> None:
     assert (found.bucket, found.region, found.poll_seconds) == ("team", "eu-north-1", 5)
     assert found.allowed_regions == ("eu-north-1", "eu-west-3")
     assert found.source_aws_conn_id == "mine"
+    assert (found.source, found.weights) == ("/images", "random:0")
     assert found.subnet_ids == ()
     assert found.sns_topic_arn == "arn:aws:sns:eu-north-1:123456789012:fruits"
     assert (found.language, found.time_zone.key) == ("fr", "Europe/Paris")
@@ -107,6 +110,8 @@ def test_several_subnets_an_owner_and_a_security_configuration_are_taken() -> No
         ("FRUITS_TIME_ZONE", "../etc/passwd"),
         ("FRUITS_TIME_ZONE", "Europe"),
         ("FRUITS_RETENTION_DAYS", "0"),
+        ("FRUITS_BROWSER_ENDPOINT_URL", "localhost:5000"),
+        ("FRUITS_BROWSER_ENDPOINT_URL", "http://localhost:5000/bucket"),
         ("FRUITS_REAP", "yes"),
         ("FRUITS_REAP_HOURS", "0"),
     ],
