@@ -48,10 +48,12 @@ POLL = {"poke_interval": DEPLOYMENT.poll_seconds}
 
 @dag(
     schedule=None,
+    # Without a schedule nothing runs unasked: the first trigger need not be preceded by a click.
+    is_paused_upon_creation=False,
     catchup=False,
     doc_md=__doc__,
     tags=["emr", "features"],
-    params=request.form(cluster.descriptions(DEPLOYMENT.home)),
+    params=request.form(cluster.descriptions(DEPLOYMENT.home), DEPLOYMENT.source, DEPLOYMENT.weights),
     render_template_as_native_obj=True,
     default_args={
         "retries": 2,

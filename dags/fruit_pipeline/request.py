@@ -124,13 +124,13 @@ def key_of(run_id: str) -> str:
     return key if key == run_id else f"{key}-{hashlib.sha256(run_id.encode()).hexdigest()[:6]}"
 
 
-def form(shapes: Mapping[str, str]) -> dict[str, Any]:
-    """The Params of the trigger form; ``shapes``: name to description."""
+def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet") -> dict[str, Any]:
+    """The Params of the trigger form; ``shapes``: name to description, the others: what is offered."""
     from airflow.sdk import Param
 
     return {
         "source": Param(
-            "",
+            source,
             type="string",
             title="Source",
             section="Data",
@@ -205,7 +205,7 @@ def form(shapes: Mapping[str, str]) -> dict[str, Any]:
             description="Of MobileNetV2; ImageNet weights exist for 0.35, 0.5, 0.75, 1.0, 1.3 and 1.4.",
         ),
         "weights": Param(
-            "imagenet",
+            weights,
             type="string",
             minLength=1,
             title="Weights",

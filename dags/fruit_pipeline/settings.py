@@ -7,8 +7,8 @@
 | `FRUITS_ALLOWED_REGIONS` | where data may live, comma-separated | the regions inside the EU |
 | `FRUITS_AWS_CONN_ID` | Airflow connection | `aws_default` |
 | `FRUITS_SOURCE_AWS_CONN_ID` | connection for `s3://` sources, in another account say | the same |
-| `FRUITS_SOURCE` | what the trigger form offers as source: a folder or `s3://` prefix | none: a run must name one |
-| `FRUITS_WEIGHTS` | what the trigger form offers as weights | `imagenet` |
+| `FRUITS_SOURCE` | source that the trigger form offers: a folder or `s3://` prefix | none |
+| `FRUITS_WEIGHTS` | weights that the trigger form offers | `imagenet` |
 | `FRUITS_CACHE_DIR` | exported models, downloaded wheels | `~/.cache/fruit-features` |
 | `FRUITS_HOME` | folder of `spark_jobs`, `bootstrap`, `emr_configs` | the one above `dags` |
 | `FRUITS_NODE_TARGET` | wheels for `emr` nodes or for this `host` | `emr` |

@@ -55,6 +55,12 @@ def test_the_forms_defaults_are_a_run_of_all_images(values: dict[str, Any]) -> N
     assert request.layout.pca == "s3://team-bucket/runs/first/pca"
 
 
+def test_the_form_offers_the_deployments_source_and_weights(repo: Path) -> None:
+    offered = form(cluster.descriptions(repo), "/images", "/weights/mine.h5")
+    assert offered["source"].resolve() == "/images"
+    assert offered["weights"].resolve() == "/weights/mine.h5"
+
+
 def test_a_runs_own_bucket_and_key_win(values: dict[str, Any]) -> None:
     request = from_params({**values, "bucket": "mine", "run_key": "older-run"}, "id", "team-bucket")
     assert request.layout.root == "s3://mine/runs/older-run"
