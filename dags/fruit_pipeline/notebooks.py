@@ -129,9 +129,9 @@ def plan(params: Mapping[str, Any]) -> dict[str, Any]:
         layout.logs,
         join_uri(layout.code, job_code.BOOTSTRAP_SCRIPT),
         wheelhouse.publish(wheels, aws.storage(f"s3://{bucket}/wheelhouse")),
+        # The reaper ends it then, should nobody be left to do so.
+        more_tags={UNTIL_TAG: until.isoformat(timespec="seconds")},
     )
-    # The reaper ends it then, should nobody be left to do so.
-    request["Tags"].append({"Key": UNTIL_TAG, "Value": until.isoformat(timespec="seconds")})
     return {
         "owner": owner,
         "run_key": run_key,

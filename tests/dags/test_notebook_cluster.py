@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from botocore.validate import ParamValidator
 from pipeline_harness import BUCKET, REGION, LocalAws, Mailbox, refused_by_emr, until
 
-from fruit_pipeline import cluster, notebooks, stock
+from fruit_pipeline import cluster, limits, notebooks, stock
 from fruit_pipeline.cluster import RUN_TAG, name_of
 from fruit_pipeline.reaper import UNTIL, UNTIL_TAG, living
 from fruit_pipeline.words import Words
@@ -165,6 +165,16 @@ def test_the_cluster_of_a_plan_is_one_that_the_reaper_ends(
     found = next(item for item in living(clusters.emr) if item.cluster_id == cluster_id)
     assert found.orphaned_by(datetime.now(UTC), timedelta(0)) is None, "its tag decides, not its age"
     assert found.orphaned_by(datetime.now(UTC) + timedelta(hours=4), timedelta(days=1)) == UNTIL
+
+
+def test_the_tag_of_the_end_is_held_against_emrs_limits_as_well(
+    account: pytest.MonkeyPatch, planned: dict[str, Any]
+) -> None:
+    """One tag more than EMR takes: the plan says so, not RunJobFlow."""
+    tags = len(planned["cluster"]["Tags"])
+    account.setattr(limits, "MAX_TAGS", tags - 1)
+    with pytest.raises(JobError, match=f"Tags has {tags} tags, EMR allows {tags - 1}"):
+        notebooks.plan(params())
 
 
 def test_an_owner_has_one_cluster_at_a_time(account: pytest.MonkeyPatch, clusters: LocalAws) -> None:
