@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,10 +54,11 @@ class S3Access:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One row of a listing: key relative to the store, size in bytes, version (S3's ETag)."""
+    """One row of a listing: key relative to the store, size in bytes, time, version (S3's ETag)."""
 
     key: str
     size: int
+    written: datetime  # S3 gives whole seconds
     version: str = ""
 
 
@@ -193,7 +194,8 @@ class Storage:
         with self._explain("list", prefix):
             for batch in obstore.list(self._store, prefix=f"{full}/" if full else None):
                 for meta in batch:
-                    yield StoredObject(meta["path"][len(self._prefix) :], meta["size"], meta["e_tag"] or "")
+                    key = meta["path"][len(self._prefix) :]
+                    yield StoredObject(key, meta["size"], meta["last_modified"], meta["e_tag"] or "")
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; one that is gone already is no error."""
