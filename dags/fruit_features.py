@@ -20,8 +20,18 @@ An idle cluster ends itself after the shape's idle timeout, also when Airflow is
 log. Then clear the failed task, or trigger again with `run_key` set to this run's key. Shards
 that stand are not computed again, and the result is that of an undisturbed run.
 
+**Two at once**: a second run waits in the queue until the first has ended (`FRUITS_MAX_ACTIVE_RUNS`
+allows more). Two runs of one `run_key` must not overlap: one is refused while a cluster that the other
+made is alive.
+
+**By the clock**: `FRUITS_SCHEDULE` is a cron expression in `FRUITS_TIME_ZONE`; times that have passed are
+not made up for. Scheduled runs and backfills take the Params of the file `FRUITS_SCHEDULE_PARAMS` in
+place of the form's defaults; a run that you trigger takes the form as you leave it. The run key is made
+from the run id, so clearing the tasks of a scheduled run *resumes* that date: what stands is kept, what is
+missing is computed. To *replace* a result, trigger a run with the same Params and no `run_key`, or a new one.
+
 **Who is told**: the subscribers of `FRUITS_SNS_TOPIC_ARN`, when the cluster is ready and how the run
-ended.
+ended; the Param `notify` limits that to failures, or to nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +41,7 @@ from typing import Any
 
 from airflow.sdk import chain, dag, get_current_context, task, task_group
 
-from fruit_pipeline import cluster, messages, request, settings, tasks
+from fruit_pipeline import cluster, messages, request, schedule, settings, tasks
 from fruit_pipeline.operators import (
     AddStepOnce,
     ClusterReady,
@@ -44,16 +54,19 @@ from fruit_pipeline.operators import (
 DEPLOYMENT = settings.load()
 AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region}
 POLL = {"poke_interval": DEPLOYMENT.poll_seconds}
+FORM = request.form(cluster.descriptions(DEPLOYMENT.home), DEPLOYMENT.source, DEPLOYMENT.weights)
+SCHEDULED = schedule.params(DEPLOYMENT, FORM)
 
 
 @dag(
-    schedule=None,
+    schedule=schedule.timetable(DEPLOYMENT),
     # Without a schedule nothing runs unasked: the first trigger need not be preceded by a click.
-    is_paused_upon_creation=False,
+    is_paused_upon_creation=DEPLOYMENT.schedule is not None,
     catchup=False,
-    doc_md=__doc__,
+    max_active_runs=DEPLOYMENT.max_active_runs,
+    doc_md=f"{__doc__}{schedule.note(DEPLOYMENT, SCHEDULED)}",
     tags=["emr", "features"],
-    params=request.form(cluster.descriptions(DEPLOYMENT.home), DEPLOYMENT.source, DEPLOYMENT.weights),
+    params=FORM,
     render_template_as_native_obj=True,
     default_args={
         "retries": 2,
@@ -67,7 +80,7 @@ def fruit_features() -> None:
     @refuse_cleanly
     def guard() -> dict[str, Any]:
         context = get_current_context()
-        return tasks.guard(context["params"], context["run_id"])
+        return tasks.guard(schedule.params_of_run(context, SCHEDULED), context["run_id"])
 
     @task
     @refuse_cleanly
@@ -113,7 +126,9 @@ def fruit_features() -> None:
 
     @task
     def say_ended(run: dict[str, Any] | None) -> None:
-        messages.say_ended(run, get_current_context()["ti"])
+        context = get_current_context()
+        notify = schedule.params_of_run(context, SCHEDULED)["notify"]
+        messages.say_ended(run, notify, context["ti"])
 
     run = guard()
 

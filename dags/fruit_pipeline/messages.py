@@ -158,16 +158,22 @@ def console_url(cluster_id: str, region: str) -> str:
 
 
 def say_ready(values: Mapping[str, Any], cluster_id: str) -> None:
-    """Tell that the cluster of the run ``values`` is ready."""
+    """Tell that the cluster of the run ``values`` is ready, unless the run's ``notify`` says not to."""
+    if values["notify"] != "always":
+        log.info("no message is sent: this run's notify is %s", values["notify"])
+        return
     send(lambda words: ready(words, values["run_key"], cluster_id, settings.load().region))
 
 
-def say_ended(values: Mapping[str, Any] | None, ti: Any) -> None:
-    """Tell how the run ended, by the states of its tasks.
+def say_ended(values: Mapping[str, Any] | None, notify: str, ti: Any) -> None:
+    """Tell how the run ended, by the states of its tasks, as far as ``notify`` (a Param) allows.
 
     ``values`` is the run's request, None when it was refused; ``ti`` is the instance of the task
     that asks, which runs after all others.
     """
+    if notify == "never":
+        log.info("no message is sent: this run's notify is never")
+        return
 
     def compose(words: Words) -> Message | None:
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
@@ -176,6 +182,8 @@ def say_ended(values: Mapping[str, Any] | None, ti: Any) -> None:
             errors = {task: ti.xcom_pull(task_ids=task, key=ERROR) for task in failures}
             name = values["run_key"] if values else ti.run_id
             message = failed(words, name, errors, refused=values is None, leak=_TEARDOWN in failures)
+        elif notify == "failures":
+            return None
         elif values and states.get("summarise") == "success":
             summary = ti.xcom_pull(task_ids="summarise")
             message = finished(words, RunRequest.from_dict(values), summary, cost_of(summary).by_the_clock)

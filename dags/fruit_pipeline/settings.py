@@ -9,6 +9,9 @@
 | `FRUITS_SOURCE_AWS_CONN_ID` | connection for `s3://` sources, in another account say | the same |
 | `FRUITS_SOURCE` | source that the trigger form offers: a folder or `s3://` prefix | none |
 | `FRUITS_WEIGHTS` | weights that the trigger form offers | `imagenet` |
+| `FRUITS_SCHEDULE` | cron expression or preset such as `@weekly`, in `FRUITS_TIME_ZONE` | none: no schedule |
+| `FRUITS_SCHEDULE_PARAMS` | JSON file with the Params of scheduled runs | none: the form's defaults |
+| `FRUITS_MAX_ACTIVE_RUNS` | runs of `fruit_features` at a time, 1 to 50; others wait | `1` |
 | `FRUITS_CACHE_DIR` | exported models, downloaded wheels | `~/.cache/fruit-features` |
 | `FRUITS_HOME` | folder of `spark_jobs`, `bootstrap`, `emr_configs` | the one above `dags` |
 | `FRUITS_NODE_TARGET` | wheels for `emr` nodes or for this `host` | `emr` |
@@ -65,6 +68,9 @@ class Settings:
     source_aws_conn_id: str
     source: str
     weights: str
+    schedule: str | None
+    schedule_params: Path | None
+    max_active_runs: int
     cache_dir: Path
     home: Path
     node_target: str
@@ -114,6 +120,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         source_aws_conn_id=text("FRUITS_SOURCE_AWS_CONN_ID", conn_id),
         source=text("FRUITS_SOURCE", ""),
         weights=text("FRUITS_WEIGHTS", "imagenet"),
+        schedule=text("FRUITS_SCHEDULE", "") or None,
+        schedule_params=_file(text("FRUITS_SCHEDULE_PARAMS", "")),
+        max_active_runs=whole("FRUITS_MAX_ACTIVE_RUNS", 1, "runs", 1, 50),
         cache_dir=Path(text("FRUITS_CACHE_DIR", "~/.cache/fruit-features")).expanduser(),
         home=Path(text("FRUITS_HOME", str(Path(__file__).resolve().parents[2]))),
         node_target=one_of("FRUITS_NODE_TARGET", NODE_TARGETS),
@@ -132,6 +141,10 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         reap=one_of("FRUITS_REAP", ("false", "true")) == "true",
         reap_hours=whole("FRUITS_REAP_HOURS", 24, "hours", 1, 168),
     )
+
+
+def _file(text: str) -> Path | None:
+    return Path(text).expanduser() if text else None
 
 
 def _subnets(text: str) -> tuple[str, ...]:

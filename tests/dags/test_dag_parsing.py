@@ -213,8 +213,9 @@ def test_every_dag_explains_itself_and_bears_a_tag(bag: Any) -> None:
 def test_the_dag_runs_only_when_asked_and_explains_cost_and_resume(dag: Any) -> None:
     assert dag.schedule is None
     assert dag.catchup is False
+    assert dag.max_active_runs == 1
     assert {"emr", "features"} <= set(dag.tags)
-    for words in ("What it costs", "idle timeout", "When it fails", "run_key", "_SUCCESS"):
+    for words in ("What it costs", "idle timeout", "When it fails", "run_key", "_SUCCESS", "By the clock"):
         assert words in dag.doc_md
 
 

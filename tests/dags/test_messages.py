@@ -146,7 +146,7 @@ def test_the_cluster_is_ready(mailbox: Mailbox) -> None:
 
 
 def test_a_finished_run_says_what_came_of_it_and_where_it_lies(mailbox: Mailbox) -> None:
-    messages.say_ended(request(), FINISHED)
+    messages.say_ended(request(), "always", FINISHED)
     (received,) = mailbox.read()
     assert received["Subject"] == "Run finished: r1"
     assert received["Message"] == "\n".join(
@@ -168,7 +168,7 @@ def test_a_finished_run_says_what_came_of_it_and_where_it_lies(mailbox: Mailbox)
 
 def test_the_same_in_french(mailbox: Mailbox, deployed: pytest.MonkeyPatch) -> None:
     deployed.setenv("FRUITS_LANGUAGE", "fr")
-    messages.say_ended(request(), FINISHED)
+    messages.say_ended(request(), "always", FINISHED)
     (received,) = mailbox.read()
     assert received["Subject"] == "Exécution terminée : r1"
     text = received["Message"].replace("\u00a0", " ").replace("\u202f", " ")
@@ -181,7 +181,9 @@ def test_the_same_in_french(mailbox: Mailbox, deployed: pytest.MonkeyPatch) -> N
 
 def test_random_weights_and_features_taken_over_are_told(mailbox: Mailbox) -> None:
     told = summary(weights_are_random=True, reused=1_200)
-    messages.say_ended(request(), Instance({"summarise": "success"}, {("summarise", "return_value"): told}))
+    messages.say_ended(
+        request(), "always", Instance({"summarise": "success"}, {("summarise", "return_value"): told})
+    )
     (received,) = mailbox.read()
     assert "The weights are random: the features mean little." in received["Message"]
     assert "Taken over from an earlier run: 1,200 features" in received["Message"]
@@ -189,7 +191,9 @@ def test_random_weights_and_features_taken_over_are_told(mailbox: Mailbox) -> No
 
 def test_without_a_cost_in_the_summary_none_is_told(mailbox: Mailbox) -> None:
     told = summary(cost=None)
-    messages.say_ended(request(), Instance({"summarise": "success"}, {("summarise", "return_value"): told}))
+    messages.say_ended(
+        request(), "always", Instance({"summarise": "success"}, {("summarise", "return_value"): told})
+    )
     (received,) = mailbox.read()
     assert "Cost" not in received["Message"]
 
@@ -202,7 +206,9 @@ def test_a_failed_run_names_the_task_and_the_steps_last_line(mailbox: Mailbox) -
         "summarise": "upstream_failed",
         "terminate_cluster": "success",
     }
-    messages.say_ended(request(), Instance(states, {("wait_for_extraction", messages.ERROR): STEP_ERROR}))
+    messages.say_ended(
+        request(), "always", Instance(states, {("wait_for_extraction", messages.ERROR): STEP_ERROR})
+    )
     (received,) = mailbox.read()
     assert received["Subject"] == "Run failed: r1 (wait_for_extraction)"
     text = received["Message"]
@@ -215,7 +221,7 @@ def test_a_failed_run_names_the_task_and_the_steps_last_line(mailbox: Mailbox) -
 
 def test_a_cluster_that_could_not_be_terminated_is_told_loudly_and_after_the_cause(mailbox: Mailbox) -> None:
     states = {"terminate_cluster": "failed", "check_output": "failed", "summarise": "upstream_failed"}
-    messages.say_ended(request(), Instance(states, {}))
+    messages.say_ended(request(), "always", Instance(states, {}))
     (received,) = mailbox.read()
     assert received["Subject"] == "Run failed: r1 (check_output)"
     assert "THE CLUSTER MAY STILL BE ALIVE" in received["Message"]
@@ -224,7 +230,7 @@ def test_a_cluster_that_could_not_be_terminated_is_told_loudly_and_after_the_cau
 
 def test_a_leak_is_told_though_all_else_went_well(mailbox: Mailbox) -> None:
     states = {"summarise": "success", "terminate_cluster": "failed"}
-    messages.say_ended(request(), Instance(states, {("summarise", "return_value"): summary()}))
+    messages.say_ended(request(), "always", Instance(states, {("summarise", "return_value"): summary()}))
     (received,) = mailbox.read()
     assert received["Subject"] == "Run failed: r1 (terminate_cluster)"
     assert "THE CLUSTER MAY STILL BE ALIVE" in received["Message"]
@@ -235,16 +241,41 @@ def test_a_refused_run_has_no_key_yet_and_is_told_all_the_same(
 ) -> None:
     deployed.setenv("FRUITS_LANGUAGE", "fr")
     ti = Instance({"guard": "failed", "summarise": "upstream_failed"}, {("guard", "error"): "no bucket: ..."})
-    messages.say_ended(None, ti)
+    messages.say_ended(None, "always", ti)
     (received,) = mailbox.read()
     assert received["Subject"] == "Échec de l'exécution : manual__1 (guard)"
     assert "no bucket: ..." in received["Message"]
     assert "Rien n'a été démarré." in received["Message"]
 
 
+FAILED = Instance({"guard": "success", "draw_sample": "failed"}, {("draw_sample", messages.ERROR): "x"})
+
+
+@pytest.mark.parametrize(
+    ("notify", "told"),
+    [
+        ("always", ["Cluster ready: r1", "Run failed: r1 (draw_sample)", "Run finished: r1"]),
+        ("failures", ["Run failed: r1 (draw_sample)"]),
+        ("never", []),
+    ],
+)
+def test_a_run_tells_what_its_form_asks_for(notify: str, told: list[str], mailbox: Mailbox) -> None:
+    asked = {**request(), "notify": notify}
+    messages.say_ready(asked, "j-1")
+    messages.say_ended(asked, notify, FAILED)
+    messages.say_ended(asked, notify, FINISHED)
+    assert sorted(message["Subject"] for message in mailbox.read()) == told
+
+
+@pytest.mark.parametrize(("notify", "told"), [("failures", 1), ("never", 0)])
+def test_a_refused_run_tells_what_its_form_asks_for(notify: str, told: int, mailbox: Mailbox) -> None:
+    messages.say_ended(None, notify, Instance({"guard": "failed"}, {("guard", "error"): "no bucket"}))
+    assert len(mailbox.read()) == told
+
+
 def test_a_run_that_neither_failed_nor_finished_is_not_told(mailbox: Mailbox) -> None:
     """One that somebody marked as a success by hand."""
-    messages.say_ended(request(), Instance({"guard": "success", "summarise": "skipped"}, {}))
+    messages.say_ended(request(), "always", Instance({"guard": "success", "summarise": "skipped"}, {}))
     assert mailbox.read() == []
 
 

@@ -49,6 +49,7 @@ def test_the_forms_defaults_are_a_run_of_all_images(values: dict[str, Any]) -> N
         bucket="team-bucket",
         regions=(),
         max_cost_usd=5.0,
+        notify="always",
         run_key="first",
         dag_run="first",
     )
@@ -118,7 +119,7 @@ def test_a_request_survives_xcom(values: dict[str, Any]) -> None:
         ({"bucket": None}, "set the Param 'bucket', or FRUITS_BUCKET"),
         ({"bucket": "s3://team"}, "without s3://"),
         ({"bucket": "Team_Bucket"}, "'Team_Bucket' is no S3 bucket name"),
-        ({"source": ""}, "set the Param 'source'"),
+        ({"source": ""}, "set the Param 'source' to a folder or .*, or FRUITS_SOURCE for the deployment"),
         ({"source": "  "}, "set the Param 'source'"),
         ({"run_key": "a/b"}, "run_key 'a/b': letters, digits"),
         ({"run_key": "../other"}, r"run_key '\.\./other'"),
@@ -172,11 +173,16 @@ def test_a_run_id_that_is_safe_is_its_own_key() -> None:
 
 
 def test_every_param_has_a_title_a_section_and_a_description(params: dict[str, Any]) -> None:
-    explain_themselves = {"backbone"}
     for name, param in params.items():
         assert param.schema.get("title"), name
-        assert param.schema.get("section"), name
-        assert name in explain_themselves or param.description, name
+        # Airflow shows the Markdown only where there is no plain text.
+        assert bool(param.description) != bool(param.schema.get("description_md")), name
+        assert "`" not in (param.description or ""), name
+
+
+def test_the_form_has_six_sections_in_the_order_of_a_runs_work(params: dict[str, Any]) -> None:
+    sections = dict.fromkeys(param.schema["section"] for param in params.values())
+    assert list(sections) == ["Data", "Model", "Reduction", "Cluster", "Money", "Notifications"]
 
 
 def test_every_field_of_a_request_has_a_param(params: dict[str, Any], values: dict[str, Any]) -> None:
@@ -194,7 +200,7 @@ def test_the_form_offers_every_shape_with_its_description(params: dict[str, Any]
     shapes = cluster.descriptions(repo)
     assert params["shape"].schema["enum"] == sorted(shapes)
     for name, text in shapes.items():
-        assert f"`{name}`: {text}" in params["shape"].description
+        assert f"- `{name}`: {text}" in params["shape"].schema["description_md"].splitlines()
 
 
 @pytest.mark.parametrize(
@@ -222,6 +228,10 @@ def test_the_form_offers_every_shape_with_its_description(params: dict[str, Any]
         ("variance", 1),
         ("shape", "huge"),
         ("bucket", 5),
+        ("bucket", "s3://team"),
+        ("notify", "sometimes"),
+        ("notify", None),
+        ("max_cost_usd", 0),
         ("run_key", "a b"),
         ("run_key", "../up"),
         ("run_key", "a/b"),
@@ -249,6 +259,8 @@ def test_the_form_refuses_a_bad_value(params: dict[str, Any], name: str, value: 
         ("min_cosine", 0),
         ("components", None),
         ("variance", 0.9),
+        ("bucket", "team-bucket"),
+        ("notify", "failures"),
         ("run_key", "manual__2026-11-20T10-00-00-abc123"),
         ("run_key", None),
     ],

@@ -21,6 +21,8 @@ def test_without_variables_the_defaults_hold(repo: Path) -> None:
     assert found.source_aws_conn_id == found.aws_conn_id == "aws_default"
     assert found.cache_dir.is_absolute()
     assert found.sns_topic_arn is None, "nobody is written to unasked"
+    assert (found.schedule, found.schedule_params) == (None, None), "nothing runs unasked"
+    assert found.max_active_runs == 1
     assert found.reap is False, "nothing is terminated unasked"
     assert (found.language, found.time_zone.key, found.retention_days) == ("en", "UTC", 30)
 
@@ -60,6 +62,9 @@ def test_variables_are_taken_and_blank_ones_are_not() -> None:
             "FRUITS_RETENTION_DAYS": "7",
             "FRUITS_REAP": "true",
             "FRUITS_REAP_HOURS": "48",
+            "FRUITS_SCHEDULE": "@weekly",
+            "FRUITS_SCHEDULE_PARAMS": "~/weekly.json",
+            "FRUITS_MAX_ACTIVE_RUNS": "2",
         }
     )
     assert (found.bucket, found.region, found.poll_seconds) == ("team", "eu-north-1", 5)
@@ -70,6 +75,8 @@ def test_variables_are_taken_and_blank_ones_are_not() -> None:
     assert found.sns_topic_arn == "arn:aws:sns:eu-north-1:123456789012:fruits"
     assert (found.language, found.time_zone.key) == ("fr", "Europe/Paris")
     assert (found.retention_days, found.reap, found.reap_hours) == (7, True, 48)
+    assert (found.schedule, found.schedule_params) == ("@weekly", Path.home() / "weekly.json")
+    assert found.max_active_runs == 2
 
 
 def test_several_subnets_an_owner_and_a_security_configuration_are_taken() -> None:
@@ -100,6 +107,8 @@ def test_several_subnets_an_owner_and_a_security_configuration_are_taken() -> No
         ("FRUITS_POLL_SECONDS", "often"),
         # With more, the wait for the cluster's end would not look even once.
         ("FRUITS_POLL_SECONDS", "3600"),
+        ("FRUITS_MAX_ACTIVE_RUNS", "0"),
+        ("FRUITS_MAX_ACTIVE_RUNS", "51"),
         ("FRUITS_SNS_TOPIC_ARN", "fruits"),
         # No mailbox can subscribe to a FIFO topic.
         ("FRUITS_SNS_TOPIC_ARN", "arn:aws:sns:eu-west-3:123456789012:fruits.fifo"),
