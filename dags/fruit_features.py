@@ -52,7 +52,8 @@ from fruit_pipeline.operators import (
 )
 
 DEPLOYMENT = settings.load()
-AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region}
+# What may pass, such as throttling, is tried again for a quarter of an hour: a cluster hangs on it.
+AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region, "retries": 5}
 POLL = {"poke_interval": DEPLOYMENT.poll_seconds}
 FORM = request.form(cluster.descriptions(DEPLOYMENT.home), DEPLOYMENT.source, DEPLOYMENT.weights)
 SCHEDULED = schedule.params(DEPLOYMENT, FORM)
@@ -172,8 +173,8 @@ def fruit_features() -> None:
         run_key=run["run_key"],
         waiter_delay=DEPLOYMENT.poll_seconds,
         waiter_max_attempts=1800 // DEPLOYMENT.poll_seconds,
-        retries=5,
         **AWS,
+        job_flow_id="{{ ti.xcom_pull('create_cluster') or '' }}",
     )
     checks = check_output(run)
     parts = {

@@ -66,6 +66,7 @@ def notebook_cluster() -> None:
     terminate_cluster = TerminateClusters(
         task_id="terminate_cluster",
         run_key=plan["run_key"],
+        job_flow_id="{{ ti.xcom_pull('create_cluster') or '' }}",
         waiter_delay=DEPLOYMENT.poll_seconds,
         waiter_max_attempts=1800 // DEPLOYMENT.poll_seconds,
         retries=5,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from fruit_pipeline.aws import Aws
 from image_features.errors import JobError
@@ -26,6 +28,13 @@ _PERMISSIONS = {
     "ListClusters": "elasticmapreduce:ListClusters",
     "DescribeCluster": "elasticmapreduce:DescribeCluster",
     "ListInstances": "elasticmapreduce:ListInstances",
+    "RunJobFlow": "elasticmapreduce:RunJobFlow",
+    "AddJobFlowSteps": "elasticmapreduce:AddJobFlowSteps",
+    "ListSteps": "elasticmapreduce:ListSteps",
+    "DescribeStep": "elasticmapreduce:DescribeStep",
+    "CancelSteps": "elasticmapreduce:CancelSteps",
+    "SetTerminationProtection": "elasticmapreduce:SetTerminationProtection",
+    "TerminateJobFlows": "elasticmapreduce:TerminateJobFlows",
     "GetProducts": "pricing:GetProducts",
 }
 
@@ -41,10 +50,17 @@ _THROTTLED = (
     *("ThrottledException", "Throttling", "ThrottlingException", "TooManyRequestsException"),
 )
 
+# AWS names the permission in most refusals, also where it is another service's (iam:PassRole).
+_NAMED = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
+
 
 @contextmanager
-def explained(what: str, aws: Aws) -> Iterator[None]:
-    """Turn boto3's errors into one line. Raises StorageError, which is retried, when AWS throttles."""
+def explained(what: str, aws: Aws, *, patient: bool = False) -> Iterator[None]:
+    """Turn boto3's errors into one line: JobError, or StorageError, which is retried, when AWS throttles.
+
+    ``patient``: StorageError for all that may pass by itself or be mended meanwhile, such as expired
+    credentials or a fault of AWS. A run that has a cluster is not given up for these.
+    """
     from botocore.exceptions import (
         BotoCoreError,
         ClientError,
@@ -62,27 +78,38 @@ def explained(what: str, aws: Aws) -> Iterator[None]:
             raise StorageError(
                 f"{what}: AWS throttles {call} ({code}), after every retry; try again in some minutes"
             ) from error
-        raise JobError(f"{what}: {_advice(code, call, error)}") from error
+        passing = code in _EXPIRED or _status(error) >= 500
+        raise _refusal(patient and passing)(f"{what}: {_advice(code, call, error)}") from error
     except TokenRetrievalError as error:
-        raise JobError(f"{what}: the credentials have expired; renew them") from error
+        raise _refusal(patient)(f"{what}: the credentials have expired; renew them") from error
     except NoCredentialsError as error:
-        raise JobError(
+        raise _refusal(patient)(
             f"{what}: no AWS credentials; set the Airflow connection or the environment"
         ) from error
     except EndpointConnectionError as error:
         where = aws.endpoint_url or "AWS"
-        raise JobError(
+        raise _refusal(patient)(
             f"{what}: {where} does not answer; is the local AWS running, is the network up?"
         ) from error
     except BotoCoreError as error:
-        raise JobError(f"{what}: {error}") from error
+        raise _refusal(patient)(f"{what}: {error}") from error
+
+
+def _refusal(passing: bool) -> type[JobError]:
+    return StorageError if passing else JobError
+
+
+def _status(error: Any) -> int:
+    """HTTP status of a ClientError; 0 where the answer has none."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _advice(code: str, call: str, error: Exception) -> str:
     if code in _MISSING:
         return "it does not exist; create it, or name another"
     if code in _DENIED:
-        permission = _PERMISSIONS.get(call, f"the permission of {call}")
+        named = _NAMED.search(str(error))
+        permission = named[1] if named else _PERMISSIONS.get(call, f"the permission of {call}")
         return f"{call} is denied; grant {permission} to the credentials in use, in their or its policy"
     if code in _EXPIRED:
         return "the credentials have expired; renew them"

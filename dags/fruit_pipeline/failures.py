@@ -7,13 +7,37 @@ from typing import Any
 
 _LAST_LINES = 15
 
+# https://docs.aws.amazon.com/emr/latest/APIReference/API_ClusterStateChangeReason.html
+_CAPACITY = "try again later, or with a shape of other instance types, more of them or more subnets"
+_ADVICE = {
+    "INTERNAL_ERROR": f"EMR could not make or keep the cluster: where it had no capacity, {_CAPACITY}; "
+    "where it was a fault of AWS, try again",
+    "VALIDATION_ERROR": "EMR cannot make this cluster: mend what the reason names, such as a quota, a "
+    f"subnet or a role; where it had no capacity, {_CAPACITY}",
+    "INSTANCE_FAILURE": "the cluster lost nodes that it cannot do without: try again; where EC2 took "
+    "Spot nodes back, with a shape that has them on demand",
+    "INSTANCE_FLEET_TIMEOUT": "EC2 had no capacity, Spot or on demand, for a fleet within its time: "
+    f"{_CAPACITY}",
+    "BOOTSTRAP_FAILURE": "a node's Python environment was not made: its log, below node/ among the "
+    "cluster's logs, says why",
+    "USER_REQUEST": "somebody terminated it, or the reaper: nothing is to be mended",
+    "STEP_FAILURE": "a step failed and took the cluster along: its log, below steps/ among the "
+    "cluster's logs, says why",
+    "ALL_STEPS_COMPLETED": "it had no step for as long as its idle timeout: was Airflow held up between "
+    "two tasks?",
+}
+
 
 def explain_cluster(emr: Any, cluster_id: str) -> str:
-    """One line: state, reason and log folder of a cluster that ended early."""
+    """One line: state, reason, what to do about it and log folder of a cluster that ended early."""
     cluster = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]
     reason = cluster["Status"].get("StateChangeReason", {})
     text = f"cluster {cluster_id} is {cluster['Status']['State']}"
     text += f" ({reason.get('Code', 'no code')}: {reason.get('Message', 'no message')})"
+    for detail in cluster["Status"].get("ErrorDetails", []):
+        text += f"; {detail.get('ErrorCode', 'error')}: {detail.get('ErrorMessage', 'no message')}"
+    if advice := _ADVICE.get(reason.get("Code", "")):
+        text += f"; {advice}"
     if cluster.get("LogUri"):
         text += f"; its logs: {cluster['LogUri'].rstrip('/')}/{cluster_id}/"
     return f"{text}. Clear the task that created the cluster, and those after it, to resume on a new one"

@@ -2,7 +2,8 @@
 
 What the provider's own do not: find a cluster or step that an earlier attempt of the task made,
 say why a step failed and where its log lies, and terminate by tag, so that a cluster whose id
-nobody got to know ends too.
+nobody got to know ends too. What AWS refuses is one line that says what to do; it is tried again
+where it may pass, and fails for good where it cannot.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from airflow.providers.amazon.aws.operators.emr import (
 from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor, EmrStepSensor
 from airflow.providers.amazon.aws.triggers.emr import EmrCreateJobFlowTrigger, EmrStepSensorTrigger
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from fruit_pipeline.cluster import ENDING, RUN_TAG, TERMINAL, alive_of_run
+from fruit_pipeline.aws import Aws
+from fruit_pipeline.calls import explained
 from fruit_pipeline.failures import explain_cluster, explain_step, log_of_step
 from image_features.errors import JobError
 from image_features.storage import StorageError
@@ -52,6 +55,27 @@ def refuse_cleanly(work: Work) -> Work:
 class CreateClusterOnce(EmrCreateJobFlowOperator):
     """Creates the run's cluster, or takes over the living one that carries the run's tag.
 
+def _patiently(work: Work) -> Work:
+    """Say what AWS refuses an operator; fail for good where a retry would only say it again."""
+
+    @functools.wraps(work)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        what = f"cluster {self.job_flow_id}" if hasattr(self, "job_flow_id") else "a new cluster"
+        try:
+            with explained(what, _aws_of(self), patient=True):
+                return work(self, *args, **kwargs)
+        except StorageError as error:
+            raise AirflowException(str(error)) from None
+        except JobError as error:
+            raise AirflowFailException(str(error)) from None
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _aws_of(operator: Any) -> Aws:
+    return Aws.from_connection(operator.aws_conn_id, operator.region_name)
+
+
     ``RunJobFlow`` has no client token. So it is sent once, without boto3's retries: after a lost
     answer the task's retry looks first, and finds the cluster.
     """
@@ -67,12 +91,21 @@ class CreateClusterOnce(EmrCreateJobFlowOperator):
 
     def execute(self, context: Any) -> str | None:
         request = cast("dict[str, Any]", self.job_flow_overrides)
+        self._job_flow_id: str | None = None  # the provider's, which sets it when the cluster is made
         tags = {tag["Key"]: tag["Value"] for tag in request["Tags"]}
-        found = alive_of_run(self.hook.conn, tags[RUN_TAG])
+    @_patiently
+        found = alive_of_run(_aws_of(self).client("emr"), tags[RUN_TAG])  # looking may be tried again
         if found:
             self.log.info("cluster %s of this run is alive already: taken over", found[0])
             return found[0]
-        return super().execute(context)
+        try:
+            return super().execute(context)
+        except (ClientError, BotoCoreError) as error:
+            if not self._job_flow_id:
+                raise
+            # It is made: its id must not get lost for want of a link to its logs.
+            self.log.warning("cluster %s has no link to its logs: %s", self._job_flow_id, error)
+            return self._job_flow_id
 
 
 class AddStepOnce(EmrAddStepsOperator):
@@ -81,6 +114,7 @@ class AddStepOnce(EmrAddStepsOperator):
     def execute(self, context: Any) -> list[str]:
         emr: Any = self.hook.conn
         (step,) = cast("list[dict[str, Any]]", self.steps)
+    @_patiently
         pages = emr.get_paginator("list_steps").paginate(ClusterId=self.job_flow_id, StepStates=_STEP_USABLE)
         found = [s["Id"] for page in pages for s in page["Steps"] if _same_step(s, step)]
         if found:
@@ -124,6 +158,7 @@ class ClusterReady(EmrJobFlowSensor):
     def execute(self, context: Any) -> None:
         if self._ready(context):
             return
+    @_patiently
         attempts = _attempts(self._seconds_left(), self.poke_interval)
         self.defer(
             timeout=_deferral(attempts, self.poke_interval),
@@ -140,6 +175,7 @@ class ClusterReady(EmrJobFlowSensor):
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> None:
         # The trigger's word is not enough: it may have lost sight of a cluster that is fine.
         if not self._ready(context):
+    @_patiently
             raise AirflowException(f"lost sight of cluster {self.job_flow_id}: {event}")
 
     def _ready(self, context: Any) -> bool:
@@ -197,6 +233,7 @@ class StepDone(EmrStepSensor):
             raise AirflowException(f"lost sight of step {self.step_id}: {event}")
 
     def _done(self, context: Any) -> bool:
+    @_patiently
         try:
             done = self.poke(context)
         except AirflowException:
@@ -216,6 +253,7 @@ class StepDone(EmrStepSensor):
         emr: Any = self.hook.conn
         answer = emr.cancel_steps(
             ClusterId=self.job_flow_id,
+    @_patiently
             StepIds=[self.step_id],
             StepCancellationOption="TERMINATE_PROCESS",
         )
@@ -261,10 +299,19 @@ class TerminateClusters(EmrTerminateJobFlowOperator):
 
     def execute(self, context: Any) -> None:
         emr: Any = self.hook.conn
-        alive = alive_of_run(emr, self.run_key)
+        try:
+            alive = alive_of_run(emr, self.run_key)
+        except ClientError:
+            if self.job_flow_id:  # what may not be looked for can be terminated all the same
+                emr.terminate_job_flows(JobFlowIds=[self.job_flow_id])
+                told.append(self.job_flow_id)
+            raise
         if alive:
             self.log.info("terminating %s", ", ".join(alive))
-            emr.set_termination_protection(JobFlowIds=alive, TerminationProtected=False)
+            try:
+                emr.set_termination_protection(JobFlowIds=alive, TerminationProtected=False)
+            except ClientError as error:  # needed only where somebody set it by hand
+                self.log.warning("termination protection is left as it is: %s", error)
             emr.terminate_job_flows(JobFlowIds=alive)
         # Also those that an earlier attempt of this task terminated and did not see end.
         clusters = sorted({*alive, *alive_of_run(emr, self.run_key, ending=True)})
@@ -281,3 +328,24 @@ class TerminateClusters(EmrTerminateJobFlowOperator):
                 return
             time.sleep(self.waiter_delay)
         raise AirflowException(f"clusters have not ended, look at them in the EMR console: {states}")
+        """``job_flow_id``: the run's cluster, where it is known; terminated also when AWS lists none."""
+        """Raises AirflowException, which is retried, for all that AWS refuses: a cluster costs money."""
+        told: list[str] = []
+        try:
+            with explained(f"run {self.run_key}", _aws_of(self), patient=True):
+                self._terminate(told)
+        except JobError as error:
+            raise AirflowException(f"{self._warning(told)}: {error}. Then clear this task") from None
+
+    def _warning(self, told: list[str]) -> str:
+        if told:
+            return f"cluster {', '.join(told)} was told to end, and was not seen to, look in the EMR console"
+        which = f"CLUSTER {self.job_flow_id}" if self.job_flow_id else f"A CLUSTER OF RUN {self.run_key}"
+        return (
+            f"{which} MAY STILL BE ALIVE, AND COST MONEY, until it is terminated in the EMR console or ends "
+            "by its idle timeout"
+        )
+
+    def _terminate(self, told: list[str]) -> None:
+        """``told``: is given the clusters that AWS has taken the order for."""
+            told += alive

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from typing import Any
 
+import botocore.session
 import pytest
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from pipeline_harness import BUCKET, REGION, LocalAws, until
@@ -36,7 +37,7 @@ def test_a_step_is_explained_by_the_last_lines_that_are_no_chatter(
 ) -> None:
     first, *lines = explain_step(hook, *failed).splitlines()
     assert first.startswith(f"step {failed[1]} (many lines) is FAILED")
-    assert lines == [f"line {n}" for n in range(16, 31)]
+    assert lines == [f"line {n}" for n in range(11, 31)]
 
 
 def test_a_log_that_is_not_shipped_yet_is_named_all_the_same(
@@ -76,13 +77,52 @@ class Emr:
 
 
 def test_a_cluster_is_explained_in_one_line() -> None:
-    reason = {"Code": "VALIDATION_ERROR", "Message": "The subnet does not exist"}
-    emr = Emr({"State": "TERMINATED_WITH_ERRORS", "StateChangeReason": reason}, "s3n://b/logs/")
+    reason = {"Code": "USER_REQUEST", "Message": "Terminated by user request"}
+    emr = Emr({"State": "TERMINATED", "StateChangeReason": reason}, "s3n://b/logs/")
     assert explain_cluster(emr, "j-1") == (
-        "cluster j-1 is TERMINATED_WITH_ERRORS (VALIDATION_ERROR: The subnet does not exist); its logs: "
-        "s3n://b/logs/j-1/. Clear the task that created the cluster, and those after it, to resume on "
-        "a new one"
+        "cluster j-1 is TERMINATED (USER_REQUEST: Terminated by user request); somebody terminated it, or "
+        "the reaper: nothing is to be mended; its logs: s3n://b/logs/j-1/. Clear the task that created the "
+        "cluster, and those after it, to resume on a new one"
     )
+
+
+def reason_codes() -> list[str]:
+    model = botocore.session.get_session().get_service_model("emr")
+    return model.shape_for("ClusterStateChangeReasonCode").enum
+
+
+ADVICE = {
+    "INTERNAL_ERROR": "where it had no capacity, try again later, or with a shape of other instance types",
+    "VALIDATION_ERROR": "mend what the reason names, such as a quota, a subnet or a role",
+    "INSTANCE_FAILURE": "where EC2 took Spot nodes back, with a shape that has them on demand",
+    "INSTANCE_FLEET_TIMEOUT": "EC2 had no capacity, Spot or on demand, for a fleet within its time",
+    "BOOTSTRAP_FAILURE": "its log, below node/ among the cluster's logs, says why",
+    "USER_REQUEST": "somebody terminated it, or the reaper",
+    "STEP_FAILURE": "its log, below steps/ among the cluster's logs, says why",
+    "ALL_STEPS_COMPLETED": "it had no step for as long as its idle timeout",
+}
+
+
+@pytest.mark.parametrize("code", reason_codes())
+def test_every_reason_that_emr_knows_says_what_to_do(code: str) -> None:
+    status = {"State": "TERMINATED_WITH_ERRORS", "StateChangeReason": {"Code": code, "Message": "so it is"}}
+    text = explain_cluster(Emr(status), "j-1")
+    assert f"({code}: so it is); " in text
+    assert ADVICE[code] in text
+
+
+def test_the_details_that_emr_gives_are_told() -> None:
+    detail = {
+        "ErrorCode": "INTERNAL_ERROR_SPOT_NO_CAPACITY_PRIMARY",
+        "ErrorData": [{"instance-types": "m5.xlarge"}],
+        "ErrorMessage": "there is no Spot capacity for the primary node",
+    }
+    reason = {"Code": "INTERNAL_ERROR", "Message": "no capacity"}
+    status = {"State": "TERMINATED_WITH_ERRORS", "StateChangeReason": reason, "ErrorDetails": [detail]}
+    assert (
+        "(INTERNAL_ERROR: no capacity); INTERNAL_ERROR_SPOT_NO_CAPACITY_PRIMARY: there is no Spot capacity "
+        "for the primary node; "
+    ) in explain_cluster(Emr(status), "j-1")
 
 
 def test_a_cluster_without_reason_or_logs_is_explained_too() -> None:

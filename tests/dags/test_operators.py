@@ -17,7 +17,6 @@ import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import ClientError
 from pipeline_harness import BUCKET, REGION, LocalAws, until
 
 from fruit_pipeline import cluster, operators
@@ -144,8 +143,9 @@ def test_a_lost_answer_is_not_sent_again_by_boto3(
         return AWSResponse(request.url, 503, {}, SimpleNamespace(stream=lambda: iter([b"{}"])))
 
     create.hook.conn.meta.events.register("before-send.emr.RunJobFlow", lose_answer)
-    with pytest.raises(ClientError, match="503"):
+    with pytest.raises(AirflowException, match="503") as caught:
         create.execute(context)
+    assert not isinstance(caught.value, AirflowFailException), "it would not be tried again"
     assert len(sent) == 1
     (made,) = clusters.alive()
     retry = operators.CreateClusterOnce(job_flow_overrides=request_of("lost"), **aws_arguments)
