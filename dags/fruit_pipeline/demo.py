@@ -21,7 +21,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -34,7 +34,7 @@ from rich.markup import escape
 from fruit_pipeline import demo_view, drawn_images, settings
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.backbone import DEFAULT_INPUT_SIZE, INPUT_SIZES, BackboneRequest
-from fruit_pipeline.guards import PUBLIC_ACCESS_FLAGS
+from fruit_pipeline.local_account import set_up_account
 from fruit_pipeline.precision import PRECISIONS, check_precision
 from fruit_pipeline.sources import Source
 from image_features.contract import SUMMARY, RunLayout, shard_number
@@ -103,7 +103,7 @@ def run(demo: Demo) -> int:
     demo.log.parent.mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]1. local AWS[/] (state in {demo.work / 'aws'})")
     with local_aws(demo) as aws:
-        set_up_account(aws)
+        set_up_account(aws, BUCKET)
         environment = airflow_environment(demo, aws)
         console.print(f"[bold]2. Airflow[/] (home in {demo.airflow_home})")
         migrate(demo, environment)
@@ -150,38 +150,6 @@ def local_aws(demo: Demo) -> Iterator[Aws]:
             process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def set_up_account(aws: Aws, bucket: str = BUCKET) -> None:
-    """Make of the local AWS what a careful account is: the guards look at it as at any other.
-
-    A bucket that is encrypted, closed to the public and versioned, and the roles that EMR and its
-    nodes take. What is there already stays.
-    """
-    s3, iam = aws.client("s3"), aws.client("iam")
-    with suppress(s3.exceptions.BucketAlreadyOwnedByYou, s3.exceptions.BucketAlreadyExists):
-        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": aws.region})
-    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
-    s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
-    closed = dict.fromkeys(PUBLIC_ACCESS_FLAGS, True)
-    s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=closed)
-    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    # A run's own settings are not asked: they name a real account's roles.
-    defaults = settings.load({})
-    profile = defaults.instance_profile
-    for role, service in ((defaults.service_role, "elasticmapreduce"), (profile, "ec2")):
-        with suppress(iam.exceptions.EntityAlreadyExistsException):
-            iam.create_role(RoleName=role, AssumeRolePolicyDocument=_trust(service))
-    with suppress(iam.exceptions.EntityAlreadyExistsException):
-        iam.create_instance_profile(InstanceProfileName=profile)
-        iam.add_role_to_instance_profile(InstanceProfileName=profile, RoleName=profile)
-
-
-def _trust(service: str) -> str:
-    """Policy by which a service may take a role."""
-    who = {"Service": f"{service}.amazonaws.com"}
-    statement = {"Effect": "Allow", "Principal": who, "Action": "sts:AssumeRole"}
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
 def airflow_environment(demo: Demo, aws: Aws) -> dict[str, str]:

@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.validate import ParamValidator
 
 from fruit_pipeline.aws import Aws
-from fruit_pipeline.demo import set_up_account
+from fruit_pipeline.local_account import set_up_account
 from fruit_pipeline.sample import SampleRequest, write_sample
 from fruit_pipeline.sources import Source
 from image_features import extraction, reduction

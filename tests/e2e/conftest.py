@@ -10,6 +10,7 @@ import pytest
 from stage import Stage
 
 from fruit_pipeline import demo
+from fruit_pipeline.local_account import set_up_account
 
 HERE = Path(__file__).parent
 
@@ -35,7 +36,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         region="eu-west-3",
     )
     with demo.local_aws(made) as aws:
-        demo.set_up_account(aws)
+        set_up_account(aws, demo.BUCKET)
         environment = demo.airflow_environment(made, aws)
         demo.migrate(made, environment)
         yield Stage(made, aws, environment)
