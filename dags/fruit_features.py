@@ -156,6 +156,8 @@ def fruit_features() -> None:
         job_flow_id=cluster_id,
         step_id="{{ ti.xcom_pull('add_extraction')[0] }}",
         limit_seconds=plan["extraction_limit"],
+        stage="extraction",
+        run_uri=plan["run_uri"],
         **POLL,
         **AWS,
     )
@@ -165,16 +167,18 @@ def fruit_features() -> None:
         job_flow_id=cluster_id,
         step_id="{{ ti.xcom_pull('add_pca')[0] }}",
         limit_seconds=plan["reduction_limit"],
+        stage="pca",
+        run_uri=plan["run_uri"],
         **POLL,
         **AWS,
     )
     terminate_cluster = TerminateClusters(
         task_id="terminate_cluster",
         run_key=run["run_key"],
+        job_flow_id="{{ ti.xcom_pull('create_cluster') or '' }}",
         waiter_delay=DEPLOYMENT.poll_seconds,
         waiter_max_attempts=1800 // DEPLOYMENT.poll_seconds,
         **AWS,
-        job_flow_id="{{ ti.xcom_pull('create_cluster') or '' }}",
     )
     checks = check_output(run)
     parts = {

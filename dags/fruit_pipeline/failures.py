@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from typing import Any
 
-_LAST_LINES = 15
+_LAST_LINES = 20
 
 # https://docs.aws.amazon.com/emr/latest/APIReference/API_ClusterStateChangeReason.html
 _CAPACITY = "try again later, or with a shape of other instance types, more of them or more subnets"
@@ -62,7 +62,7 @@ def explain_step(hook: Any, cluster_id: str, step_id: str) -> str:
     log = _log_of(details, cluster, step_id)
     if not log:
         return text
-    lines = _last_lines(hook, log)
+    lines = last_lines(hook, log)
     return f"{text}; log: {log}" + (f"\n{lines}" if lines else " (not shipped yet)")
 
 
@@ -80,7 +80,8 @@ def _log_of(details: dict[str, Any], cluster: dict[str, Any], step_id: str) -> s
     return None
 
 
-def _last_lines(hook: Any, log: str) -> str:
+def last_lines(hook: Any, log: str) -> str:
+    """The last lines of a gzipped log that are no chatter; empty when it cannot be read."""
     bucket, _, key = log.partition("://")[2].partition("/")
     try:
         s3 = hook.get_session().client("s3", endpoint_url=hook.conn_config.endpoint_url)

@@ -21,3 +21,14 @@ def browser_url(s3_uri: str, deployment: Settings | None = None) -> str:
     kind = "buckets" if not key or key.endswith("/") else "object"
     region = deployment.region
     return f"https://{region}.console.aws.amazon.com/s3/{kind}/{bucket}?region={region}&prefix={quote(key)}"
+
+
+def step_log_url(log: str) -> str:
+    """URL of a step's log: its folder in the AWS console, the file itself at another endpoint.
+
+    ``log`` is its file as EMR names it; empty for a log that is not in S3.
+    """
+    if "://" not in log:
+        return ""
+    deployment = settings.load()
+    return browser_url(log if deployment.browser_endpoint_url else f"{log.rpartition('/')[0]}/", deployment)

@@ -21,14 +21,17 @@ from airflow.providers.amazon.aws.operators.emr import (
     EmrTerminateJobFlowOperator,
 )
 from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor, EmrStepSensor
-from airflow.providers.amazon.aws.triggers.emr import EmrCreateJobFlowTrigger, EmrStepSensorTrigger
+from airflow.providers.amazon.aws.utils.suppress import return_on_error
+from airflow.sdk import BaseOperatorLink
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fruit_pipeline.cluster import ENDING, RUN_TAG, TERMINAL, alive_of_run
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.calls import explained
-from fruit_pipeline.failures import explain_cluster, explain_step, log_of_step
+from fruit_pipeline.cluster import ENDING, RUN_TAG, TERMINAL, alive_of_run
+from fruit_pipeline.failures import explain_cluster, explain_step, last_lines, log_of_step
+from fruit_pipeline.links import step_log_url
+from fruit_pipeline.triggers import ClusterTrigger, StepTrigger
 from image_features.errors import JobError
 from image_features.storage import StorageError
 
@@ -52,9 +55,6 @@ def refuse_cleanly(work: Work) -> Work:
     return wrapped  # type: ignore[return-value]
 
 
-class CreateClusterOnce(EmrCreateJobFlowOperator):
-    """Creates the run's cluster, or takes over the living one that carries the run's tag.
-
 def _patiently(work: Work) -> Work:
     """Say what AWS refuses an operator; fail for good where a retry would only say it again."""
 
@@ -76,6 +76,9 @@ def _aws_of(operator: Any) -> Aws:
     return Aws.from_connection(operator.aws_conn_id, operator.region_name)
 
 
+class CreateClusterOnce(EmrCreateJobFlowOperator):
+    """Creates the run's cluster, or takes over the living one that carries the run's tag.
+
     ``RunJobFlow`` has no client token. So it is sent once, without boto3's retries: after a lost
     answer the task's retry looks first, and finds the cluster.
     """
@@ -88,12 +91,12 @@ def _aws_of(operator: Any) -> Aws:
             emr_conn_id=None,  # the request is whole
             **kwargs,
         )
+        self._job_flow_id: str | None = None  # the provider's, which sets it when the cluster is made
 
+    @_patiently
     def execute(self, context: Any) -> str | None:
         request = cast("dict[str, Any]", self.job_flow_overrides)
-        self._job_flow_id: str | None = None  # the provider's, which sets it when the cluster is made
         tags = {tag["Key"]: tag["Value"] for tag in request["Tags"]}
-    @_patiently
         found = alive_of_run(_aws_of(self).client("emr"), tags[RUN_TAG])  # looking may be tried again
         if found:
             self.log.info("cluster %s of this run is alive already: taken over", found[0])
@@ -111,10 +114,10 @@ def _aws_of(operator: Any) -> Aws:
 class AddStepOnce(EmrAddStepsOperator):
     """Adds one step, or takes over the same one that is waiting, running or done."""
 
+    @_patiently
     def execute(self, context: Any) -> list[str]:
         emr: Any = self.hook.conn
         (step,) = cast("list[dict[str, Any]]", self.steps)
-    @_patiently
         pages = emr.get_paginator("list_steps").paginate(ClusterId=self.job_flow_id, StepStates=_STEP_USABLE)
         found = [s["Id"] for page in pages for s in page["Steps"] if _same_step(s, step)]
         if found:
@@ -155,27 +158,27 @@ class ClusterReady(EmrJobFlowSensor):
         )
         self.limit_seconds = limit_seconds or self.poke_interval * self.max_attempts
 
+    @_patiently
     def execute(self, context: Any) -> None:
         if self._ready(context):
             return
-    @_patiently
         attempts = _attempts(self._seconds_left(), self.poke_interval)
         self.defer(
             timeout=_deferral(attempts, self.poke_interval),
-            trigger=EmrCreateJobFlowTrigger(
+            trigger=ClusterTrigger(
                 job_flow_id=self.job_flow_id,
                 aws_conn_id=self.aws_conn_id,
                 waiter_delay=int(self.poke_interval),
-                waiter_max_attempts=attempts,
+                attempts=attempts,
                 region_name=self.region_name,
             ),
             method_name="execute_complete",
         )
 
+    @_patiently
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> None:
         # The trigger's word is not enough: it may have lost sight of a cluster that is fine.
         if not self._ready(context):
-    @_patiently
             raise AirflowException(f"lost sight of cluster {self.job_flow_id}: {event}")
 
     def _ready(self, context: Any) -> bool:
@@ -197,43 +200,66 @@ class ClusterReady(EmrJobFlowSensor):
         return float(self.limit_seconds) - _age(clock["CreationDateTime"])
 
 
+class StepLogLink(BaseOperatorLink):
+    """Leads from the task to the step's own log."""
+
+    name = "Step log"
+
+    @return_on_error("")
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        emr: Any = operator.hook.conn
+        step = emr.describe_step(ClusterId=operator.job_flow_id, StepId=operator.step_id)["Step"]
+        return step_log_url(log_of_step(emr, operator.job_flow_id, step))
+
+
 class StepDone(EmrStepSensor):
-    """Waits for a step; when it fails, the error holds its last line and names its log.
+    """Waits for a step and logs how far it is; when it fails, the error holds its log's last lines.
 
     A step that runs longer than its limit is cancelled: it costs the whole cluster.
     """
 
-    template_fields = (*EmrStepSensor.template_fields, "limit_seconds")
+    template_fields = (*EmrStepSensor.template_fields, "limit_seconds", "run_uri")
+    operator_extra_links = (*EmrStepSensor.operator_extra_links, StepLogLink())  # type: ignore[assignment]
 
-    def __init__(self, *, limit_seconds: float, **kwargs: Any) -> None:
-        """``limit_seconds``: since the step's start; then it is cancelled and the task fails for good."""
+    def __init__(
+        self, *, limit_seconds: float, stage: str | None = None, run_uri: str | None = None, **kwargs: Any
+    ) -> None:
+        """``limit_seconds``: since the step's start; then it is cancelled and the task fails for good.
+
+        ``stage`` and ``run_uri``: what the step computes and for which run, see StepTrigger.
+        """
         super().__init__(deferrable=True, **kwargs)
         self.limit_seconds = limit_seconds
+        self.stage = stage
+        self.run_uri = run_uri
 
+    @_patiently
     def execute(self, context: Any) -> None:
         if self._done(context):
             return
         attempts = _attempts(self._seconds_left(), self.poke_interval)
         self.defer(
             timeout=_deferral(attempts, self.poke_interval),
-            trigger=EmrStepSensorTrigger(
+            trigger=StepTrigger(
                 job_flow_id=self.job_flow_id,
                 step_id=self.step_id,
+                stage=self.stage,
+                run_uri=self.run_uri,
                 aws_conn_id=self.aws_conn_id,
                 waiter_delay=int(self.poke_interval),
-                waiter_max_attempts=attempts,
+                attempts=attempts,
                 region_name=self.region_name,
             ),
             method_name="execute_complete",
         )
 
+    @_patiently
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> None:
         # The trigger's word is not enough: it may have lost sight of a step that is fine.
         if not self._done(context):
             raise AirflowException(f"lost sight of step {self.step_id}: {event}")
 
     def _done(self, context: Any) -> bool:
-    @_patiently
         try:
             done = self.poke(context)
         except AirflowException:
@@ -253,17 +279,18 @@ class StepDone(EmrStepSensor):
         emr: Any = self.hook.conn
         answer = emr.cancel_steps(
             ClusterId=self.job_flow_id,
-    @_patiently
             StepIds=[self.step_id],
             StepCancellationOption="TERMINATE_PROCESS",
         )
         self.log.info("cancelling the step: %s", answer.get("CancelStepsInfoList"))
         step = emr.describe_step(ClusterId=self.job_flow_id, StepId=self.step_id)["Step"]
+        log = log_of_step(emr, self.job_flow_id, step)
+        lines = last_lines(self.hook, log)
         raise AirflowFailException(
             f"step {self.step_id} ({step['Name']}) has run for {_minutes(self.limit_seconds)}, its limit "
             "(three times its estimate and 15 minutes): it was cancelled, and the cluster is terminated. "
-            f"What held it up stands in its log: {log_of_step(emr, self.job_flow_id, step)}. What it "
-            "finished is kept: trigger again with this run's run_key, perhaps on a larger shape"
+            f"What held it up stands in its log: {log}. What it finished is kept: trigger again with "
+            "this run's run_key, perhaps on a larger shape" + (f"\n{lines}" if lines else "")
         )
 
 
@@ -294,41 +321,11 @@ class TerminateClusters(EmrTerminateJobFlowOperator):
     template_fields = (*EmrTerminateJobFlowOperator.template_fields, "run_key")
 
     def __init__(self, *, run_key: str, job_flow_id: str = "", **kwargs: Any) -> None:
+        """``job_flow_id``: the run's cluster, where it is known; terminated also when AWS lists none."""
         super().__init__(job_flow_id=job_flow_id, deferrable=False, **kwargs)
         self.run_key = run_key
 
     def execute(self, context: Any) -> None:
-        emr: Any = self.hook.conn
-        try:
-            alive = alive_of_run(emr, self.run_key)
-        except ClientError:
-            if self.job_flow_id:  # what may not be looked for can be terminated all the same
-                emr.terminate_job_flows(JobFlowIds=[self.job_flow_id])
-                told.append(self.job_flow_id)
-            raise
-        if alive:
-            self.log.info("terminating %s", ", ".join(alive))
-            try:
-                emr.set_termination_protection(JobFlowIds=alive, TerminationProtected=False)
-            except ClientError as error:  # needed only where somebody set it by hand
-                self.log.warning("termination protection is left as it is: %s", error)
-            emr.terminate_job_flows(JobFlowIds=alive)
-        # Also those that an earlier attempt of this task terminated and did not see end.
-        clusters = sorted({*alive, *alive_of_run(emr, self.run_key, ending=True)})
-        if not clusters:
-            self.log.info("no cluster of run %s is alive", self.run_key)
-            return
-        for _ in range(self.waiter_max_attempts):
-            states = {
-                cluster: emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"]
-                for cluster in clusters
-            }
-            if all(state in TERMINAL for state in states.values()):
-                self.log.info("terminated: %s", states)
-                return
-            time.sleep(self.waiter_delay)
-        raise AirflowException(f"clusters have not ended, look at them in the EMR console: {states}")
-        """``job_flow_id``: the run's cluster, where it is known; terminated also when AWS lists none."""
         """Raises AirflowException, which is retried, for all that AWS refuses: a cluster costs money."""
         told: list[str] = []
         try:
@@ -348,4 +345,34 @@ class TerminateClusters(EmrTerminateJobFlowOperator):
 
     def _terminate(self, told: list[str]) -> None:
         """``told``: is given the clusters that AWS has taken the order for."""
+        emr: Any = self.hook.conn
+        try:
+            alive = alive_of_run(emr, self.run_key)
+        except ClientError:
+            if self.job_flow_id:  # what may not be looked for can be terminated all the same
+                emr.terminate_job_flows(JobFlowIds=[self.job_flow_id])
+                told.append(self.job_flow_id)
+            raise
+        if alive:
+            self.log.info("terminating %s", ", ".join(alive))
+            try:
+                emr.set_termination_protection(JobFlowIds=alive, TerminationProtected=False)
+            except ClientError as error:  # needed only where somebody set it by hand
+                self.log.warning("termination protection is left as it is: %s", error)
+            emr.terminate_job_flows(JobFlowIds=alive)
             told += alive
+        # Also those that an earlier attempt of this task terminated and did not see end.
+        clusters = sorted({*alive, *alive_of_run(emr, self.run_key, ending=True)})
+        if not clusters:
+            self.log.info("no cluster of run %s is alive", self.run_key)
+            return
+        for _ in range(self.waiter_max_attempts):
+            states = {
+                cluster: emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"]
+                for cluster in clusters
+            }
+            if all(state in TERMINAL for state in states.values()):
+                self.log.info("terminated: %s", states)
+                return
+            time.sleep(self.waiter_delay)
+        raise AirflowException(f"clusters have not ended, look at them in the EMR console: {states}")

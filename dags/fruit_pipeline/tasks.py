@@ -155,6 +155,7 @@ def plan_cluster(
         more_tags={guards.DAG_RUN_TAG: request.dag_run},
     )
     return {
+        "run_uri": layout.root,
         "cluster": cluster,
         "extraction": [steps.extraction_step(layout, model["uri"], request.max_pixels, request.reuse)],
         "reduction": [steps.reduction_step(layout, model["uri"], request.components, request.variance)],

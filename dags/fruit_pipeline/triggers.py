@@ -7,6 +7,7 @@ changes, and how far a running step has come. Only states decide: a look at the 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
     from fruit_pipeline.progress import Progress
+
+log = logging.getLogger(__name__)
 
 _CLUSTER_ENDS = ("RUNNING", "WAITING", "TERMINATING", "TERMINATED", "TERMINATED_WITH_ERRORS")
 _STEP_ENDS = ("COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED")
@@ -79,7 +82,7 @@ class _StateTrigger(BaseTrigger):
                     return {"status": "error", "message": str(error)}
                 state, text = "", f"EMR cannot be asked now ({_kind(error)}); it is asked again"
             if text != said:
-                self.log.info(text)
+                log.info(text)
                 said = text
             if state in self.ends:
                 return {"status": "success", "message": text}
@@ -181,11 +184,11 @@ class StepTrigger(_StateTrigger):
             line = str(await asyncio.to_thread(self._progress, hook, started))
         except Exception as error:  # whatever it is, the step runs on, and so must the wait
             if not self._warned:
-                self.log.warning("the progress cannot be seen now, it is looked for again: %s", error)
+                log.warning("the progress cannot be seen now, it is looked for again: %s", error)
                 self._warned = True
             return
         if line != self._said:
-            self.log.info(line)
+            log.info(line)
             self._said = line
 
     def _progress(self, hook: EmrHook, started: datetime) -> Progress:

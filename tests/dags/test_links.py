@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fruit_pipeline import settings
-from fruit_pipeline.links import browser_url
+from fruit_pipeline.links import browser_url, step_log_url
 
 CONSOLE = "https://eu-north-1.console.aws.amazon.com/s3"
 
@@ -30,3 +30,14 @@ def test_an_endpoint_for_browsers_takes_the_consoles_place() -> None:
 def test_the_deployments_own_settings_are_taken(deployed: pytest.MonkeyPatch) -> None:
     deployed.setenv("FRUITS_BROWSER_ENDPOINT_URL", "https://s3.example.org")
     assert browser_url("s3://b-1/k") == "https://s3.example.org/b-1/k"
+
+
+def test_of_a_steps_log_the_console_shows_the_folder_and_an_endpoint_the_file(
+    deployed: pytest.MonkeyPatch,
+) -> None:
+    log = "s3://b-1/runs/r/logs/j-1/steps/s-1/stderr.gz"
+    console = "https://eu-west-3.console.aws.amazon.com/s3/buckets/b-1?region=eu-west-3"
+    assert step_log_url(log) == f"{console}&prefix=runs/r/logs/j-1/steps/s-1/"
+    deployed.setenv("FRUITS_BROWSER_ENDPOINT_URL", "http://localhost:5000")
+    assert step_log_url(log) == "http://localhost:5000/b-1/runs/r/logs/j-1/steps/s-1/stderr.gz"
+    assert step_log_url("in the EMR console") == ""
