@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import sqlite3
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ from rich.table import Table
 
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.precision import Quality
-from image_features.contract import RunLayout, SampleMarker, find_document, shard_number
+from fruit_pipeline.progress import STAGES, pause
+from fruit_pipeline.progress import Progress as Found
+from image_features.contract import RunLayout
 from image_features.errors import JobError
 
 _MARKS = {"success": "[green]ok[/]     ", "failed": "[red]failed[/] ", "upstream_failed": "[dim]not run[/]"}
 _UNDER_WAY = ("running", "deferred", "queued", "scheduled", "up_for_retry")
-_EXTRACTING = "wait_for_extraction"
+_STEPS = {"wait_for_extraction": ("extraction", "extracting"), "wait_for_pca": ("pca", "reducing")}
 _ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Failure)\b: (.+)")
 _LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\dT")
 
@@ -36,39 +40,31 @@ class Watch:
         self._layout = layout
         self._aws = aws
         self._ended: set[str] = set()
-        self._sizes: dict[int, int] = {}
         self._earlier = max((row[0] for row in self._query("SELECT id FROM dag_run", ())), default=0)
 
     def until_ended(self, process: subprocess.Popen[Any]) -> None:
-        """Print each task as it ends and a bar of images, until ``process`` ends."""
+        """Print each task as it ends and a bar of the step that runs, until ``process`` ends.
+
+        Where the output is no terminal there is no bar, but a line now and then.
+        """
         columns = (
             TextColumn("   {task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("images"),
+            TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=self._console, transient=True) as progress:
-            bar = progress.add_task("extracting", visible=False)
+        with Progress(*columns, console=self._console, transient=True) as bars:
+            shown: dict[str, _Step] = {}
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.5)
-                if _EXTRACTING not in self._print_ended():
-                    progress.update(bar, visible=False)
-                    continue
-                with suppress(JobError):  # a look that fails is tried again in half a second
-                    done, total = self._images_done()
-                    progress.update(bar, completed=done, total=total, visible=True)
+                under_way = self._print_ended()
+                for task_id in _STEPS.keys() & under_way - shown.keys():
+                    shown[task_id] = _Step(self._console, bars, task_id, self._layout, self._aws)
+                for task_id, step in shown.items():
+                    step.show(task_id in under_way)
         self._print_ended()
-
-    def _images_done(self) -> tuple[int, int]:
-        """Images whose shards stand, and images in all."""
-        if not self._sizes:
-            marker = find_document(SampleMarker, self._aws.storage(self._layout.sample))
-            self._sizes = {shard.shard: shard.images for shard in marker.shards} if marker else {}
-        keys = [obj.key for obj in self._aws.storage(self._layout.features).list()]
-        numbers = {number for key in keys if (number := shard_number(key)) is not None}
-        return sum(self._sizes.get(number, 0) for number in numbers), sum(self._sizes.values())
 
     def _print_ended(self) -> set[str]:
         """Print the tasks that ended since the last call; return those under way."""
@@ -92,6 +88,42 @@ class Watch:
                 return connection.execute(text, values).fetchall()
         except sqlite3.OperationalError:
             return []
+
+
+class _Step:
+    """The bar of one step, from the first look that finds it under way."""
+
+    def __init__(self, console: Console, bars: Progress, task_id: str, layout: RunLayout, aws: Aws) -> None:
+        stage, self._doing = _STEPS[task_id]
+        self._console = console
+        self._bars = bars
+        self._bar = bars.add_task(self._doing, visible=False, figures="")
+        self._follower = STAGES[stage](layout, aws.storage)
+        self._started, self._since = datetime.now(UTC), time.monotonic()
+        self._next, self._said, self._over = 0.0, "", False
+
+    def show(self, under_way: bool) -> None:
+        """Look, and show what there is; once more when the step is no longer under way."""
+        if self._over:
+            return
+        self._over = not under_way
+        try:
+            found = self._follower.look(self._started, datetime.now(UTC))
+        except JobError:
+            found = None  # tried again in half a second
+        if found:
+            self._show(found)
+        if self._over:
+            self._bars.update(self._bar, visible=False)
+
+    def _show(self, found: Found) -> None:
+        figures = f"{found.what} · {found.figures}" if found.figures else found.what
+        self._bars.update(self._bar, completed=found.done, total=found.total, figures=figures, visible=True)
+        elapsed = time.monotonic() - self._since
+        due = self._over or elapsed >= self._next
+        if due and not self._console.is_terminal and str(found) != self._said:
+            self._console.print(f"   {self._doing}: {found}")
+            self._next, self._said = elapsed + pause(elapsed, 0), str(found)
 
 
 def failure(log: Path) -> str:

@@ -212,7 +212,7 @@ class Reduction:
         return found if found.done else replace(found, phase="summing")
 
 
-STAGES = {"extraction": Extraction, "pca": Reduction}
+STAGES: dict[str, type[Extraction] | type[Reduction]] = {"extraction": Extraction, "pca": Reduction}
 
 
 def _by_number(listing: Iterable[StoredObject]) -> dict[int, StoredObject]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sqlite3
 import subprocess
 import sys
@@ -150,12 +151,44 @@ def test_a_run_whose_database_is_not_there_yet_is_watched_without_an_error(tmp_p
     assert text_of(shown).strip() == ""
 
 
-def test_images_are_counted_by_the_shards_that_stand(
-    tmp_path: Path, aws: Aws, local_aws: LocalAws, standing_run: Path
-) -> None:
-    layout = RunLayout(f"s3://{BUCKET}/runs/counted")
-    watch = Watch(console(), tmp_path / "none.db", "fruit_features", layout, aws)
-    assert watch._images_done() == (0, 0)
+@pytest.fixture
+def extracting(database: Path, local_aws: LocalAws, standing_run: Path) -> RunLayout:
+    """A run of which two shards of five stand, and whose extraction is under way."""
+    with sqlite3.connect(database) as db:
+        db.execute("INSERT INTO task_instance VALUES ('wait_for_extraction', 'this', 'deferred', NULL, NULL)")
+    db.close()
     for file in ("sample/_SUCCESS", "features/shard-00000.parquet", "features/shard-00002.parquet"):
         local_aws.put(f"runs/counted/{file}", (standing_run / file).read_bytes())
-    assert watch._images_done() == (24, 50)
+    return RunLayout(f"s3://{BUCKET}/runs/counted")
+
+
+def watched(shown: Console, database: Path, layout: RunLayout, aws: Aws) -> str:
+    """What is shown of a run that appears after the watch began, while a process runs."""
+    watch = Watch(shown, database, "fruit_features", layout, aws)
+    with sqlite3.connect(database) as db:
+        db.execute("INSERT INTO dag_run VALUES (2, 'fruit_features', 'this')")
+    db.close()
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1.5)"]) as process:
+        watch.until_ended(process)
+    return text_of(shown)
+
+
+def test_a_step_that_runs_has_a_bar_of_its_images(database: Path, extracting: RunLayout, aws: Aws) -> None:
+    shown = Console(file=io.StringIO(), width=200, highlight=False, force_terminal=True, color_system=None)
+    text = watched(shown, database, extracting, aws)
+    assert re.search(r"extracting .+24/50 images · rejects 0", text)
+    assert "extracting: " not in text
+
+
+def test_without_a_terminal_the_bar_is_a_line_which_is_not_repeated(
+    database: Path, extracting: RunLayout, aws: Aws
+) -> None:
+    lines = watched(console(), database, extracting, aws).splitlines()
+    assert [line.strip() for line in lines if line.strip()] == ["extracting: images 24 / 50 · rejects 0"]
+
+
+def test_a_step_whose_sample_is_not_there_yet_has_no_bar(
+    database: Path, extracting: RunLayout, aws: Aws
+) -> None:
+    del extracting
+    assert watched(console(), database, RunLayout(f"s3://{BUCKET}/runs/none"), aws).strip() == ""
