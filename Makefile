@@ -29,18 +29,58 @@ demo: $(VENV)/.run ## run the whole pipeline here; IMAGES=<folder or s3://> WEIG
 	  $(if $(VARIANCE),--variance '$(VARIANCE)') \
 	  $(if $(PRECISION),--precision '$(PRECISION)') $(if $(INPUT_SIZE),--input-size '$(INPUT_SIZE)')
 
+# Airflow and its AWS as containers; docker-compose.yaml. Nothing here needs the environment below.
+
+PYTHON3 := $(shell command -v python3 || echo python3)
+COMPOSE := docker compose
+ifdef PROFILE
+export COMPOSE_PROFILES := $(PROFILE)
+endif
+
+.PHONY: up
+up: env ## start Airflow and its AWS in containers; PROFILE=<local|localstack|aws>
+	@$(PYTHON3) docker/preflight.py
+	@others=$$(comm -13 <($(COMPOSE) config --services | sort) <($(COMPOSE) --profile '*' config --services | sort)); \
+	  $(COMPOSE) --profile '*' rm --stop --force $$others >/dev/null 2>&1 || true
+	@echo "building the image (2.9 GB; 2 to 10 minutes the first time), starting the containers"
+	@$(COMPOSE) up --detach --wait --wait-timeout 900 --quiet-pull || { \
+	  echo "error: not every container became healthy; \`docker compose ps --all\` shows which, \`make logs\` why"; exit 1; }
+	@echo "Airflow: http://$$($(COMPOSE) port api-server 8080); user and password: UI_USER and UI_PASSWORD in .env"
+
+.PHONY: down
+down: ## stop the containers; what they know stays
+	@$(COMPOSE) --profile '*' down --remove-orphans
+
+.PHONY: logs
+logs: ## what the containers say, as they say it; SERVICE=<name> for one
+	@$(COMPOSE) --profile '*' logs --follow --tail 200 $(SERVICE)
+
+.PHONY: reset
+reset: ## stop the containers and delete all they know: YES=1
+	@test -n '$(YES)' || { echo "this deletes Airflow's database and logs, the local AWS's buckets and the caches; the same with YES=1 does it"; exit 2; }
+	@$(COMPOSE) --profile '*' down --remove-orphans --volumes
+
+.PHONY: env
+env: ## write .env for the containers: secrets, ports, folders; what stands there is kept
+	@$(PYTHON3) docker/make_env.py
+
 .PHONY: test
-test: lint unit e2e ## all checks: lint, types, unit tests, end-to-end runs
+test: lint unit e2e compose ## all checks: lint, types, unit tests, end-to-end runs, containers
 
 .PHONY: unit
 unit: $(VENV)/.dev ## unit tests only
 	@echo "unit tests"
-	@$(BIN)/python -m pytest -m "not e2e" --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "not e2e and not compose" --numprocesses 2 --dist loadfile
 
 .PHONY: e2e
 e2e: $(VENV)/.dev ## end-to-end tests only: real Airflow, local AWS, Spark
 	@echo "end-to-end tests"
 	@$(BIN)/python -m pytest -m e2e
+
+.PHONY: compose
+compose: $(VENV)/.dev ## tests of the containers only; skipped, with the reason, where no Docker engine runs
+	@echo "container tests"
+	@$(BIN)/python -m pytest -m compose
 
 .PHONY: bench
 bench: $(VENV)/.dev ## benchmarks at small sizes; IMAGES=<folder> WEIGHTS=<file>
@@ -69,8 +109,8 @@ lint: $(VENV)/.dev ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-.PHONY: env
-env: $(VENV)/.dev ## make the environment with everything for development
+.PHONY: venv
+venv: $(VENV)/.dev ## make the environment with everything for development
 
 .PHONY: lock
 lock: $(UV) ## compile the *.in files to pinned requirements with hashes

@@ -21,7 +21,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 WEIGHTS_SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/"
-_NAME = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=")
+_NAME = re.compile(r"#?\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=")
 
 
 def fernet_key() -> str:
@@ -73,10 +73,10 @@ with ./ or ~/. Weights are imagenet (downloaded), /weights/<file> or random:<see
     ),
     (
         """\
-Profile aws: region and bucket; the folder of your AWS profiles (~/.aws) and the profile to take, or leave
-both empty and give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. docker/profiles/aws.env lists what else
-may stand here.""",
-        {"FRUITS_REGION": "eu-west-3", "FRUITS_BUCKET": "", "AWS_DIR": "", "AWS_PROFILE": ""},
+Profile aws: region and bucket; the folder of your AWS profiles (~/.aws) and the profile to take, or neither,
+and AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. docker/profiles/aws.env lists what else may stand here.""",
+        # A blank AWS_PROFILE would be one of that name.
+        {"FRUITS_REGION": "eu-west-3", "FRUITS_BUCKET": "", "AWS_DIR": "", "#AWS_PROFILE": "default"},
     ),
     (
         """\
@@ -97,7 +97,7 @@ def complete(text: str) -> str:
     known = {match[1] for line in text.splitlines() if (match := _NAME.match(line))}
     parts = [text if text.endswith("\n") or not text else f"{text}\n"]
     for comment, variables in SECTIONS:
-        missing = {name: value for name, value in variables.items() if name not in known}
+        missing = {name: value for name, value in variables.items() if name.lstrip("#") not in known}
         if missing:
             lines = [f"# {line}" for line in comment.splitlines()]
             lines += [f"{name}={value() if callable(value) else value}" for name, value in missing.items()]
