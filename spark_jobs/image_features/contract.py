@@ -31,6 +31,7 @@ MODEL_JSON = "model.json"
 PCA_MODEL = "model.npz"
 EMBEDDER = "embed.tflite"
 SUMMARY = "summary.json"
+REPORT = "report.html"
 REUSED = "_reused"
 """Folder below the features; readers of a folder as one dataset pass over names with an underscore."""
 
@@ -274,6 +275,10 @@ class RunLayout:
     @property
     def logs(self) -> str:
         return join_uri(self.root, "logs")
+
+    @property
+    def report(self) -> str:
+        return join_uri(self.root, REPORT)
 
 
 _DOCUMENTS = SampleMarker | FeaturesMarker | PcaMarker | BackboneSpec

@@ -106,9 +106,10 @@ class Storage:
         Raises JobError when the URI cannot be used.
         """
         self.uri = normalise_uri(uri)
+        self._on_s3 = self.uri.startswith("s3://")
         access = access or S3Access()
         try:
-            if self.uri.startswith("file://"):
+            if not self._on_s3:
                 root = Path(self.uri.removeprefix("file://"))
                 if create:
                     root.mkdir(parents=True, exist_ok=True)
@@ -173,12 +174,16 @@ class Storage:
             raise JobError(f"{self.uri_of(key)} is not a whole parquet file: {_first_line(error)}") from error
         return {k.decode(): v.decode(errors="replace") for k, v in metadata.items()}
 
-    def put(self, key: str, data: bytes | pa.Buffer | Path) -> None:
-        """Write one object whole (a Path: that file's content), replacing what was there."""
+    def put(self, key: str, data: bytes | pa.Buffer | Path, *, content_type: str | None = None) -> None:
+        """Write one object whole (a Path: that file's content), replacing what was there.
+
+        ``content_type`` is what S3 tells a browser of it; a folder keeps none.
+        """
         # pyarrow calls its bytes signed; obstore takes unsigned ones only.
         body = data if isinstance(data, bytes | Path) else memoryview(data).cast("B")
         with self._explain("write", key):
-            obstore.put(self._store, self._prefix + key, body)
+            attributes: Any = {"Content-Type": content_type} if content_type and self._on_s3 else None
+            obstore.put(self._store, self._prefix + key, body, attributes=attributes)
 
     def exists(self, key: str) -> bool:
         try:

@@ -1,0 +1,182 @@
+"""The report of a run, from what the run left in its prefix."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL.Image import Image
+
+from fruit_pipeline.report import maps, page, pictures, quality, rejected, rows, views
+from fruit_pipeline.report.page import Run, Shown
+from fruit_pipeline.report.rejected import Reject
+from fruit_pipeline.report.rows import Rows
+from image_features.contract import (
+    PCA_MODEL,
+    REPORT,
+    SUMMARY,
+    FeaturesMarker,
+    PcaMarker,
+    RunLayout,
+    SampleMarker,
+    find_document,
+    read_document,
+)
+from image_features.errors import JobError
+from image_features.pca import PcaModel
+from image_features.storage import NotFound, Storage
+
+log = logging.getLogger(__name__)
+
+SMALL, LARGE = 64, 112
+"""Pixels of a picture on the map, and in galleries and tables."""
+
+_SMALL_BYTES, _LARGE_BYTES = 3_000_000, 700_000  # base64 makes a third more of them
+
+Opener = Callable[[str], Storage]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was made."""
+
+    place: str
+    bytes: int
+    rows: int  # that quality was measured on
+    points: int  # on the map
+    pictures: int
+    seconds: float
+
+
+def make(
+    layout: RunLayout,
+    open_storage: Opener = Storage,
+    source: Storage | None = None,
+    save: Callable[[bytes], str] | None = None,
+) -> Report:
+    """Make a run's report and put it into the run's prefix; or give it to ``save``, which says where it is.
+
+    ``source`` reads the images of a sample that is not packed, see samples.SampleReader. Raises
+    JobError when the run has no finished features and PCA, or they do not belong together.
+    """
+    started = time.monotonic()
+    sample_store = _sample_store(layout, open_storage)
+    run = _read(layout, open_storage, sample_store)
+    rng = np.random.default_rng(run.seed)
+    drawn = rows.draw(open_storage(layout.features), run.features, open_storage(layout.pca), run.pca, rng)
+    log.info("%d of %d rows drawn, from %d shards", len(drawn), run.pca.images, drawn.shards_read)
+    measured = quality.measure(drawn.images, drawn.labels, drawn.features, drawn.embeddings)
+    log.info("their neighbours measured")
+    points = np.sort(rng.permutation(len(drawn))[: maps.POINTS]).tolist()
+    gallery = views.gallery(drawn, measured.neighbours, rng)
+    pairs = views.pairs(drawn, measured.neighbours)
+    rejects = rejected.read(open_storage(layout.rejects), run.features) if run.features.rejects else []
+    images = pictures.Images(sample_store, run.sample, source)
+    small, large = _pictures(
+        images, drawn, points, [*views.images_of(gallery), *views.images_of(pairs)], rejects
+    )
+    log.info("%d pictures read", len(small) + len(large))
+    embeddings = drawn.embeddings[points]
+    labels = [drawn.labels[row] for row in points]
+    shown = Shown(
+        drawn=drawn,
+        measured=measured,
+        points=points,
+        components_map=maps.of_components(embeddings, labels),
+        neighbours_map=maps.of_neighbours(embeddings, run.seed),
+        gallery=gallery,
+        pairs=pairs,
+        rejects=rejects,
+        small=pictures.sprites(small, SMALL, _SMALL_BYTES),
+        large=pictures.sprites(large, LARGE, _LARGE_BYTES),
+        missing=images.missing,
+    )
+    log.info("%d images placed on the maps", len(points))
+    body = page.render(run, shown).encode()
+    return Report(
+        place=(save or _saver(open_storage(layout.root)))(body),
+        bytes=len(body),
+        rows=len(drawn),
+        points=len(points),
+        pictures=len(small) + len(large),
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def _saver(root: Storage) -> Callable[[bytes], str]:
+    def save(body: bytes) -> str:
+        root.put(REPORT, body, content_type="text/html; charset=utf-8")  # or a browser would download it
+        return root.uri_of(REPORT)
+
+    return save
+
+
+def _sample_store(layout: RunLayout, open_storage: Opener) -> Storage | None:
+    try:
+        return open_storage(layout.sample)
+    except NotFound:  # a local folder that was deleted
+        return None
+
+
+def _read(layout: RunLayout, open_storage: Opener, sample_store: Storage | None) -> Run:
+    pca_store = open_storage(layout.pca)
+    pca = read_document(PcaMarker, pca_store)
+    features = read_document(FeaturesMarker, open_storage(layout.features))
+    if pca.features_digest != features.digest:
+        raise JobError(
+            f"{layout.pca}: made from other features than {layout.features} holds; run the PCA step again"
+        )
+    return Run(
+        layout=layout,
+        features=features,
+        pca=pca,
+        model=PcaModel.from_npz(pca_store.get(PCA_MODEL).to_pybytes(), pca_store.uri_of(PCA_MODEL)),
+        sample=find_document(SampleMarker, sample_store) if sample_store else None,
+        summary=_summary(open_storage(layout.root)),
+    )
+
+
+def _summary(root: Storage) -> Mapping[str, Any]:
+    data = root.get_or_none(SUMMARY)
+    if data is None:
+        return {}
+    try:
+        found = json.loads(data.to_pybytes())
+        if isinstance(found, dict):
+            return found
+    except ValueError:
+        pass
+    raise JobError(f"{root.uri_of(SUMMARY)} is not a run's summary; delete it, or let the DAG write it again")
+
+
+def _pictures(
+    images: pictures.Images,
+    drawn: Rows,
+    points: Sequence[int],
+    others: Sequence[int],
+    rejects: Sequence[Reject],
+) -> tuple[dict[str, Image], dict[str, Image]]:
+    """Pictures by name: those of the map, and those of galleries and tables, the rejects among them."""
+    small, large = {drawn.images[row] for row in points}, {drawn.images[row] for row in others}
+    refused = {reject.image for reject in rejects}
+    wanted: dict[int, set[str]] = {}
+    for reject in rejects:
+        wanted.setdefault(reject.shard, set()).add(reject.image)
+    for row in {*points, *others}:
+        wanted.setdefault(drawn.shards[row], set()).add(drawn.images[row])
+    found_small: dict[str, Image] = {}
+    found_large: dict[str, Image] = {}
+    for name, content in images.read(wanted):
+        full = pictures.picture(content, LARGE, lenient=name in refused)
+        if full is None:
+            continue
+        if name in small:
+            found_small[name] = full.resize((SMALL, SMALL), pictures.SHARPEST)
+        if name in large or name in refused:
+            found_large[name] = full
+    return found_small, found_large

@@ -1,0 +1,185 @@
+"""The images of a run, small, in sprite sheets that a page carries in itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from image_features.contract import SampleMarker
+from image_features.errors import JobError
+from image_features.images import DEFAULT_MAX_PIXELS
+from image_features.samples import SampleReader
+from image_features.storage import NotFound, Storage, StorageError
+
+READ_BYTES = 2_000_000_000
+"""Of packed shards, which are read whole: beyond it images are left out."""
+
+SHARPEST = Image.Resampling.LANCZOS
+
+_PAD = (236, 236, 236)
+_EDGE = 2  # pixels that a sprite's edge goes on: scaled, it would else show its neighbours
+_COLUMNS = 20  # of a sheet: 400 images, which any browser decodes
+_ATTEMPTS = ((1.0, 80), (1.0, 60), (0.75, 60), (0.75, 40), (0.5, 40), (0.5, 20))
+"""Scale and WebP quality, until the sheets are small enough."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a sprite stands: sheet, and the share of the way to the last column and row in percent."""
+
+    sheet: int
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Sprites of one size in rows, as a data URI."""
+
+    uri: str
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Sprites:
+    """Sheets, and the spot of each image by name."""
+
+    sheets: list[Sheet]
+    spots: dict[str, Spot]
+
+
+class Images:
+    """Reads images of the sample by name, as far as they are still there."""
+
+    def __init__(
+        self, sample_store: Storage | None, sample: SampleMarker | None, source: Storage | None = None
+    ) -> None:
+        self._sample = sample
+        self._store = sample_store
+        self._source = source
+        self._left = READ_BYTES
+        self.missing: list[str] = []  # why images could not be read, if any could not
+
+    def read(self, wanted: Mapping[int, set[str]]) -> Iterator[tuple[str, bytes | memoryview]]:
+        """Name and file of the images ``wanted``, by shard; each shard is read once.
+
+        What is gone is noted in ``missing``. Raises StorageError when reading fails for now.
+        """
+        if self._sample is None or self._store is None:
+            self.missing.append("the run's sample has been deleted")
+            return
+        shards = {shard.shard: shard for shard in self._sample.shards}
+        for number, names in sorted(wanted.items()):
+            if self._sample.packed and shards[number].bytes > self._left:
+                self.missing.append(f"more than {READ_BYTES:,} bytes would have to be read")
+                return
+            self._left -= shards[number].bytes if self._sample.packed else 0
+            try:
+                # Opened here: without a packed image there may be no source left to open.
+                found = SampleReader(self._store, self._sample, self._source).read(shards[number], names)
+            except StorageError:
+                raise
+            except NotFound as error:
+                self.missing.append(str(error))
+                return
+            except JobError as error:
+                self.missing.append(str(error))
+                continue
+            yield from zip(found.images, found.contents, strict=True)
+
+
+def picture(content: bytes | memoryview, size: int, *, lenient: bool = False) -> Image.Image | None:
+    """An image as RGB, fitted into a square of ``size`` pixels; None when it does not decode.
+
+    ``lenient`` shows what can be shown of one that the run rejected. Nothing of more than
+    DEFAULT_MAX_PIXELS is decoded; of a larger JPEG a smaller version is, as its format allows.
+    """
+    try:
+        with warnings.catch_warnings(), _limits(lenient), Image.open(io.BytesIO(content)) as image:
+            warnings.simplefilter("ignore")
+            image.draft("RGB", (2 * size, 2 * size))
+            if image.width * image.height > DEFAULT_MAX_PIXELS:
+                return None
+            image.load()
+            return ImageOps.pad(_to_rgb(image), (size, size), SHARPEST, color=_PAD)
+    except Exception:  # decoders raise what they like at hostile bytes; a report has no picture then
+        return None
+
+
+@contextmanager
+def _limits(lenient: bool) -> Iterator[None]:
+    """Pillow's switches, which are those of the whole process."""
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, lenient
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):  # their own range, as light as it gets
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        span = values.max() - values.min()
+        grey = (values - values.min()) / (span or 1) * 255
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+        flat = Image.new("RGBA", image.size, (*_PAD, 255))
+        flat.alpha_composite(image.convert("RGBA"))
+        return flat.convert("RGB")
+    return image.convert("RGB")
+
+
+def sprites(pictures: Mapping[str, Image.Image], size: int, most_bytes: int) -> Sprites:
+    """Put pictures of ``size`` pixels into sheets of at most about ``most_bytes`` in all.
+
+    Where they would be larger, they are made smaller and coarser.
+    """
+    names = list(pictures)
+    groups = [names[at : at + _COLUMNS**2] for at in range(0, len(names), _COLUMNS**2)]
+    files: list[bytes] = []
+    for scale, quality in _ATTEMPTS:
+        files = [_sheet([pictures[name] for name in group], round(size * scale), quality) for group in groups]
+        if sum(map(len, files)) <= most_bytes:
+            break
+    sheets, spots = [], {}
+    for number, (group, file) in enumerate(zip(groups, files, strict=True)):
+        columns, rows = _grid(len(group))
+        uri = f"data:image/webp;base64,{base64.b64encode(file).decode()}"
+        sheets.append(Sheet(uri, columns, rows))
+        for at, name in enumerate(group):
+            row, column = divmod(at, columns)
+            spots[name] = Spot(number, _share(column, columns), _share(row, rows))
+    return Sprites(sheets, spots)
+
+
+def _grid(count: int) -> tuple[int, int]:
+    """Columns and rows that hold ``count`` sprites."""
+    columns = min(count, _COLUMNS)
+    return columns, -(-count // columns)
+
+
+def _share(at: int, count: int) -> float:
+    return round(100 * at / (count - 1), 4) if count > 1 else 0.0
+
+
+def _sheet(pictures: list[Image.Image], size: int, quality: int) -> bytes:
+    columns, rows = _grid(len(pictures))
+    cell = size + 2 * _EDGE
+    sheet = np.full((rows * cell, columns * cell, 3), _PAD, np.uint8)
+    for at, one in enumerate(pictures):
+        row, column = divmod(at, columns)
+        small = one if one.width == size else one.resize((size, size), SHARPEST)
+        around = np.pad(np.asarray(small), ((_EDGE, _EDGE), (_EDGE, _EDGE), (0, 0)), "edge")
+        sheet[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell] = around
+    sink = io.BytesIO()
+    Image.fromarray(sheet).save(sink, "WEBP", quality=quality, method=4)
+    return sink.getvalue()
