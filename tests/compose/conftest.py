@@ -1,0 +1,44 @@
+"""Stacks of containers; all tests here are skipped, with the reason, where no Docker engine runs."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stack import ComposeStack, no_engine
+
+HERE = Path(__file__).parent
+reason = functools.cache(no_engine)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.compose)
+            # Building the image, on a machine that has nothing of it yet, counts as well.
+            item.add_marker(pytest.mark.timeout(3000))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _engine() -> None:
+    if reason():
+        pytest.skip(reason())
+
+
+def running(stack: ComposeStack) -> Iterator[ComposeStack]:
+    """The stack, started; down again with its volumes whatever happens."""
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.down()
+
+
+@pytest.fixture(scope="session")
+def stack(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
+    """The default profile: Airflow and the local AWS. The session has one, and tests share it."""
+    name = f"fruit-features-test-{os.getpid()}"
+    yield from running(ComposeStack(repo, tmp_path_factory.mktemp("compose"), name, {}))

@@ -1,0 +1,139 @@
+"""`make env` writes secrets once, for the owner's eyes only; `make up` looks before it starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+SECRETS = ("UI_PASSWORD", "POSTGRES_PASSWORD", "FERNET_KEY", "API_SECRET_KEY", "JWT_SECRET")
+
+
+def script(repo: Path, name: str, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, str(repo / "docker" / name), *args],
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def values(file: Path) -> dict[str, str]:
+    lines = file.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+@pytest.fixture(scope="module")
+def made(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("env") / ".env"
+    done = script(repo, "make_env.py", "--file", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    return file
+
+
+def test_secrets_are_long_and_only_their_owner_reads_them(made: Path) -> None:
+    found = values(made)
+    assert all(len(found[name]) >= 20 for name in SECRETS)
+    assert len({found[name] for name in SECRETS}) == len(SECRETS)
+    Fernet(found["FERNET_KEY"])
+    assert made.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_shell_and_compose_read_the_same(made: Path) -> None:
+    """docs/aws.md has a shell read .env: no value may need quotes."""
+    assert all(re.fullmatch(r"[\w./:=+-]*", value) for value in values(made).values())
+
+
+def test_every_variable_that_compose_insists_on_is_written(repo: Path, made: Path) -> None:
+    asked = set(re.findall(r"\$\{(\w+):\?", (repo / "docker-compose.yaml").read_text()))
+    assert asked
+    assert {name for name in asked if not values(made).get(name)} == set()
+
+
+def test_no_two_files_share_a_secret(repo: Path, made: Path, tmp_path: Path) -> None:
+    script(repo, "make_env.py", "--file", str(tmp_path / "other"))
+    first, second = values(made), values(tmp_path / "other")
+    assert [name for name in SECRETS if first[name] == second[name]] == []
+
+
+def test_what_stands_there_is_kept_and_the_rest_added(repo: Path, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(
+        "FRUITS_BUCKET=team\n# mine\nUI_PASSWORD=chosen\n#AWS_PROFILE=later\nFRUITS_WEIGHTS=random:1"
+    )
+    file.chmod(0o644)
+    assert script(repo, "make_env.py", "--file", str(file)).returncode == 0
+    text = file.read_text()
+    assert text.startswith("FRUITS_BUCKET=team\n# mine\nUI_PASSWORD=chosen\n#AWS_PROFILE=later\n")
+    assert text.count("FRUITS_BUCKET=") == text.count("AWS_PROFILE=") == text.count("FRUITS_WEIGHTS=") == 1
+    assert values(file)["POSTGRES_PASSWORD"]
+    assert file.stat().st_mode & 0o777 == 0o600
+    again = script(repo, "make_env.py", "--file", str(file))
+    assert again.stdout.endswith("complete, kept as it is\n")
+    assert file.read_text() == text
+
+
+def test_a_folder_that_is_not_there_is_one_line(repo: Path, tmp_path: Path) -> None:
+    done = script(repo, "make_env.py", "--file", str(tmp_path / "no" / ".env"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+CREDENTIALS = "[default]\naws_access_key_id = x\n"
+CONFIG = "[profile team]\nregion = eu-west-3\n[sso-session corp]\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (
+            {"COMPOSE_PROFILES": "cloud"},
+            "COMPOSE_PROFILES is 'cloud'; set one of local, localstack, aws in .env",
+        ),
+        ({"COMPOSE_PROFILES": "aws"}, "profile aws needs a bucket; set FRUITS_BUCKET in .env"),
+        ({"COMPOSE_PROFILES": "aws", "FRUITS_BUCKET": "b"}, "profile aws needs credentials"),
+        (
+            {"COMPOSE_PROFILES": "aws", "FRUITS_BUCKET": "b", "AWS_PROFILE": "team"},
+            "AWS_PROFILE is 'team', but no folder has it",
+        ),
+        (
+            {"COMPOSE_PROFILES": "aws", "FRUITS_BUCKET": "b", "AWS_PROFILE": "other", "AWS_DIR": "{aws}"},
+            "AWS profile 'other' does not exist in {aws} (there: default, team)",
+        ),
+        ({"FRUITS_IMAGES": "/no/such/folder"}, "FRUITS_IMAGES is '/no/such/folder', which is no folder"),
+        ({"FRUITS_WEIGHTS_DIR": "weights"}, "FRUITS_WEIGHTS_DIR is 'weights'; write an absolute path"),
+        # No engine is asked before these are right.
+        (
+            {"COMPOSE_PROFILES": "aws", "FRUITS_BUCKET": "b", "AWS_PROFILE": "team", "AWS_DIR": "{aws}"},
+            "docker is not installed",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(
+    repo: Path, made: Path, tmp_path: Path, settings: dict[str, str], reason: str
+) -> None:
+    aws = tmp_path / "aws"
+    aws.mkdir()
+    (aws / "credentials").write_text(CREDENTIALS)
+    (aws / "config").write_text(CONFIG)
+    given = {name: value.format(aws=aws) for name, value in settings.items()}
+    done = script(repo, "preflight.py", "--env-file", str(made), PATH=str(tmp_path), **given)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {reason.format(aws=aws)}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_env_it_says_what_to_run(repo: Path, tmp_path: Path) -> None:
+    done = script(repo, "preflight.py", "--env-file", str(tmp_path / ".env"))
+    assert (
+        done.stderr
+        == f"error: {tmp_path / '.env'} cannot be read: No such file or directory; run make env first\n"
+    )
