@@ -89,6 +89,11 @@ def test_a_local_profile_is_given_no_key_of_the_host(
     assert "AWS_PROFILE" not in environment
 
 
+def test_a_browser_reaches_reports_at_the_published_port(idle: ComposeStack) -> None:
+    found = config(idle)["scheduler"]["environment"]["FRUITS_BROWSER_ENDPOINT_URL"]
+    assert found == f"http://127.0.0.1:{idle.env['LOCAL_AWS_PORT']}"
+
+
 def test_own_images_are_mounted_read_only(repo: Path, tmp_path: Path) -> None:
     (tmp_path / "fruits").mkdir()
     stack = ComposeStack(repo, tmp_path, "idle", {"FRUITS_IMAGES": str(tmp_path / "fruits")})
