@@ -26,6 +26,7 @@ from image_features.errors import JobError
 _MARKS = {"success": "[green]ok[/]     ", "failed": "[red]failed[/] ", "upstream_failed": "[dim]not run[/]"}
 _UNDER_WAY = ("running", "deferred", "queued", "scheduled", "up_for_retry")
 _STEPS = {"wait_for_extraction": ("extraction", "extracting"), "wait_for_pca": ("pca", "reducing")}
+_LOOK_SECONDS = 2  # a look takes the local AWS some time, which the step could use
 _ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Failure)\b: (.+)")
 _LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\dT")
 
@@ -100,17 +101,18 @@ class _Step:
         self._bar = bars.add_task(self._doing, visible=False, figures="")
         self._follower = STAGES[stage](layout, aws.storage)
         self._started, self._since = datetime.now(UTC), time.monotonic()
-        self._next, self._said, self._over = 0.0, "", False
+        self._look_at, self._over = 0.0, False
+        self._next, self._said = 0.0, ""
 
     def show(self, under_way: bool) -> None:
         """Look, and show what there is; once more when the step is no longer under way."""
-        if self._over:
+        if self._over or (under_way and time.monotonic() < self._look_at):
             return
-        self._over = not under_way
+        self._over, self._look_at = not under_way, time.monotonic() + _LOOK_SECONDS
         try:
             found = self._follower.look(self._started, datetime.now(UTC))
         except JobError:
-            found = None  # tried again in half a second
+            found = None  # tried again
         if found:
             self._show(found)
         if self._over:

