@@ -19,13 +19,6 @@ GLOBAL = {"--query", "--output", "--region"}
 _OUTPUTS = ("json", "text", "table", "yaml")
 
 
-def commands(markdown: str) -> list[str]:
-    """Every command of the ``bash`` blocks; continued lines are joined, comments left out."""
-    blocks = re.findall(r"```bash\n(.*?)```", markdown, re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-
-
 def aws_of(command: str) -> str | None:
     """The ``aws`` command in a line, also in ``X=$(aws ...)`` and before ``> file``."""
     inner = re.search(r"\$\((aws .*)\)$", command)

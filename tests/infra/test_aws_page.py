@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_harness import aws_of, check, commands
+from cli_harness import aws_of, check
+from markdown_harness import commands
 from stack_harness import Stack
 
 from fruit_pipeline import cluster, request, settings
@@ -122,21 +123,6 @@ def test_the_run_has_params_that_the_dag_takes(ten: list[str], repo: Path) -> No
     for name, value in conf.items():
         form[name].value = value
         assert form[name].resolve() == value
-
-
-def test_make_has_the_targets(text: str, repo: Path) -> None:
-    makefile = (repo / "Makefile").read_text()
-    targets = {*re.findall(r"`make ([a-z-]+)`", text), *re.findall(r"^make ([a-z-]+)$", text, re.MULTILINE)}
-    assert {"env", "infra-plan"} <= targets
-    for target in targets:
-        assert f"\n{target}:" in makefile
-
-
-def test_every_variable_is_one_of_the_settings(text: str) -> None:
-    names = set(re.findall(r"\bFRUITS_[A-Z_]+\b", text))
-    assert names
-    for name in names:
-        assert f"| `{name}` |" in str(settings.__doc__)
 
 
 def test_the_table_is_that_of_the_plan(text: str, template: dict[str, Any]) -> None:
