@@ -8,7 +8,8 @@ whatever happened.
 **What comes out**, below `s3://<bucket>/runs/<run key>/`: `features/` (image, label, sha256,
 features), `rejects/` (images that do not decode, with the reason), `pca/` (image, label,
 embedding; `model.npz` with scikit-learn's names; `embed.tflite`, which turns an image into its
-embedding), `summary.json`. A prefix is complete when its `_SUCCESS` is there.
+embedding), `summary.json`, `report.html` (all of it to look at, in one file). A prefix is complete when
+its `_SUCCESS` is there.
 
 **What it costs**: the cluster, from `create_cluster` to `terminate_cluster`; the shape's
 description says its size. `plan_cluster` shows the estimate in its log and its return value, and
@@ -46,6 +47,7 @@ from fruit_pipeline.operators import (
     AddStepOnce,
     ClusterReady,
     CreateClusterOnce,
+    MakeReport,
     StepDone,
     TerminateClusters,
     refuse_cleanly,
@@ -194,6 +196,9 @@ def fruit_features() -> None:
     chain(wait_for_pca, [checks, terminate_cluster])
     summary = summarise(run, cluster_id, parts)
     chain(checks, summary)
+    # A report that cannot be made fails the run, for nobody would miss it else. The results stand.
+    report = MakeReport(task_id="make_report", run=run)
+    chain(summary, report)
     # The plan is a setup too: a cluster whose creation failed half-way is then terminated as well.
     # A teardown that fails leaves a cluster that costs money: the run must not look well.
     terminate_cluster.as_teardown(setups=[plan, create_cluster], on_failure_fail_dagrun=True)
@@ -201,9 +206,9 @@ def fruit_features() -> None:
     ready = say_ready(run, cluster_id)
     chain(cluster_ready, ready)
     # Told last, when it is known whether the cluster has ended. As a teardown that does not count it
-    # runs whatever happened, and leaves it to `summarise` and `terminate_cluster` to decide the run.
+    # runs whatever happened, and leaves it to `make_report` and `terminate_cluster` to decide the run.
     ended = say_ended(run)
-    chain([ready, summary, terminate_cluster], ended)
+    chain([ready, report, terminate_cluster], ended)
     ended.as_teardown()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from fruit_pipeline import settings
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.bill import cost_of
+from fruit_pipeline.links import browser_url
 from fruit_pipeline.request import RunRequest
 from fruit_pipeline.settings import Settings
 from fruit_pipeline.words import Words
@@ -32,6 +33,7 @@ _TEXT_CHARACTERS = 60_000
 
 _ERROR_CHARACTERS = 4_000
 _TEARDOWN = "terminate_cluster"
+_REPORT = "make_report"
 _RETRIES = {"mode": "standard", "total_max_attempts": 3}
 
 
@@ -116,7 +118,8 @@ def finished(words: Words, request: RunRequest, summary: Mapping[str, Any], cost
         "embeddings": summary["places"]["embeddings"],
         "summary": join_uri(request.layout.root, SUMMARY),
     }
-    lines += ["", words("finished.places", **places)]
+    report = browser_url(request.layout.report)
+    lines += ["", words("finished.report", report=report), words("finished.places", **places)]
     return Message(words("finished.subject", run_key=request.run_key), "\n".join(lines))
 
 
@@ -134,8 +137,11 @@ def failed(
         lines += ["", words("failed.task", task=task), *_error_lines(words, error)]
     if leak:
         lines += ["", words("failed.leak")]
-    lines += ["", words("failed.guard") if refused else words("failed.resume", run_key=name)]
     task = next(iter(errors))
+    if set(errors) - {_TEARDOWN} == {_REPORT}:
+        lines += ["", words("failed.report")]
+    else:
+        lines += ["", words("failed.guard") if refused else words("failed.resume", run_key=name)]
     return Message(words("failed.subject", run_key=name, task=task), "\n".join(lines))
 
 

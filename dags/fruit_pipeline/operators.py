@@ -22,15 +22,16 @@ from airflow.providers.amazon.aws.operators.emr import (
 )
 from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor, EmrStepSensor
 from airflow.providers.amazon.aws.utils.suppress import return_on_error
-from airflow.sdk import BaseOperatorLink
+from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruit_pipeline import tasks
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.calls import explained
 from fruit_pipeline.cluster import ENDING, RUN_TAG, TERMINAL, alive_of_run
 from fruit_pipeline.failures import explain_cluster, explain_step, last_lines, log_of_step
-from fruit_pipeline.links import step_log_url
+from fruit_pipeline.links import browser_url, step_log_url
 from fruit_pipeline.triggers import ClusterTrigger, StepTrigger
 from image_features.errors import JobError
 from image_features.storage import StorageError
@@ -376,3 +377,32 @@ class TerminateClusters(EmrTerminateJobFlowOperator):
                 return
             time.sleep(self.waiter_delay)
         raise AirflowException(f"clusters have not ended, look at them in the EMR console: {states}")
+
+
+class ReportLink(BaseOperatorLink):
+    """Leads from the task to the report that it made."""
+
+    name = "Report"
+
+    @return_on_error("")
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        return browser_url(operator.place) if operator.place else ""
+
+
+class MakeReport(BaseOperator):
+    """Makes a run's report.html, which the link of its page in Airflow shows."""
+
+    template_fields = ("run",)
+    operator_extra_links = (ReportLink(),)
+
+    def __init__(self, *, run: Any, **kwargs: Any) -> None:
+        """``run``: the run's request, as the guard returns it."""
+        super().__init__(**kwargs)
+        self.run = run
+        self.place: str | None = None
+
+    @refuse_cleanly
+    def execute(self, context: Any) -> dict[str, Any]:
+        made = tasks.make_report(self.run)
+        self.place = made["place"]
+        return made

@@ -76,6 +76,7 @@ def build(
             "rejects": layout.rejects,
             "embeddings": layout.pca,
             "logs": layout.logs,
+            "report": layout.report,  # made after this summary, which it shows
         },
     }
 

@@ -190,3 +190,13 @@ def summarise(
     summary = build(request, aws, cluster_id, parts)
     aws.storage(request.layout.root).put(SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False).encode())
     return summary
+
+
+def make_report(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the run's ``report.html``; return its place and figures."""
+    from dataclasses import asdict
+
+    from fruit_pipeline.report.build import make
+
+    request = RunRequest.from_dict(values)
+    return asdict(make(request.layout, _aws().storage, _source(request)))

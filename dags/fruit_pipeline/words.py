@@ -22,6 +22,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "finished.random": "The weights are random: the features mean little.",
         "finished.time": "Time: {duration}",
         "finished.cost": "Cost by the clock: about {cost}",
+        "finished.report": "Report: {report}",
         "finished.places": "Results: {embeddings}\nSummary: {summary}",
         "failed.subject": "Run failed: {run_key} ({task})",
         "failed.text": "The run {run_key} has failed.",
@@ -30,6 +31,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "failed.last_line": "Last line: {line}",
         "failed.resume": "To resume, clear the failed task in Airflow, or trigger again with run_key set "
         "to {run_key}: what stands is not computed again.",
+        "failed.report": "The results are whole and were checked: only the report is missing. Clear the "
+        "failed task in Airflow to make it again; it needs no cluster.",
         "failed.guard": "Nothing was started. Mend what it names, and trigger again.",
         "failed.leak": "THE CLUSTER MAY STILL BE ALIVE, AND COST MONEY: look at it in the EMR console.",
         "airflow": "Airflow: {dag_id}, {run_id}",
@@ -122,6 +125,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "finished.random": "Les poids sont aléatoires : les caractéristiques n'ont guère de sens.",
         "finished.time": "Durée : {duration}",
         "finished.cost": "Coût selon l'horloge : environ {cost}",
+        "finished.report": "Rapport : {report}",
         "finished.places": "Résultats : {embeddings}\nRésumé : {summary}",
         "failed.subject": "Échec de l'exécution : {run_key} ({task})",
         "failed.text": "L'exécution {run_key} a échoué.",
@@ -130,6 +134,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "failed.last_line": "Dernière ligne : {line}",
         "failed.resume": "Pour reprendre, effacez l'état de la tâche en échec dans Airflow (Clear), ou "
         "relancez avec run_key réglé sur {run_key} : ce qui est fait n'est pas recalculé.",
+        "failed.report": "Les résultats sont complets et vérifiés : seul le rapport manque. Effacez l'état "
+        "de la tâche en échec dans Airflow (Clear) pour le refaire ; il n'y faut pas de cluster.",
         "failed.guard": "Rien n'a été démarré. Corrigez ce qui est indiqué, puis relancez.",
         "failed.leak": "LE CLUSTER EST PEUT-ÊTRE TOUJOURS EN VIE, ET COÛTE DE L'ARGENT : vérifiez-le dans la "
         "console EMR.",
