@@ -61,7 +61,7 @@ class Progress:
         """What there is to say beside the counts: "812 images/s · 1 min 9 s left · rejects 3"."""
         parts = [self.phase] if self.phase else []
         if self.per_second is not None:
-            digits = 0 if self.per_second >= 10 else 1
+            digits = 0 if round(self.per_second, 1) >= 10 else 1
             parts.append(f"{self.per_second:,.{digits}f} {self.what}/s")
         if self.seconds_left:
             parts.append(f"{duration(self.seconds_left)} left")

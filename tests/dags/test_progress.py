@@ -48,6 +48,11 @@ def test_a_line_has_counts_pace_time_left_and_rejects() -> None:
     )
 
 
+@pytest.mark.parametrize(("per_second", "words"), [(0.26, "0.3"), (9.96, "10"), (1234.5, "1,234")])
+def test_a_pace_has_two_digits_or_more(per_second: float, words: str) -> None:
+    assert str(Progress("images", 1, 9, per_second=per_second)) == f"images 1 / 9 · {words} images/s"
+
+
 def test_what_is_not_known_is_not_said() -> None:
     assert str(look([], 300)) == "images 0 / 100,000 · rejects 0"
     assert str(look([], 300, rejects=False)) == "images 0 / 100,000"
