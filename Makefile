@@ -92,6 +92,11 @@ bench-full: $(VENV)/.dev ## benchmarks at full sizes (80 minutes), written to be
 
 BENCH_OPTIONS = $(if $(IMAGES),--images '$(IMAGES)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 
+.PHONY: notebooks
+notebooks: $(VENV)/.dev ## execute the notebooks and keep what they print; IMAGES=<folder> WEIGHTS=<imagenet|file>
+	@test -n '$(IMAGES)' || { echo "error: give IMAGES=<folder of <label>/<image>>"; exit 2; }
+	@$(BIN)/python notebooks/execute.py --images '$(IMAGES)' --weights '$(or $(WEIGHTS),imagenet)'
+
 .PHONY: infra-plan
 infra-plan: $(VENV)/.dev ## what infra/template.yaml makes in an AWS account, and what each permission is for
 	@$(BIN)/python infra/plan.py
