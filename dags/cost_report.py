@@ -26,7 +26,13 @@ from airflow.sdk import Param, dag, get_current_context, task
 from fruit_pipeline import bill, upkeep
 from fruit_pipeline.operators import refuse_cleanly
 
-RETRIES = {"retries": 2, "retry_delay": timedelta(minutes=5), "retry_exponential_backoff": True}
+COMMON: dict[str, Any] = {
+    "start_date": datetime(2026, 1, 5),
+    "catchup": False,
+    "max_active_runs": 1,
+    "tags": ["emr", "cost"],
+    "default_args": {"retries": 2, "retry_delay": timedelta(minutes=5), "retry_exponential_backoff": True},
+}
 REAPER_DOC = """
 ### Ends clusters that nobody waits for any more
 
@@ -41,11 +47,7 @@ termination to keep it.
 
 @dag(
     schedule="0 6 * * 1",
-    start_date=datetime(2026, 1, 5),
-    catchup=False,
-    max_active_runs=1,
     doc_md=__doc__,
-    tags=["emr", "cost"],
     params={
         "days": Param(
             28,
@@ -56,7 +58,7 @@ termination to keep it.
             description="The bill is of so many days before today.",
         )
     },
-    default_args=RETRIES,
+    **COMMON,
 )
 def cost_report() -> None:
     @task
@@ -76,15 +78,7 @@ def cost_report() -> None:
     say_report(write_report(clean_up()))
 
 
-@dag(
-    schedule="@hourly",
-    start_date=datetime(2026, 1, 5),
-    catchup=False,
-    max_active_runs=1,
-    doc_md=REAPER_DOC,
-    tags=["emr", "cost"],
-    default_args=RETRIES,
-)
+@dag(schedule="@hourly", doc_md=REAPER_DOC, **COMMON)
 def reap_clusters() -> None:
     @task
     @refuse_cleanly

@@ -17,6 +17,9 @@ refuses a run that may cost more than `max_cost_usd`; `summary.json` holds the e
 cost by the cluster's clock. A step that takes three times its estimate and 15 minutes is cancelled.
 An idle cluster ends itself after the shape's idle timeout, also when Airflow is gone.
 
+**What can follow**: the assets `fruit_features` and `fruit_embeddings` are updated once the checks have
+passed. Each event tells the run's key, where its rows lie, how many there are, and the variance kept.
+
 **When it fails**: read the failed task's last lines: they name the file or value, or the step's
 log. Then clear the failed task, or trigger again with `run_key` set to this run's key. Shards
 that stand are not computed again, and the result is that of an undisturbed run.
@@ -42,7 +45,7 @@ from typing import Any
 
 from airflow.sdk import chain, dag, get_current_context, task, task_group
 
-from fruit_pipeline import cluster, messages, request, schedule, settings, tasks
+from fruit_pipeline import assets, cluster, messages, request, schedule, settings, tasks
 from fruit_pipeline.operators import (
     AddStepOnce,
     ClusterReady,
@@ -59,6 +62,7 @@ AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region, 
 POLL = {"poke_interval": DEPLOYMENT.poll_seconds}
 FORM = request.form(cluster.descriptions(DEPLOYMENT.home), DEPLOYMENT.source, DEPLOYMENT.weights)
 SCHEDULED = schedule.params(DEPLOYMENT, FORM)
+ASSETS = assets.outlets(DEPLOYMENT.bucket)
 
 
 @dag(
@@ -118,10 +122,12 @@ def fruit_features() -> None:
     def check_output(run: dict[str, Any]) -> dict[str, Any]:
         return tasks.check_output(run)
 
-    @task
+    @task(outlets=ASSETS)
     @refuse_cleanly
     def summarise(run: dict[str, Any], cluster_id: str, parts: dict[str, Any]) -> dict[str, Any]:
-        return tasks.summarise(run, cluster_id, parts)
+        summary = tasks.summarise(run, cluster_id, parts)
+        assets.tell(get_current_context()["outlet_events"], ASSETS, summary)
+        return summary
 
     @task
     def say_ready(run: dict[str, Any], cluster_id: str) -> None:
