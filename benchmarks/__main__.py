@@ -6,8 +6,6 @@
 
 Without --images they are drawn by code; without --weights they are random. Results go to
 results.json and RESULTS.md in --output; those of benchmarks that were not asked for stay.
-
-Exit codes: 0 done, 1 a benchmark failed, 2 bad input.
 """
 
 from __future__ import annotations
@@ -34,9 +32,10 @@ from benchmarks import (
     stages,
 )
 from benchmarks.context import Context
+from fruit_pipeline import cli
 from fruit_pipeline.backbone import BackboneRequest
 from image_features.errors import JobError
-from image_features.step import EXIT_REFUSED, at_least_one
+from image_features.step import at_least_one
 
 BENCHMARKS = {
     "notebook": notebook.run,
@@ -62,12 +61,8 @@ def above_zero(text: str) -> float:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser(__doc__)
+    parser.prog = "python -m benchmarks"
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--quick", action="store_true", help="small sizes, few repeats: some minutes")
     size.add_argument("--full", action="store_true", help="the sizes that count: 80 minutes on two cores")
@@ -90,32 +85,32 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # As an exception, so that a Spark job under way is ended and the scratch folder is deleted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    weights = BackboneRequest("mobilenet_v2", 1.0, args.weights) if args.weights else None
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
-        try:
-            if weights is not None:
-                weights.check_weights_file()
+
+    def run() -> list[report.Result]:
+        weights = BackboneRequest("mobilenet_v2", 1.0, args.weights)
+        weights.check_weights_file()
+        with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
             context = Context(
                 work=(args.work or Path(scratch)).absolute(),
                 full=args.full,
                 images=args.images.expanduser().absolute() if args.images else None,
-                weights=str(weights.weights_file.absolute())
-                if weights and weights.weights_file
-                else args.weights,
+                weights=str(weights.weights_file.absolute()) if weights.weights_file else args.weights,
                 scale=args.scale,
                 repeats=args.repeats,
                 cores=args.cores,
             )
             return run_all(context, args.only or list(BENCHMARKS), args.output)
-        except JobError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return EXIT_REFUSED
+
+    return cli.run(run, args, show=lambda _: None)  # shown as they came
 
 
-def run_all(context: Context, names: list[str], output: Path) -> int:
-    """Run benchmarks one after another; one that fails does not stop the others."""
+def run_all(context: Context, names: list[str], output: Path) -> list[report.Result]:
+    """Run benchmarks one after another; one that fails does not stop the others.
+
+    Raises cli.Failed in the end, when one has.
+    """
     described = machine.describe()
-    failed = []
+    results, failed = [], []
     for name in names:
         print(f"{name} ...", flush=True)
         started = time.monotonic()
@@ -130,13 +125,14 @@ def run_all(context: Context, names: list[str], output: Path) -> int:
             result, seconds=round(seconds, 1), date=f"{datetime.now(UTC):%Y-%m-%d}", settings=context.settings
         )
         report.save(output, described, result)
+        results.append(result)
         for item in result.rows:
             show(item)
         print(f"{name} took {seconds:.0f} s", flush=True)
     print(f"tables: {output / report.TABLE_NAME}")
     if failed:
-        print(f"failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+        raise cli.Failed(f"failed: {', '.join(failed)}")
+    return results
 
 
 def show(item: report.Row) -> None:

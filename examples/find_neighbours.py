@@ -4,13 +4,10 @@
 
 The photo becomes an embedding through the run's own embed.tflite; the distances are Euclidean.
 Needs what a cluster node has (bootstrap/requirements-node.txt), no TensorFlow and no Spark.
-
-Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +60,7 @@ def find(run: str, photo: Path, neighbours: int) -> list[Neighbour]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = step.parser(__doc__)
     parser.add_argument("--run", required=True, metavar="URI", help="a run: its folder, or s3://...")
     parser.add_argument("--image", required=True, type=Path, metavar="FILE", help="the photo")
     parser.add_argument(
@@ -73,11 +68,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    def show() -> None:
-        for neighbour in find(args.run, args.image, args.neighbours):
+    def show(found: list[Neighbour]) -> None:
+        for neighbour in found:
             print(f"{neighbour.distance:10.4g}  {neighbour.label:24}  {neighbour.image}")
 
-    return step.main(show)
+    return step.main(lambda: find(args.run, args.image, args.neighbours), args, show)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ template's own: `Metadata` of each resource. Nothing is asked of AWS.
 
 from __future__ import annotations
 
-import argparse
+import functools
 import shutil
 import sys
 import textwrap
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+
+from fruit_pipeline import cli
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
 
@@ -87,29 +89,51 @@ def table(rows: Sequence[tuple[str, ...]], width: int) -> str:
     return "\n".join(lines)
 
 
-def plan(template: dict[str, Any], width: int = 110) -> str:
-    """What the template asks for, makes and allows, as text."""
+def contents(template: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What the template asks for, makes and allows, each with what it is for."""
     resources = template["Resources"]
+    return {
+        "parameters": [
+            {"name": name, "default": str(parameter.get("Default", "")), "for": parameter["Description"]}
+            for name, parameter in template["Parameters"].items()
+        ],
+        "resources": [
+            {
+                "name": name,
+                "type": resource["Type"],
+                "if": resource.get("Condition"),
+                "for": resource["Metadata"]["For"],
+            }
+            for name, resource in resources.items()
+        ],
+        "permissions": [
+            {
+                "resource": permission.resource,
+                "effect": permission.statement["Effect"],
+                "sid": permission.statement["Sid"],
+                "actions": permission.actions,
+                "for": words,
+            }
+            for permission, words in explained(template)
+        ],
+    }
 
-    def when(resource: dict[str, Any]) -> str:
-        return f" (if {resource['Condition']})" if "Condition" in resource else ""
 
-    asked = [
-        (name, str(parameter.get("Default", "")) or "-", parameter["Description"])
-        for name, parameter in template["Parameters"].items()
-    ]
+def plan(template: dict[str, Any], width: int = 110) -> str:
+    """The contents as text."""
+    found = contents(template)
+    asked = [(item["name"], item["default"] or "-", item["for"]) for item in found["parameters"]]
     made = [
-        (name, resource["Type"].removeprefix("AWS::"), resource["Metadata"]["For"] + when(resource))
-        for name, resource in resources.items()
+        (
+            item["name"],
+            item["type"].removeprefix("AWS::"),
+            item["for"] + (f" (if {item['if']})" if item["if"] else ""),
+        )
+        for item in found["resources"]
     ]
     allowed = [
-        (
-            permission.resource,
-            permission.statement["Effect"],
-            permission.statement["Sid"],
-            f"{words}: {', '.join(permission.actions)}",
-        )
-        for permission, words in explained(template)
+        (item["resource"], item["effect"], item["sid"], f"{item['for']}: {', '.join(item['actions'])}")
+        for item in found["permissions"]
     ]
     parts = [
         textwrap.fill(template["Description"], width),
@@ -138,16 +162,13 @@ def markdown(template: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument("--markdown", action="store_true", help="the permissions, for docs/aws.md")
     args = parser.parse_args(argv)
     template = load()
-    print(
-        markdown(template) if args.markdown else plan(template, shutil.get_terminal_size((110, 24)).columns)
-    )
-    return 0
+    width = shutil.get_terminal_size((110, 24)).columns
+    shown = markdown if args.markdown else functools.partial(plan, width=width)
+    return cli.run(lambda: contents(template), args, show=lambda _: print(shown(template)))
 
 
 if __name__ == "__main__":

@@ -5,22 +5,20 @@
         --output s3://bucket/runs/r1/features
 
 All URIs may be s3://, file:// or plain paths. Running it again computes only the shards that are
-missing. Exit codes: 0 done, 2 bad input (one line on stderr), 1 anything unforeseen.
+missing.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from image_features import extraction, step
+from image_features.contract import FeaturesMarker
 from image_features.images import DEFAULT_MAX_PIXELS
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = step.parser(__doc__)
     parser.add_argument("--sample", required=True, metavar="URI", help="the sample's prefix")
     parser.add_argument("--model", required=True, metavar="URI", help="prefix of backbone.tflite, model.json")
     parser.add_argument("--output", required=True, metavar="URI", help="prefix that the features go to")
@@ -40,18 +38,20 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    def run() -> None:
+    def run() -> FeaturesMarker:
         with step.spark_session("extract_features") as spark:
-            done = extraction.run(
+            return extraction.run(
                 spark, args.sample, args.model, args.output, args.rejects, args.max_pixels, args.reuse
             )
+
+    def show(done: FeaturesMarker) -> None:
         print(
             f"images {done.images}, features {done.features} (reused {done.reused}), "
             f"rejects {done.rejects}, "
             f"shards {len(done.shards)} (computed {done.computed_shards}), {done.seconds:.1f} s"
         )
 
-    return step.main(run)
+    return step.main(run, args, show)
 
 
 if __name__ == "__main__":

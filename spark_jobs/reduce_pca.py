@@ -6,21 +6,19 @@
 
 Writes the embeddings as shards, model.npz (scikit-learn's names) and summary.json; with --model
 also embed.tflite, which turns an image into its embedding. All URIs may be s3://, file:// or plain
-paths. Exit codes: 0 done, 2 bad input (one line on stderr), 1 anything unforeseen.
+paths.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from image_features import reduction, step
+from image_features.contract import PcaMarker
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = step.parser(__doc__)
     parser.add_argument("--features", required=True, metavar="URI", help="the features' prefix")
     parser.add_argument("--output", required=True, metavar="URI", help="prefix that the embeddings go to")
     kept = parser.add_mutually_exclusive_group(required=True)
@@ -35,17 +33,19 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    def run() -> None:
+    def run() -> PcaMarker:
         with step.spark_session("reduce_pca") as spark:
-            done = reduction.run(
+            return reduction.run(
                 spark, args.features, args.output, args.components, args.variance, args.model
             )
+
+    def show(done: PcaMarker) -> None:
         print(
             f"images {done.images}, {done.width} features to {done.components} components, "
             f"variance kept {done.variance_kept:.2%}, {done.seconds:.1f} s"
         )
 
-    return step.main(run)
+    return step.main(run, args, show)
 
 
 if __name__ == "__main__":

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from pathlib import Path
 from typing import Any
+
+from benchmarks.jobs import command
 
 BATCH = 32
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", required=True, type=Path)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--cores", type=int, required=True)
-    args = parser.parse_args()
+    args = command.parse(__doc__, "images", "weights", "output", "cores")
     import daft
     from daft import DataType, col
 
@@ -46,7 +40,7 @@ def main() -> None:
     )
     seconds = time.monotonic() - started
     images = daft.read_parquet(f"{args.output}/*.parquet").count_rows()
-    print("RESULT", json.dumps({"images": images, "seconds": seconds}))
+    command.answer(images=images, seconds=seconds)
 
 
 if __name__ == "__main__":

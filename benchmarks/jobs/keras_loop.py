@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.jobs import command
 
 BATCH = 32
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", required=True, type=Path)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--readers", type=int, required=True)
-    args = parser.parse_args()
+    args = command.parse(__doc__, "images", "weights", "output", "readers")
     import keras
     import numpy as np
 
     from benchmarks.jobs import keras_model
 
-    files = sorted(path for path in args.images.rglob("*") if path.is_file())
+    files = sorted(path for path in Path(args.images).rglob("*") if path.is_file())
 
     class Batches(keras.utils.PyDataset):
         def __init__(self, paths: list[Path], **options: Any) -> None:
@@ -44,7 +39,7 @@ def main() -> None:
     features = model.predict(Batches(files, workers=args.readers, max_queue_size=16), verbose=0)
     seconds = time.monotonic() - started
     np.save(args.output, features)
-    print("RESULT", json.dumps({"images": len(features), "loop_seconds": seconds}))
+    command.answer(images=len(features), loop_seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ they are written to parquet and read back before the PCA.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from typing import Any
 
@@ -18,17 +16,13 @@ from pyspark.ml.linalg import Vectors, VectorUDT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import PandasUDFType, element_at, pandas_udf, split, udf
 
+from benchmarks.jobs import command
+
 PARTITIONS = 24
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", required=True)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--components", type=int, required=True)
-    parser.add_argument("--features-once", action="store_true")
-    args = parser.parse_args()
+    args = command.parse(__doc__, "images", "weights", "output", "components", switches=("features-once",))
     started = time.monotonic()
     spark = SparkSession.builder.appName("notebook").getOrCreate()
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1024")
@@ -55,7 +49,7 @@ def main() -> None:
     embeddings.write.mode("overwrite").parquet(f"{args.output}/pca")
     kept = float(pca.explainedVariance.toArray().sum())
     rows = spark.read.parquet(f"{args.output}/pca").count()
-    print("RESULT", json.dumps({"variance_kept": kept, "rows": rows, "seconds": time.monotonic() - started}))
+    command.answer(variance_kept=kept, rows=rows, seconds=time.monotonic() - started)
     spark.stop()
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.jobs import command
 
 BATCH = 32
 
@@ -30,12 +30,7 @@ class Model:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", required=True, type=Path)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--cores", type=int, required=True)
-    args = parser.parse_args()
+    args = command.parse(__doc__, "images", "weights", "output", "cores")
     import ray
 
     # By default Ray's workers give way to every other process.
@@ -48,7 +43,7 @@ def main() -> None:
         runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}},
     )
     started = time.monotonic()
-    images = ray.data.read_binary_files(str(args.images), include_paths=True, file_extensions=["jpg"])
+    images = ray.data.read_binary_files(args.images, include_paths=True, file_extensions=["jpg"])
     features = images.map_batches(
         Model,
         fn_constructor_args=(args.weights,),
@@ -58,7 +53,7 @@ def main() -> None:
     )
     features.write_parquet(args.output)
     seconds = time.monotonic() - started
-    print("RESULT", json.dumps({"images": ray.data.read_parquet(args.output).count(), "seconds": seconds}))
+    command.answer(images=ray.data.read_parquet(args.output).count(), seconds=seconds)
 
 
 if __name__ == "__main__":

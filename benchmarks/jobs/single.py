@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,14 +11,11 @@ from pyspark.ml.feature import PCA
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import SparkSession
 
+from benchmarks.jobs import command
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", required=True)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--components", type=int, required=True)
-    args = parser.parse_args()
+    args = command.parse(__doc__, "images", "weights", "output", "components")
     started = time.monotonic()
     spark = SparkSession.builder.appName("single").getOrCreate()
     from benchmarks.jobs import keras_model
@@ -52,7 +47,7 @@ def main() -> None:
     embeddings.write.mode("overwrite").parquet(f"{args.output}/pca")
     kept = float(pca.explainedVariance.toArray().sum())
     rows = spark.read.parquet(f"{args.output}/pca").count()
-    print("RESULT", json.dumps({"variance_kept": kept, "rows": rows, "seconds": time.monotonic() - started}))
+    command.answer(variance_kept=kept, rows=rows, seconds=time.monotonic() - started)
     spark.stop()
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 
 import numpy as np
 import pyarrow.parquet as pq
 from sklearn.decomposition import PCA
 
+from benchmarks.jobs import command
+
 SOLVERS = ("full", "covariance_eigh")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--features", required=True)
-    parser.add_argument("--components", type=int, required=True)
-    args = parser.parse_args()
+    args = command.parse(__doc__, "features", "components")
     started = time.monotonic()
     column = pq.read_table(args.features, columns=["features"]).column("features").combine_chunks()
     features = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
@@ -31,7 +28,7 @@ def main() -> None:
         result["variance_kept"] = float(pca.explained_variance_ratio_.sum())
         if not np.isfinite(embeddings).all():
             raise ValueError(f"{solver} gives NaN or infinity")
-    print("RESULT", json.dumps(result))
+    command.answer(**result)
 
 
 if __name__ == "__main__":

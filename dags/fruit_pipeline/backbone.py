@@ -8,8 +8,6 @@
 The features are the global average pooling of the last convolution (1,280 for MobileNetV2, 2,048
 for ResNet50). Weights are "imagenet" (Keras downloads them), a Keras weights file, or
 "random:<seed>" for trying things out. With int8 the model is quantised on images of the sample.
-
-Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m fruit_pipeline.checks --run s3://bucket/runs/r1
 
-Exit codes: 0 all checks hold, 2 one does not (one line on stderr names the first ten).
+A check that does not hold is bad input: the one line names the first ten rows or objects.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@ FRUITS_BUCKET. Features, rejects, embeddings and summary.json stay, unless --eve
 A run that is alive is refused: one with a living cluster, or one that has written something in
 the last hour and not summed it up. In a bucket with versioning, what is deleted still costs until
 the bucket's lifecycle rules take the old versions.
-
-Exit codes: 0 done, 2 refused or bad input (one line on stderr).
 """
 
 from __future__ import annotations
@@ -151,10 +149,9 @@ def main(argv: list[str] | None = None) -> int:
         s3, words = aws.client("s3"), Words("en")
         with explained(f"run {join_uri(f's3://{bucket}', RUNS, key)}", aws):
             cleaning = plan(s3, aws.client("emr"), bucket, key, everything=args.everything)
-            if not args.json:
-                for name, folder in cleaning.folders.items():
-                    place = f"{name}/" if name else "(top)"
-                    print(f"{place:12} {folder.objects:8,} objects  {words.size(folder.bytes):>10}")
+            for name, folder in cleaning.folders.items():
+                place = f"{name}/" if name else "(top)"
+                print(f"{place:12} {folder.objects:8,} objects  {words.size(folder.bytes):>10}")
             if not (args.yes or args.dry_run):
                 raise JobError(
                     f"{cleaning.objects:,} objects of {words.size(cleaning.bytes)} would go; "

@@ -4,8 +4,6 @@
 
 prints the shape and says on stderr what it leaves out; with --write it becomes `emr_configs/mine.json`.
 The cluster may have ended: EMR describes it for two months more.
-
-Exit codes: 0 done, 2 bad input or a cluster that makes no shape (one line on stderr).
 """
 
 from __future__ import annotations

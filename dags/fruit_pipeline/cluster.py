@@ -3,8 +3,6 @@
     python -m fruit_pipeline.cluster --run s3://bucket/runs/r1 --wheelhouse s3://bucket/wheelhouse/<digest>
 
 prints the request as JSON for `aws emr run-job-flow --cli-input-json`.
-
-Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
 from __future__ import annotations

@@ -8,12 +8,11 @@ they cannot be downloaded says so and goes on with random ones. Everything that 
 runs (Airflow's home, the local AWS's buckets, exported models) lies in --work; the run's output is
 copied to --output.
 
-Exit codes: 0 the run succeeded, 1 it failed (the reason is printed), 2 bad input.
+The result is the run's summary.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -29,9 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
-from fruit_pipeline import demo_view, drawn_images, settings
+from fruit_pipeline import cli, demo_view, drawn_images, settings
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.backbone import DEFAULT_INPUT_SIZE, INPUT_SIZES, BackboneRequest
 from fruit_pipeline.local_account import set_up_account
@@ -48,8 +46,9 @@ PER_LABEL = 40
 _OF_AN_ACCOUNT = (
     *("FRUITS_SUBNET_ID", "FRUITS_PRIVATE_SUBNET", "FRUITS_SECURITY_CONFIGURATION"),
     *("FRUITS_EMR_SERVICE_ROLE", "FRUITS_EC2_INSTANCE_PROFILE", "FRUITS_SNS_TOPIC_ARN"),
+    *("FRUITS_SCHEDULE", "FRUITS_SCHEDULE_PARAMS"),
 )
-"""Settings that name things of one AWS account."""
+"""Settings that name things of one AWS account, or of its Airflow."""
 
 _WEIGHTS_SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
@@ -98,8 +97,8 @@ class Demo:
         }
 
 
-def run(demo: Demo) -> int:
-    """Run the demo; returns the exit code."""
+def run(demo: Demo) -> dict[str, Any]:
+    """Run the demo; returns the run's summary. Raises cli.Failed when the run failed."""
     demo.log.parent.mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]1. local AWS[/] (state in {demo.work / 'aws'})")
     with local_aws(demo) as aws:
@@ -112,11 +111,11 @@ def run(demo: Demo) -> int:
         copied = copy_output(demo, aws)
     if not ok:
         console.print(f"[bold red]The run failed.[/] {demo_view.failure(demo.log)}", soft_wrap=True)
-        console.print(f"The whole log: {demo.log}")
-        return 1
+        raise cli.Failed(f"the run {demo.run_key} failed; its whole log: {demo.log}")
+    summary: dict[str, Any] = json.loads((copied / SUMMARY).read_text())
     console.print("[bold]4. Result[/]")
-    demo_view.print_result(console, json.loads((copied / SUMMARY).read_text()), copied)
-    return 0
+    demo_view.print_result(console, summary, copied)
+    return summary
 
 
 @contextmanager
@@ -255,9 +254,7 @@ def _imagenet_reachable(alpha: float, input_size: int) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument("--images", metavar="URI", help="folder or s3:// prefix of <label>/<image>")
     parser.add_argument("--weights", help="imagenet, a Keras weights file without top, or random:<seed>")
     parser.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: %(default)s)")
@@ -279,7 +276,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     work = args.work.absolute()
-    try:
+
+    def prepare() -> Demo:
         if args.images:
             source = normalise_uri(args.images)
         else:
@@ -305,13 +303,15 @@ def main(argv: list[str] | None = None) -> int:
         check_precision(demo.precision, backbone)
         if not demo.source.startswith("s3://"):
             Source(demo.source).list()
-        return run(demo)
-    except JobError as error:
-        Console(stderr=True, highlight=False).print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        console.print("stopped")
-        return 1
+        return demo
+
+    def work_through() -> dict[str, Any]:
+        try:
+            return run(prepare())
+        except KeyboardInterrupt:
+            raise cli.Failed("stopped") from None
+
+    return cli.run(work_through, args, show=lambda _: None)  # shown as it went
 
 
 if __name__ == "__main__":

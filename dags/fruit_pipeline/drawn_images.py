@@ -7,13 +7,13 @@ Deterministic: the same arguments draw the same pixels. They are saved as JPEG, 
 
 from __future__ import annotations
 
-import argparse
 import io
 import math
 import random
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -140,16 +140,19 @@ def _details(
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from fruit_pipeline import cli
+
+    parser = cli.parser(__doc__)
     parser.add_argument("--output", required=True, type=Path, help="folder to draw into")
     parser.add_argument(
         "--per-label", type=at_least_one, default=40, help="images a label (default: %(default)s)"
     )
     args = parser.parse_args(argv)
-    print(f"drew {draw_folder(args.output, args.per_label)} images below {args.output}")
-    return 0
+
+    def run() -> dict[str, Any]:
+        return {"images": draw_folder(args.output, args.per_label), "output": str(args.output)}
+
+    return cli.run(run, args, show=lambda done: print(f"drew {done['images']} images below {done['output']}"))
 
 
 if __name__ == "__main__":

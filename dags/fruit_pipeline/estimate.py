@@ -17,8 +17,6 @@ for the whole time. Three cases:
   fast as assumed, a slow start and the whole time that Spot is tried for.
 
 A run that resumes or reuses computes less; the estimate does not count on it.
-
-Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from statistics import fmean
@@ -406,7 +404,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--no-pack", action="store_true", help="the nodes read the images from their bucket")
     args = parser.parse_args(argv)
 
-    def run() -> Mapping[str, Any] | None:
+    def run() -> Any:
         deployment = settings.load()
         work = Work(
             args.images,
@@ -425,11 +423,9 @@ def main(argv: list[str] | None = None) -> int:
             load_shape(deployment.home, args.shape),
             prices.load(deployment.home, args.region or deployment.region),
         )
-        if not args.json:
-            print(table(found))
-        return found.to_dict() if args.json else None
+        return found.to_dict() if args.json else found
 
-    return cli.run(run, args)
+    return cli.run(run, args, show=lambda found: print(table(found)))
 
 
 if __name__ == "__main__":

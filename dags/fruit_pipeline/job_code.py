@@ -2,7 +2,7 @@
 
     python -m fruit_pipeline.job_code --output s3://bucket/runs/r1/code
 
-Exit codes: 0 done, 2 bad input (one line on stderr).
+The result is the names of the objects that were written.
 """
 
 from __future__ import annotations
@@ -54,9 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--output", required=True, metavar="URI", help="prefix that the code goes to")
     args = parser.parse_args(argv)
-    return cli.run(
-        lambda: {"uploaded": " ".join(upload(settings.load().home, Storage(args.output, create=True)))}, args
-    )
+
+    def run() -> list[str]:
+        return upload(settings.load().home, Storage(args.output, create=True))
+
+    return cli.run(run, args, show=lambda keys: print("uploaded", *keys))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@
 A bucket that is encrypted, closed to the public and versioned, and the roles that EMR and its nodes
 take. What is there already stays. Without an endpoint in the environment it is refused: a real account
 is made by infra/template.yaml.
-
-Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
 from __future__ import annotations

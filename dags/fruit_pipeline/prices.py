@@ -9,8 +9,6 @@ the AWS Price List and EC2's Spot price history, for the types that it has, thos
 shapes, and --types. The credentials need pricing:GetProducts and ec2:DescribeSpotPriceHistory.
 
 All prices are in USD without tax, for Linux on shared tenancy. Each names its source.
-
-Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
 from __future__ import annotations
@@ -382,11 +380,9 @@ def main(argv: list[str] | None = None) -> int:
             raise JobError("--types goes with --refresh")
         else:
             found = load(deployment.home, region)
-        if not args.json:
-            print(table(found))
-        return asdict(found, dict_factory=_without_none) if args.json else None
+        return asdict(found, dict_factory=_without_none) if args.json else found
 
-    return cli.run(run, args)
+    return cli.run(run, args, show=lambda found: print(table(found)))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ the same sample on any machine, and a larger sample holds the smaller one.
 
 With --no-pack nothing is copied: the shards list the images, and the workers read them from the
 bucket where they lie. Small images are read faster when they are packed.
-
-Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@
         --components 50
 
 prints them as JSON for `aws emr add-steps`, or as `spark-submit` commands with --commands.
-
-Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
 from __future__ import annotations
@@ -89,14 +87,10 @@ def main(argv: list[str] | None = None) -> int:
             extraction_step(layout, args.model),
             reduction_step(layout, args.model, args.components, args.variance),
         ]
-        if args.commands:
-            for step in steps:
-                print(shlex.join(step["HadoopJarStep"]["Args"]))
-            return None
-        args.json = True
-        return steps
+        return [shlex.join(step["HadoopJarStep"]["Args"]) for step in steps] if args.commands else steps
 
-    return cli.run(run, args)
+    args.json = args.json or not args.commands  # the steps are for a machine in any case
+    return cli.run(run, args, show=lambda commands: print("\n".join(commands)))
 
 
 if __name__ == "__main__":

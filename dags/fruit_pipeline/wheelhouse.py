@@ -4,8 +4,6 @@
 
 For `emr` nodes: CPython 3.11 on Amazon Linux 2023 (glibc 2.34), x86-64 and arm64. For this `host`:
 whatever runs this command.
-
-Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
 from __future__ import annotations

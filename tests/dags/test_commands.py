@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import importlib.util
 import json
+import re
+import shlex
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pipeline_harness import BUCKET, LocalAws, command
 
-COMMANDS = (
-    *("sample", "backbone", "wheelhouse", "job_code", "cluster", "steps", "checks", "demo"),
-    *("drawn_images", "clean", "clone", "estimate", "prices"),
-)
+from image_features import step
+
+REPO = Path(__file__).parents[2]
+
+PLACES = ("dags", "local_emr", "benchmarks", "infra", "examples", "spark_jobs")
+NOT_FOR_PEOPLE = ("local_emr/aws_cli.py", "benchmarks/jobs/")
+"""What stands for the AWS CLI on a local node, and what the benchmarks start."""
+
+
+def entries() -> list[Path]:
+    """Every file that is a command, relative to the repository."""
+    files = (file for place in PLACES for file in (REPO / place).rglob("*.py"))
+    found = [file.relative_to(REPO) for file in files if 'if __name__ == "__main__"' in file.read_text()]
+    return sorted(file for file in found if not str(file).startswith(NOT_FOR_PEOPLE))
+
+
+def started_by(entry: Path) -> str:
+    """What its help shows as the command, without arguments."""
+    if entry.parts[0] == "spark_jobs":
+        return f"spark-submit --py-files image_features.zip {entry.name}"
+    if entry.parts[0] in ("infra", "examples"):
+        return f"python {entry}"
+    parts = entry.with_suffix("").parts
+    return "python -m " + ".".join(part for part in parts if part not in ("dags", "__main__"))
+
+
+def main_of(entry: Path) -> Callable[[list[str]], int]:
+    spec = importlib.util.spec_from_file_location(f"command_{entry.stem}", REPO / entry)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module.main
 
 
 def fruit(module: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -29,18 +65,94 @@ def exit_code(module: str, *words: str) -> int:
         return int(ended.code or 0)
 
 
-def test_every_module_with_a_command_is_tested(repo: Path) -> None:
-    files = (repo / "dags" / "fruit_pipeline").glob("*.py")
-    assert {file.stem for file in files if "__main__" in file.read_text()} == set(COMMANDS)
+def examples_in(text: str, start: str) -> list[str]:
+    """Arguments of the lines of a help text that show the command, after any variables it is given."""
+    lines = text.replace("\\\n", " ").splitlines()
+    found = [re.fullmatch(rf" +(?:[A-Z_]+=\S+ )*{re.escape(start)}( .*)?", line) for line in lines]
+    return [match[1] or "" for match in found if match]
 
 
-@pytest.mark.parametrize("module", COMMANDS)
-def test_help_has_an_example_and_the_exit_codes(module: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code(module, "--help") == 0
+def help_of(entry: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main_of(entry)(["--help"])
     out, err = capsys.readouterr()
-    assert err == ""
-    assert f"    python -m fruit_pipeline.{module}" in out
-    assert module == "drawn_images" or "Exit codes: 0 " in out
+    assert (ended.value.code, err) == (0, "")
+    return out
+
+
+def test_the_commands_are_found() -> None:
+    names = {str(entry) for entry in entries()}
+    assert {"dags/fruit_pipeline/demo.py", "local_emr/__main__.py", "benchmarks/__main__.py"} < names
+    assert {"infra/plan.py", "examples/find_neighbours.py", "spark_jobs/reduce_pca.py"} < names
+
+
+@pytest.mark.parametrize("entry", entries(), ids=str)
+def test_help_says_what_it_does_how_to_start_it_and_the_exit_codes(
+    entry: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(entry, capsys)
+    assert examples_in(text, started_by(entry))
+    if entry.parts[0] == "local_emr":  # which knows nothing of the pipeline
+        assert re.search(r"exit codes:\n  0 .*\n  1 .*\n  2 ", text)
+    else:
+        assert step.EXIT_CODES in text
+        assert "--json" in text
+
+
+class Parsed(Exception):
+    """The arguments were taken."""
+
+
+@pytest.mark.parametrize("entry", entries(), ids=str)
+def test_the_examples_of_the_help_are_taken(
+    entry: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = examples_in(help_of(entry, capsys), started_by(entry))
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop_after_parsing(self: argparse.ArgumentParser, argv: list[str]) -> None:
+        parse(self, argv)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop_after_parsing)
+    for example in examples:
+        with pytest.raises(Parsed):
+            main_of(entry)(shlex.split(example, comments=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (("job_code", "--output", "OUT"), list),
+        (("drawn_images", "--output", "OUT", "--per-label", "1"), dict),
+        (("estimate", "--images", "1000"), dict),
+        (("prices",), dict),
+        (("cluster", "--run", "s3://b-1/runs/r1", "--wheelhouse", "s3://b-1/w"), dict),
+        (("steps", "--run", "s3://b-1/runs/r1", "--model", "s3://b-1/m", "--components", "5"), list),
+        (
+            (
+                "steps",
+                "--run",
+                "s3://b-1/runs/r1",
+                "--model",
+                "s3://b-1/m",
+                "--variance",
+                "0.9",
+                "--commands",
+            ),
+            list,
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_json_is_one_document_on_stdout(
+    words: tuple[str, ...], kind: type, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [str(tmp_path / "out") if word == "OUT" else word for word in words]
+    assert exit_code(*argv, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, kind)
+    assert found
 
 
 NOWHERE = "/no/such/folder"
@@ -184,6 +296,7 @@ def test_steps_prints_json_or_commands() -> None:
 
 def test_job_code_and_drawn_images_say_what_they_wrote(tmp_path: Path) -> None:
     done = fruit("job_code", "--output", str(tmp_path / "code"))
+    assert done.stdout.startswith("uploaded ")
     assert "install.sh" in done.stdout
     assert (tmp_path / "code" / "image_features.zip").is_file()
     done = fruit("drawn_images", "--output", str(tmp_path / "drawn"), "--per-label", "1")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from image_features import pca
+from image_features import pca, step
 from image_features.contract import EMBEDDINGS_SCHEMA, EmbeddingsShard, PcaMarker, to_json
 from image_features.embedder import fuse
 from image_features.inference import Backbone, read_backbone
@@ -110,7 +110,18 @@ def test_help_has_an_example_and_the_exit_codes(
     assert ended.value.code == 0
     out = capsys.readouterr().out
     assert "    python examples/find_neighbours.py --run" in out
-    assert "Exit codes: 0 done, 2 bad input" in out
+    assert step.EXIT_CODES in out
+
+
+def test_neighbours_come_as_json_for_machines(
+    example: dict[str, Any], standing_run: Path, drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = str(drawn_folder / "Plum" / "000.jpg")
+    argv = ["--run", str(standing_run), "--image", photo, "--neighbours", "2", "--json"]
+    assert example["main"](argv) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["image"], first["label"]) == ("Plum/000.jpg", "Plum")
+    assert first["distance"] < second["distance"]
 
 
 def refusal(example: dict[str, Any], run: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -124,7 +135,7 @@ def test_a_run_that_is_not_there_is_named(
     example: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(example, tmp_path / "none", tmp_path / "x.jpg", capsys)
-    assert line.startswith(f"JobError: cannot open file://{tmp_path}/none/pca: it does not exist")
+    assert line.startswith(f"error: cannot open file://{tmp_path}/none/pca: it does not exist")
 
 
 def test_a_run_without_an_embedder_says_how_to_get_one(
@@ -153,5 +164,5 @@ def test_a_photo_that_cannot_be_read_is_named(
     if content is not None:
         photo.write_bytes(content)
     line = refusal(example, standing_run, photo, capsys)
-    assert line.startswith(f"JobError: the photo {photo} cannot be read: ")
+    assert line.startswith(f"error: the photo {photo} cannot be read: ")
     assert message in line

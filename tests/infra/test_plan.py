@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,15 @@ def test_the_command_prints_the_plan(repo: Path, template: dict[str, Any]) -> No
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{plan.plan(template, 110)}\n"
+
+
+def test_the_command_prints_the_contents_as_json(
+    template: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan.main(["--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == plan.contents(template)
+    assert [item["name"] for item in found["resources"]] == list(template["Resources"])
 
 
 @pytest.mark.parametrize(

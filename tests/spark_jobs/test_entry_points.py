@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from job_harness import Run
 
 from image_features import step
 from image_features.errors import JobError
+from image_features.storage import StorageError
 
 EXTRACT = ["--sample", "s", "--model", "m", "--output", "o"]
 REDUCE = ["--features", "f", "--output", "o"]
@@ -110,7 +112,7 @@ def test_help_shows_the_example_and_the_exit_codes(
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert f"spark-submit --py-files image_features.zip {name}.py" in text
-    assert "Exit codes: 0 done, 2 bad input" in text
+    assert step.EXIT_CODES in text
 
 
 @pytest.mark.parametrize("name", ["extract_features", "reduce_pca"])
@@ -149,6 +151,19 @@ def test_both_steps_say_in_one_line_what_they_did(
 
 
 @pytest.mark.usefixtures("no_jvm")
+def test_both_steps_print_their_markers_as_json(
+    run: Run, extract_features: ModuleType, reduce_pca: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--sample", str(run.sample), "--model", str(run.model), "--output", str(run.features), "--json"]
+    assert extract_features.main(argv) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((run.features / "_SUCCESS").read_text())
+    pca = run.root / "pca"
+    argv = ["--features", str(run.features), "--output", str(pca), "--components", "5", "--json"]
+    assert reduce_pca.main(argv) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((pca / "_SUCCESS").read_text())
+
+
+@pytest.mark.usefixtures("no_jvm")
 def test_the_pixel_limit_and_the_place_of_the_rejects_reach_the_step(
     run: Run, extract_features: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,7 +183,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
     assert extract_features.main(argv) == 2
     assert reduce_pca.main(["--features", nothing, "--output", nothing + "2", "--components", "5"]) == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("JobError: ")
+    assert first.startswith("error: ")
     assert nothing in first
     assert nothing in second
 
@@ -181,9 +196,34 @@ def test_an_error_that_nobody_foresaw_is_not_hidden() -> None:
         step.main(broken)
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(JobError("b is no bucket"), 2), (StorageError("cannot read s3://b/x"), 1), (step.Failed("stopped"), 1)],
+    ids=["bad input", "storage", "failed"],
+)
+def test_what_failed_is_told_apart_from_what_was_refused(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise error
+
+    assert step.main(fails) == code
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_what_the_work_prints_does_not_spoil_the_json(capsys: pytest.CaptureFixture[str]) -> None:
+    def talks() -> list[int]:
+        print("half way")
+        return [1, 2]
+
+    assert step.main(talks, step.parser("").parse_args(["--json"])) == 0
+    out, err = capsys.readouterr()
+    assert (json.loads(out), err) == ([1, 2], "half way\n")
+
+
 def test_an_expected_failure_is_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     def fails() -> None:
         raise JobError("s3://b/x does not exist")
 
     assert step.main(fails) == 2
-    assert capsys.readouterr().err == "JobError: s3://b/x does not exist\n"
+    assert capsys.readouterr().err == "error: s3://b/x does not exist\n"

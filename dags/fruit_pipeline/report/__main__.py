@@ -5,8 +5,6 @@
 
 Without --output it goes into the run, as report.html. Needs the run's features and PCA; images are
 shown as far as its sample, or for one that is not packed its source, still has them.
-
-Exit codes: 0 done, 2 the run is not finished or cannot be read (one line on stderr).
 """
 
 from __future__ import annotations
