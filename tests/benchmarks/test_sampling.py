@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,36 +15,64 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="ne
 
 # The parent ends its wait without reaping: what rusage of the parent would miss.
 FORKING = """
-import os, time
+import os, sys, time
 pid = os.fork()
 if pid == 0:
     held = bytearray(b"x" * 80_000_000)
     end = time.process_time() + 1.2
     while time.process_time() < end:
         pass
-    time.sleep(0.8)
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.02)
     os._exit(0)
-time.sleep(0.1)
 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 """
 
+# Both wait for the gate; then the parent ends, and its child lives on.
+ORPHANING = """
+import os, sys, time
+child = os.fork() == 0
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.02)
+if child:
+    time.sleep(0.5)
+    os._exit(0)
+"""
 
-def test_a_forked_childs_cpu_and_memory_count(tmp_path: Path) -> None:
-    use = sampling.run([sys.executable, "-c", FORKING], tmp_path / "log")
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., bool]], str]:
+    """Path of a file that appears once the sampler has seen what the test is about."""
+    path, sample = tmp_path / "gate", sampling.Sampler.sample
+
+    def opens_when(seen: Callable[[list[sampling.ProcessUse]], bool]) -> str:
+        def look(sampler: sampling.Sampler, *, memory: bool = True) -> None:
+            sample(sampler, memory=memory)
+            if seen(sampler.processes):
+                path.touch()
+
+        monkeypatch.setattr(sampling.Sampler, "sample", look)
+        return str(path)
+
+    return opens_when
+
+
+def test_a_forked_childs_cpu_and_memory_count(tmp_path: Path, gate: Callable[..., str]) -> None:
+    opened = gate(lambda found: any(p.cpu_seconds >= 1.1 and p.peak_bytes > 70_000_000 for p in found))
+    use = sampling.run([sys.executable, "-c", FORKING, opened], tmp_path / "log")
     assert use.exit_code == 0
     assert use.cpu_seconds is not None
     assert use.cpu_seconds >= 1.1
     child = max(use.processes, key=lambda p: p.cpu_seconds)
-    assert child.parent != 0
-    assert child.cpu_seconds >= 1.1
+    assert child.parent in {process.pid for process in use.processes}
     assert child.peak_bytes > 70_000_000
     assert use.peak_bytes is not None
     assert use.peak_bytes >= child.peak_bytes
 
 
-def test_an_orphan_stays_counted(tmp_path: Path) -> None:
-    code = "import os, time\nif os.fork() == 0:\n    time.sleep(0.6)\n    os._exit(0)\ntime.sleep(0.4)"
-    use = sampling.run([sys.executable, "-c", code], tmp_path / "log")
+def test_an_orphan_stays_counted(tmp_path: Path, gate: Callable[..., str]) -> None:
+    opened = gate(lambda found: len(found) == 2)
+    use = sampling.run([sys.executable, "-c", ORPHANING, opened], tmp_path / "log")
     assert len(use.processes) == 2
 
 

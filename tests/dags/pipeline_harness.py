@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,7 +55,7 @@ class LocalAws:
 
     def stop(self) -> int:
         self.process.terminate()
-        code = self.process.wait(60)
+        code = self.process.wait(300)
         assert self.process.stdout
         self.process.stdout.close()
         return code
@@ -103,7 +104,9 @@ class LocalAws:
 
     def terminate_all(self) -> None:
         for cluster in self.alive():
-            self.emr.set_termination_protection(JobFlowIds=[cluster], TerminationProtected=False)
+            # One that was told to end is still listed as alive for a moment, and takes no changes.
+            with suppress(self.emr.exceptions.ClientError):
+                self.emr.set_termination_protection(JobFlowIds=[cluster], TerminationProtected=False)
             self.emr.terminate_job_flows(JobFlowIds=[cluster])
 
 
@@ -129,7 +132,7 @@ class Mailbox:
         return sorted(found, key=lambda message: message["Timestamp"])
 
 
-def until(done: Callable[[], bool], seconds: float = 20) -> None:
+def until(done: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, f"not within {seconds} s"
@@ -191,7 +194,7 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
@@ -203,7 +206,7 @@ def python(code: str, **environment: str) -> str:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -63,7 +63,7 @@ class ServerProcess:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(120)  # its last snapshot waits for the disk
+        code = self.process.wait(300)  # its last snapshot waits for the disk
         assert self.process.stdout
         self.process.stdout.close()
         return code
@@ -142,11 +142,11 @@ class Aws:
         """By name."""
         return {s["Name"]: s for s in self.emr.list_steps(ClusterId=cluster)["Steps"]}
 
-    def wait_cluster(self, cluster: str, *states: str, seconds: float = 20) -> dict[str, Any]:
+    def wait_cluster(self, cluster: str, *states: str, seconds: float = 300) -> dict[str, Any]:
         until(lambda: self.state(cluster) in states, seconds, lambda: str(self.cluster(cluster)["Status"]))
         return self.cluster(cluster)["Status"]
 
-    def wait_step(self, cluster: str, step_id: str, *states: str, seconds: float = 20) -> dict[str, Any]:
+    def wait_step(self, cluster: str, step_id: str, *states: str, seconds: float = 300) -> dict[str, Any]:
         wanted = states or ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
         until(
             lambda: self.step_state(cluster, step_id) in wanted,
@@ -160,7 +160,7 @@ def step(jar: str, *args: str, name: str = "step", on_failure: str = "CONTINUE")
     return {"Name": name, "ActionOnFailure": on_failure, "HadoopJarStep": {"Jar": jar, "Args": list(args)}}
 
 
-def until(done: Callable[[], bool], seconds: float = 20, say: Callable[[], str] = str) -> None:
+def until(done: Callable[[], bool], seconds: float = 300, say: Callable[[], str] = str) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, f"not within {seconds} s: {say()}"

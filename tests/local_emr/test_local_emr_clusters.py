@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from emr_harness import Aws, client, processes_with, step, until
 
-SLEEP = "sleep 60"
+SLEEP = "sleep 600"
 
 
 def quick(waiter: Any) -> Any:
@@ -176,7 +176,7 @@ def test_the_log_of_a_running_step_can_be_followed(aws: Aws) -> None:
     cluster = aws.run(aws.script("talker", "echo early; " + SLEEP))
     step_id = aws.steps(cluster)["talker"]["Id"]
     key = f"logs/{cluster}/steps/{step_id}/stdout.gz"
-    until(lambda: bool(aws.s3.list_objects_v2(Bucket=aws.bucket, Prefix=key).get("KeyCount")), 15)
+    until(lambda: bool(aws.s3.list_objects_v2(Bucket=aws.bucket, Prefix=key).get("KeyCount")))
     assert aws.step_state(cluster, step_id) == "RUNNING"
     assert aws.step_log(cluster, step_id, "stdout") == "early\n"
 

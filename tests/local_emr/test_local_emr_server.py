@@ -43,7 +43,7 @@ def run(*options: str, env: dict[str, str] | None = None) -> subprocess.Complete
         [sys.executable, "-m", "local_emr", *options],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         env={**os.environ, **(env or {})},
     )
 
@@ -269,7 +269,7 @@ def test_buckets_objects_and_ended_clusters_survive_a_restart(tmp_path: Path, st
     s3.delete_object(Bucket="versioned-bucket", Key="gone")
     ended = aws.run(aws.script("bad", "exit 5"), keep=False)
     aws.wait_cluster(ended, "TERMINATED")
-    alive = aws.run(aws.script("running", "sleep 60"), aws.script("pending", "true"))
+    alive = aws.run(aws.script("running", "sleep 600"), aws.script("pending", "true"))
     until(lambda: aws.steps(alive)["running"]["Status"]["State"] == "RUNNING")
     before = {"cluster": aws.cluster(ended), "steps": aws.emr.list_steps(ClusterId=ended)["Steps"]}
     listed = {o["Key"]: (o["ETag"], o["LastModified"]) for o in objects(aws) if "logs/" not in o["Key"]}
@@ -342,7 +342,7 @@ def test_a_stopped_server_leaves_no_process_and_no_directory(start: Start, numbe
     server = start()
     aws = Aws(server.endpoint)
     aws.make_bucket()
-    cluster = aws.run(aws.script("spread", "setsid sleep 300 & sleep 300 & sleep 300"))
+    cluster = aws.run(aws.script("spread", "setsid sleep 600 & sleep 600 & sleep 600"))
     mark = f"EMR_CLUSTER_ID={cluster}"
     until(lambda: len(processes_with(mark)) >= 4)
     (environment,) = roots(mark)
@@ -357,7 +357,7 @@ def test_steps_of_a_server_that_was_killed_end_when_the_next_one_starts(tmp_path
     server = start("--directory", str(tmp_path))
     aws = Aws(server.endpoint)
     aws.make_bucket()
-    mark = f"EMR_CLUSTER_ID={aws.run(aws.script('orphan', 'sleep 300'))}"
+    mark = f"EMR_CLUSTER_ID={aws.run(aws.script('orphan', 'sleep 600'))}"
     until(lambda: len(processes_with(mark)) >= 2)
     server.stop(signal.SIGKILL)
     assert processes_with(mark) != []
@@ -382,7 +382,7 @@ def roots(mark: str) -> set[str]:
 def test_a_bootstrap_action_that_takes_too_long_ends_the_cluster(start: Start) -> None:
     aws = Aws(start("--bootstrap-seconds", "0.5").endpoint)
     aws.make_bucket()
-    action = {"Path": aws.put("slow.sh", "sleep 60"), "Args": []}
+    action = {"Path": aws.put("slow.sh", "sleep 600"), "Args": []}
     cluster = aws.run(BootstrapActions=[{"Name": "slow", "ScriptBootstrapAction": action}])
     reason = aws.wait_cluster(cluster, "TERMINATED_WITH_ERRORS")["StateChangeReason"]
     assert reason["Code"] == "BOOTSTRAP_FAILURE"
@@ -393,10 +393,10 @@ def test_motos_reset_forgets_clusters_and_ends_their_processes(start: Start) -> 
     server = start()
     aws = Aws(server.endpoint)
     aws.make_bucket()
-    mark = f"EMR_CLUSTER_ID={aws.run(aws.script('sleeper', 'sleep 300'))}"
+    mark = f"EMR_CLUSTER_ID={aws.run(aws.script('sleeper', 'sleep 600'))}"
     until(lambda: len(processes_with(mark)) >= 2)
     reset = urllib.request.Request(f"{server.endpoint}/moto-api/reset", method="POST")
-    urllib.request.urlopen(reset, timeout=10).close()
+    urllib.request.urlopen(reset, timeout=300).close()
     until(lambda: processes_with(mark) == [])
     assert aws.emr.list_clusters()["Clusters"] == []
     assert aws.s3.list_buckets()["Buckets"] == []

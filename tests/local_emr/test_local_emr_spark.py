@@ -17,7 +17,7 @@ from emr_harness import Aws, ServerProcess, processes_with, step, until
 
 pytestmark = pytest.mark.e2e
 
-SECONDS = 120
+SECONDS = 600
 
 PROBE = """
 import json, os, sys
@@ -225,7 +225,7 @@ s.sparkContext.parallelize([1, 2], 2).foreach(f)
         aws.wait_cluster(cluster, "TERMINATED")
     else:
         aws.emr.cancel_steps(ClusterId=cluster, StepIds=[step_id], StepCancellationOption=how)
-    assert aws.wait_step(cluster, step_id, seconds=40)["State"] == "CANCELLED"
+    assert aws.wait_step(cluster, step_id, seconds=SECONDS)["State"] == "CANCELLED"
     assert processes_with(mark) == []
 
 
