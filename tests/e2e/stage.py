@@ -46,7 +46,7 @@ class Stage:
         return self.ended(self.start(run_key, **params), run_key)
 
     def ended(self, process: subprocess.Popen[bytes], run_key: str) -> DagRun:
-        process.wait(timeout=600)
+        process.wait(timeout=1800)
         log = self._log(run_key).read_text(errors="replace")
         return DagRun(process.returncode == 0, log, self.run_storage(run_key))
 
@@ -61,3 +61,23 @@ class Stage:
 
     def with_environment(self, **variables: str) -> Stage:
         return replace(self, environment={**self.environment, **variables})
+
+
+class Told:
+    """A stage with a topic, and what has come from it."""
+
+    def __init__(self, stage: Stage) -> None:
+        sns, self._sqs = stage.aws.client("sns"), stage.aws.client("sqs")
+        topic = sns.create_topic(Name="runs")["TopicArn"]
+        self._url = self._sqs.create_queue(QueueName="runs")["QueueUrl"]
+        attributes = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])
+        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=attributes["Attributes"]["QueueArn"])
+        self.stage = stage.with_environment(FRUITS_SNS_TOPIC_ARN=topic)
+
+    def read(self) -> list[dict[str, str]]:
+        found = []
+        while batch := self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10).get("Messages"):
+            for entry in batch:
+                found.append(json.loads(entry["Body"]))
+                self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=entry["ReceiptHandle"])
+        return sorted(found, key=lambda message: message["Timestamp"])

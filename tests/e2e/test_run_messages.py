@@ -6,13 +6,12 @@ run that finished stays finished though it could not be told.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stage import DagRun, Stage
+from stage import DagRun, Stage, Told
 
 from fruit_pipeline.drawn_images import draw_folder
 from image_features.contract import shard_key
@@ -27,26 +26,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     draw_folder(folder, per_label=4)
     return folder
-
-
-class Told:
-    """A stage with a topic, and what has come from it."""
-
-    def __init__(self, stage: Stage) -> None:
-        sns, self._sqs = stage.aws.client("sns"), stage.aws.client("sqs")
-        topic = sns.create_topic(Name="runs")["TopicArn"]
-        self._url = self._sqs.create_queue(QueueName="runs")["QueueUrl"]
-        attributes = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])
-        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=attributes["Attributes"]["QueueArn"])
-        self.stage = stage.with_environment(FRUITS_SNS_TOPIC_ARN=topic)
-
-    def read(self) -> list[dict[str, str]]:
-        found = []
-        while batch := self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10).get("Messages"):
-            for entry in batch:
-                found.append(json.loads(entry["Body"]))
-                self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=entry["ReceiptHandle"])
-        return sorted(found, key=lambda message: message["Timestamp"])
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,360 @@
+"""An AWS that misbehaves as it is told: a proxy between a client and the local AWS.
+
+    with FaultyAws(endpoint) as faulty:
+        faulty.add(Refuse(THROTTLED, "DescribeStep", times=3))
+        faulty.add(Refuse(EXPIRED, after="AddJobFlowSteps"))
+        faulty.add(EndCluster("INSTANCE_FAILURE", "…", "DescribeStep"))
+
+What no fault catches passes through unchanged, bodies as they come. A fault catches calls by their
+name (EMR's ``DescribeStep``, SNS's ``Publish``, S3's ``PUT``), in the order in which the faults were
+added; ``calls`` has everything that was asked, a fault's ``caught`` what that one has caught, by name.
+Faults may be added and taken away while clients are at work.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import threading
+import time
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+_CHUNK = 1 << 16
+# Of one connection, not of what is said over it.
+_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "proxy-connection", "te", "upgrade"}
+_CREDENTIAL = re.compile(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request; ``service`` is the one that it is signed for, ``body`` None where it is a stream."""
+
+    service: str
+    name: str
+    body: bytes | None = None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters of a JSON call."""
+        return json.loads(self.body or b"{}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Error:
+    """A refusal of AWS; ``s3`` and ``status_s3`` are S3's own way to say the same."""
+
+    code: str
+    message: str
+    status: int = 400
+    s3: str = ""
+    status_s3: int = 0
+
+    def answer(self, call: Call) -> Answer:
+        """The refusal as the call's service writes it."""
+        message = self.message.format(service=call.service, name=call.name)
+        if call.service == "elasticmapreduce":
+            body = json.dumps({"__type": self.code, "Message": message}).encode()
+            return _answer(self.status, "application/x-amz-json-1.1", body)
+        if call.service == "s3":
+            text = f"<Error><Code>{self.s3 or self.code}</Code><Message>{message}</Message></Error>"
+            return _answer(self.status_s3 or self.status, "application/xml", text.encode())
+        text = f"<Error><Type>Sender</Type><Code>{self.code}</Code><Message>{message}</Message></Error>"
+        return _answer(self.status, "text/xml", f"<ErrorResponse>{text}</ErrorResponse>".encode())
+
+
+def _answer(status: int, kind: str, body: bytes) -> Answer:
+    return Answer(status, [("Content-Type", kind)], body)
+
+
+THROTTLED = Error("ThrottlingException", "Rate exceeded", s3="SlowDown", status_s3=503)
+EXPIRED = Error(
+    "ExpiredTokenException", "The security token included in the request is expired", s3="ExpiredToken"
+)
+DENIED = Error(
+    "AccessDeniedException",
+    "User: arn:aws:sts::123456789012:assumed-role/airflow/worker is not authorized to perform: "
+    "{service}:{name} because no identity-based policy allows the {service}:{name} action",
+    s3="AccessDenied",
+    status_s3=403,
+)
+BROKEN = Error("InternalServerError", "An internal error occurred", 500)
+
+
+@dataclass
+class Fault:
+    """Which calls are caught: those of ``names`` (all, when there is none) of ``service``.
+
+    ``after`` names a call that must have passed before; ``skip`` so many calls pass, then ``times``
+    are caught (all, when None). ``lifts_at`` (name, n): the n-th call of that name that would be caught
+    passes, and all from then on.
+    """
+
+    names: tuple[str, ...] = ()
+    service: str = ""
+    after: str = ""
+    skip: int = 0
+    times: int | None = None
+    lifts_at: tuple[str, int] | None = None
+    caught: Counter[str] = field(default_factory=Counter, init=False)
+    _seen: int = field(default=0, init=False)
+    _lifted: bool = field(default=False, init=False)
+
+    def catches(self, call: Call, passed: set[str]) -> bool:
+        if (self.service and call.service != self.service) or (self.names and call.name not in self.names):
+            return False
+        if self._lifted or (self.after and self.after not in passed):
+            return False
+        self._seen += 1
+        if self._seen <= self.skip or (self.times is not None and self.caught.total() >= self.times):
+            return False
+        if self.lifts_at and self.lifts_at == (call.name, self.caught[call.name] + 1):
+            self._lifted = True
+            return False
+        self.caught[call.name] += 1
+        return True
+
+    def answer(self, call: Call, aws: FaultyAws) -> Answer:
+        raise NotImplementedError
+
+
+class Refuse(Fault):
+    """Answers with an error; AWS itself does not get to know of the call."""
+
+    def __init__(self, error: Error, *names: str, **which: Any) -> None:
+        super().__init__(names, **which)
+        self.error = error
+
+    def answer(self, call: Call, aws: FaultyAws) -> Answer:
+        return self.error.answer(call)
+
+
+class EndCluster(Fault):
+    """Ends the call's cluster, and has it ended for ``code`` and ``message`` from then on.
+
+    The cluster is terminated in the local AWS, and the call is answered when it has ended: what is
+    told is true but for the reason.
+    """
+
+    def __init__(self, code: str, message: str, *names: str, **which: Any) -> None:
+        super().__init__(names or ("DescribeCluster",), **{"times": 1, **which})
+        self.code, self.message = code, message
+
+    def answer(self, call: Call, aws: FaultyAws) -> Answer:
+        values = call.values
+        cluster_id = values.get("ClusterId") or values["JobFlowId"]
+        aws.ask("TerminateJobFlows", JobFlowIds=[cluster_id])
+        deadline = time.monotonic() + 300
+        while not aws.state(cluster_id).startswith("TERMINATED"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"cluster {cluster_id} does not end")
+            time.sleep(0.05)
+        aws.reasons[cluster_id] = (self.code, self.message)
+        return aws.forward(call)
+
+
+# EMR's own word for an end that nobody asked for is another than for one that somebody did.
+_WANTED_ENDS = ("USER_REQUEST", "ALL_STEPS_COMPLETED")
+
+
+class FaultyAws:
+    """The proxy; serves from ``with`` on, on a free port of this machine."""
+
+    def __init__(self, upstream: str, region: str = "eu-west-3") -> None:
+        self.upstream = urllib.parse.urlsplit(upstream).netloc
+        self.region = region
+        self.calls: list[Call] = []
+        self.reasons: dict[str, tuple[str, str]] = {}
+        self._faults: list[Fault] = []
+        self._passed: set[str] = set()
+        self._lock = threading.Lock()
+        handler = type("Handler", (_Handler,), {"aws": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> FaultyAws:
+        threading.Thread(target=self._server.serve_forever, name="faulty-aws", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def add(self, fault: Fault) -> Fault:
+        with self._lock:
+            self._faults.append(fault)
+        return fault
+
+    def remove(self, fault: Fault) -> None:
+        with self._lock:
+            self._faults.remove(fault)
+
+    def asked(self, name: str) -> int:
+        """How often a call was asked, caught or not."""
+        with self._lock:
+            return sum(call.name == name for call in self.calls)
+
+    def fault_for(self, call: Call) -> Fault | None:
+        with self._lock:
+            fault = next((fault for fault in self._faults if fault.catches(call, self._passed)), None)
+            self.calls.append(call)
+        return fault
+
+    def has_passed(self, call: Call) -> None:
+        with self._lock:
+            self._passed.add(call.name)
+
+    # What faults ask the local AWS themselves.
+
+    def ask(self, name: str, **values: Any) -> dict[str, Any]:
+        """A call of EMR, past all faults."""
+        answer = self.forward(Call("elasticmapreduce", name, json.dumps(values).encode()))
+        return json.loads(answer.body or b"{}")
+
+    def state(self, cluster_id: str) -> str:
+        return self.ask("DescribeCluster", ClusterId=cluster_id)["Cluster"]["Status"]["State"]
+
+    def forward(self, call: Call) -> Answer:
+        """A call of EMR, answered by the local AWS and amended."""
+        connection = http.client.HTTPConnection(self.upstream, timeout=300)
+        try:
+            headers = {
+                "X-Amz-Target": f"ElasticMapReduce.{call.name}",
+                "Content-Type": "application/x-amz-json-1.1",
+                # The local AWS reads the region from it, and checks no key.
+                "Authorization": f"AWS4-HMAC-SHA256 Credential=test/20260101/{self.region}"
+                "/elasticmapreduce/aws4_request",
+            }
+            connection.request("POST", "/", call.body, headers)
+            response = connection.getresponse()
+            body = self.amended(response.read())
+            return _answer(response.status, "application/x-amz-json-1.1", body)
+        finally:
+            connection.close()
+
+    def amended(self, body: bytes) -> bytes:
+        """EMR's answer, with the reasons for which clusters were ended here."""
+        if not any(cluster_id.encode() in body for cluster_id in self.reasons):
+            return body
+        values = json.loads(body)
+        for found in [values.get("Cluster"), *values.get("Clusters", [])]:
+            if found and found["Id"] in self.reasons:
+                code, message = self.reasons[found["Id"]]
+                found["Status"]["StateChangeReason"] = {"Code": code, "Message": message}
+                if found["Status"]["State"] == "TERMINATED" and code not in _WANTED_ENDS:
+                    found["Status"]["State"] = "TERMINATED_WITH_ERRORS"
+        return json.dumps(values).encode()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    aws: FaultyAws
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """No access log."""
+
+    def _serve(self) -> None:
+        target = self.headers.get("X-Amz-Target", "")
+        credential = _CREDENTIAL.search(self.headers.get("Authorization", ""))
+        service = credential[1] if credential else ""
+        name, body = target.rpartition(".")[2], None
+        if service and service != "s3":  # small, and what is asked may stand in it
+            body = b"".join(self._request_body())
+            name = name or urllib.parse.parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
+        call = Call(service, name or self.command, body)
+        fault = self.aws.fault_for(call)
+        if fault:
+            if body is None:
+                for _ in self._request_body():
+                    pass
+            self._send(fault.answer(call, self.aws))
+        else:
+            self._pass_on(call)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
+
+    def _request_body(self) -> Iterator[bytes]:
+        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            while self.rfile.readline().strip():  # trailers
+                pass
+            return
+        left = int(self.headers.get("Content-Length") or 0)
+        while left and (block := self.rfile.read(min(left, _CHUNK))):
+            left -= len(block)
+            yield block
+
+    def _pass_on(self, call: Call) -> None:
+        connection = http.client.HTTPConnection(self.aws.upstream, timeout=600)
+        try:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
+            for key, value in self.headers.items():
+                if key.lower() not in _HOP:
+                    connection.putheader(key, value)
+            if chunked:
+                connection.putheader("Transfer-Encoding", "chunked")
+            connection.endheaders()
+            for block in [call.body] if call.body is not None else self._request_body():
+                if block:
+                    connection.send(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
+            if chunked:
+                connection.send(b"0\r\n\r\n")
+            response = connection.getresponse()
+            self.aws.has_passed(call)  # before the client, which may ask again at once, gets to know
+            if call.service == "elasticmapreduce":
+                body = self.aws.amended(response.read())
+                self._send(Answer(response.status, _end_to_end(response), body))
+            else:
+                self._stream(response)
+        finally:
+            connection.close()
+
+    def _stream(self, response: http.client.HTTPResponse) -> None:
+        self.send_response(response.status)
+        for key, value in _end_to_end(response):
+            self.send_header(key, value)
+        empty = self.command == "HEAD" or response.status in (204, 304)
+        length = response.getheader("Content-Length")
+        if length is not None:
+            self.send_header("Content-Length", length)
+        elif not empty:  # its end is that of the connection
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        self.end_headers()
+        while not empty and (block := response.read(_CHUNK)):
+            self.wfile.write(block)
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        for key, value in answer.headers:
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+
+def _end_to_end(response: http.client.HTTPResponse) -> list[tuple[str, str]]:
+    """Headers to hand on; the length is told anew, server and date the proxy tells itself."""
+    left_out = {*_HOP, "content-length", "server", "date"}
+    return [(key, value) for key, value in response.getheaders() if key.lower() not in left_out]
