@@ -112,12 +112,8 @@ def test_no_secret_is_in_the_image(stack: ComposeStack) -> None:
 def test_the_other_dags_wait_to_be_wanted(stack: ComposeStack, run: DagRun) -> None:
     assert stack.api.call("GET", "/api/v2/importErrors")["import_errors"] == []
     paused = {dag["dag_id"]: dag["is_paused"] for dag in stack.api.call("GET", "/api/v2/dags")["dags"]}
-    assert paused == {
-        "fruit_features": False,
-        "cost_report": True,
-        "reap_clusters": True,
-        "notebook_cluster": True,
-    }
+    assert {"fruit_features", "cost_report", "reap_clusters", "notebook_cluster"} <= set(paused)
+    assert [dag for dag, waits in paused.items() if not waits] == ["fruit_features"]
 
 
 def test_a_run_with_the_forms_defaults_goes_green(run: DagRun) -> None:

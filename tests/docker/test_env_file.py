@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
+from fruit_pipeline import settings
+
 SECRETS = ("UI_PASSWORD", "POSTGRES_PASSWORD", "FERNET_KEY", "API_SECRET_KEY", "JWT_SECRET")
 
 
@@ -57,6 +59,19 @@ def test_every_variable_that_compose_insists_on_is_written(repo: Path, made: Pat
     assert {name for name in asked if not values(made).get(name)} == set()
 
 
+def test_every_setting_of_the_deployment_reaches_the_containers(repo: Path) -> None:
+    files = [
+        "docker-compose.yaml",
+        "docker/Dockerfile",
+        "docker/profiles/local.env",
+        "docker/profiles/aws.env",
+    ]
+    text = "\n".join((repo / file).read_text() for file in files)
+    known = re.findall(r"^\| `(FRUITS_\w+)`", settings.__doc__ or "", re.MULTILINE)
+    assert len(known) > 20
+    assert [name for name in known if not re.search(rf"\b{name}\b", text)] == []
+
+
 def test_no_two_files_share_a_secret(repo: Path, made: Path, tmp_path: Path) -> None:
     script(repo, "make_env.py", "--file", str(tmp_path / "other"))
     first, second = values(made), values(tmp_path / "other")
@@ -92,7 +107,7 @@ CONFIG = "[profile team]\nregion = eu-west-3\n[sso-session corp]\n"
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason"),
+    ("given", "reason"),
     [
         (
             {"COMPOSE_PROFILES": "cloud"},
@@ -118,14 +133,14 @@ CONFIG = "[profile team]\nregion = eu-west-3\n[sso-session corp]\n"
     ],
 )
 def test_what_is_wrong_is_said_before_anything_starts(
-    repo: Path, made: Path, tmp_path: Path, settings: dict[str, str], reason: str
+    repo: Path, made: Path, tmp_path: Path, given: dict[str, str], reason: str
 ) -> None:
     aws = tmp_path / "aws"
     aws.mkdir()
     (aws / "credentials").write_text(CREDENTIALS)
     (aws / "config").write_text(CONFIG)
-    given = {name: value.format(aws=aws) for name, value in settings.items()}
-    done = script(repo, "preflight.py", "--env-file", str(made), PATH=str(tmp_path), **given)
+    variables = {name: value.format(aws=aws) for name, value in given.items()}
+    done = script(repo, "preflight.py", "--env-file", str(made), PATH=str(tmp_path), **variables)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {reason.format(aws=aws)}")
     assert done.stderr.count("\n") == 1
