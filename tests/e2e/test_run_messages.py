@@ -104,7 +104,7 @@ def test_a_failed_step_is_told_with_its_last_line_after_the_cluster_has_ended(
     assert f"sample/{shard_key(0)}" in text
     assert "/logs/j-" in text
     last = next(line for line in text.splitlines() if line.startswith("Last line: "))
-    assert "JobError" in last
+    assert last.startswith("Last line: error: ")
     assert "set to told" in text
     assert "MAY STILL BE ALIVE" not in text
 
