@@ -55,7 +55,7 @@ class Api:
             data=json.dumps(body).encode() if body is not None else None,
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return json.loads(answer.read())
 
     def until(self, path: str, good: Any, seconds: float) -> Any:
@@ -66,7 +66,7 @@ class Api:
                 last = self.call("GET", path)
                 if good(last):
                     return last
-            except (urllib.error.URLError, ConnectionError) as error:
+            except OSError as error:  # refused, cut off, or slower than its timeout
                 last = error
             time.sleep(1)
         raise AssertionError(f"{path} after {seconds} s: {last}")
