@@ -29,10 +29,11 @@ allows more). Two runs of one `run_key` must not overlap: one is refused while a
 made is alive.
 
 **By the clock**: `FRUITS_SCHEDULE` is a cron expression in `FRUITS_TIME_ZONE`; of the times that passed
-while this DAG was paused, the last at most is made up for. Scheduled runs and backfills take the Params of the file `FRUITS_SCHEDULE_PARAMS` in
-place of the form's defaults; a run that you trigger takes the form as you leave it. The run key is made
-from the run id, so clearing the tasks of a scheduled run *resumes* that date: what stands is kept, what is
-missing is computed. To *replace* a result, trigger a run with the same Params and no `run_key`, or a new one.
+while this DAG was paused, the last at most is made up for. Scheduled runs and backfills take the Params
+of the file `FRUITS_SCHEDULE_PARAMS` in place of the form's defaults; a run that you trigger takes the form
+as you leave it. The run key is made from the run id, so clearing the tasks of a scheduled run *resumes*
+that date: what stands is kept, what is missing is computed. To *replace* a result, trigger a run with the
+same Params and no `run_key`, or a new one.
 
 **Who is told**: the subscribers of `FRUITS_SNS_TOPIC_ARN`, when the cluster is ready and how the run
 ended; the Param `notify` limits that to failures, or to nothing.
