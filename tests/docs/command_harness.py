@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-_SHELL = (">", ">>", "|", "||", "&&", ";", "&", "2>&1")
+SHELL = ("#", ">", ">>", "|", "||", "&&", ";", "&", "2>&1")
 
 
 class _Captured(Exception):
@@ -64,7 +64,7 @@ def own_command(line: str, repo: Path) -> tuple[str, list[str]] | None:
     """
     words = shlex.split(line.replace("$(", " $( "), comments=False)
     for at, word in enumerate(words):
-        if word in _SHELL:
+        if word in SHELL:
             words = words[:at]
             break
     program = next((at for at, word in enumerate(words) if Path(word).name.startswith("python")), None)
