@@ -170,6 +170,11 @@ class EndCluster(Fault):
 _WANTED_ENDS = ("USER_REQUEST", "ALL_STEPS_COMPLETED")
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # workers read many objects at once
+
+
 class FaultyAws:
     """The proxy; serves from ``with`` on, on a free port of this machine."""
 
@@ -182,8 +187,7 @@ class FaultyAws:
         self._passed: set[str] = set()
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"aws": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> FaultyAws:
