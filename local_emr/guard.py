@@ -8,11 +8,19 @@ from typing import Any
 
 AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
+# Its scope sends a request to S3.
+TAB_CREDENTIAL = (
+    "AWS4-HMAC-SHA256 Credential=tab/20000101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+)
+
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Guard:
     """WSGI middleware: 403 for a browser's request from a page, and for a Host this server is not known by.
+
+    A tab may show an object, also by a link of another page, such as Airflow's to a run's report: the page
+    that the link is on learns nothing of it.
 
     A page on the internet can point a name of its own at 127.0.0.1 (DNS rebinding); its requests then carry
     that name as Host. An address cannot be rebound, so addresses pass.
@@ -25,6 +33,9 @@ class Guard:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         reason = self.objection(environ)
         if reason is None:
+            if opens_object(environ):
+                # A browser cannot sign, and any key does here.
+                environ.setdefault("HTTP_AUTHORIZATION", TAB_CREDENTIAL)
             return self.app(environ, start_response)
         body = f"Refused by local_emr: {reason}\n".encode()
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
@@ -35,7 +46,8 @@ class Guard:
         """Why a request is refused, or None."""
         if "HTTP_ORIGIN" in environ:
             return "requests from web pages (Origin header) are not served"
-        if environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin"):
+        site = environ.get("HTTP_SEC_FETCH_SITE", "none")
+        if site not in ("none", "same-origin") and not opens_object(environ):
             return "requests from web pages (Sec-Fetch-Site header) are not served"
         host = environ.get("HTTP_HOST", "")
         if not self.knows(host):
@@ -52,3 +64,17 @@ class Guard:
         except ValueError:
             return False
         return True
+
+
+def opens_object(environ: dict[str, Any]) -> bool:
+    """Whether a browser asks to read an object of S3 in a tab of its own, and not as a part of another page.
+
+    It has no query: AWS's older protocols take an action in that of a GET.
+    """
+    return (
+        environ["REQUEST_METHOD"] in ("GET", "HEAD")
+        and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
+        and environ.get("HTTP_SEC_FETCH_DEST") == "document"
+        and not environ.get("QUERY_STRING")
+        and not environ.get("PATH_INFO", "").startswith("/moto-api")
+    )

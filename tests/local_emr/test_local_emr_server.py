@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import quote
 
 import pytest
 from botocore.exceptions import ClientError
@@ -154,6 +155,54 @@ def test_known_hosts_are_served_and_no_page_may_read_the_answer(aws: Aws, host: 
     with urllib.request.urlopen(request) as answer:
         assert answer.status == 200
         assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+# What Chromium sends for a link in another page that opens in a tab.
+LINK = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-User": "?1"}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin", "none"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_tab_shows_an_object_also_by_a_link_of_another_page(aws: Aws, site: str, method: str) -> None:
+    key = "runs/a b/report.html"
+    aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=b"<p>all", ContentType="text/html")
+    headers = {**LINK, "Sec-Fetch-Site": site}
+    url = f"{aws.endpoint}/{aws.bucket}/{quote(key)}"
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers, method=method)) as answer:
+        assert answer.headers["Content-Type"].startswith("text/html")
+        assert answer.read() == (b"<p>all" if method == "GET" else b"")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("POST", "/", {}),
+        ("PUT", "/bucket", {}),
+        ("DELETE", "/bucket/key", {}),
+        ("GET", "/?Action=CreateUser&UserName=me&Version=2010-05-08", {}),
+        ("GET", "/moto-api/recorder/start-recording", {}),
+        ("GET", "/bucket/key", {"Sec-Fetch-Dest": "iframe"}),
+        ("GET", "/bucket/key", {"Sec-Fetch-Dest": "image", "Sec-Fetch-Mode": "no-cors"}),
+        ("GET", "/bucket/key", {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Mode": "cors"}),
+        ("GET", "/bucket/key", {"Origin": "null"}),
+        ("GET", "/bucket/key", {"Host": "evil.example"}),
+    ],
+)
+def test_a_link_of_another_page_does_nothing_but_show_an_object(
+    aws: Aws, method: str, path: str, headers: dict[str, str]
+) -> None:
+    asked = {**LINK, "Sec-Fetch-Site": "cross-site", **headers}
+    with pytest.raises(HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(aws.endpoint + path, headers=asked, method=method))
+    assert refused.value.code == 403
+    assert "Refused by local_emr" in refused.value.read().decode()
+
+
+def test_a_request_without_a_key_reads_nothing_outside_of_a_tab(aws: Aws) -> None:
+    aws.put("private.txt", "mine")
+    with pytest.raises(HTTPError) as refused:
+        urllib.request.urlopen(f"{aws.endpoint}/{aws.bucket}/private.txt")
+    assert refused.value.code == 403
 
 
 def test_a_host_can_be_allowed_by_name(start: Start) -> None:
