@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -16,9 +17,11 @@ _MADE = ("demo-output", "node_modules")  # folders with pages that are not the p
 
 def pages(repo: Path) -> list[Path]:
     """Every Markdown file of the project."""
-    found = (path.relative_to(repo) for path in repo.rglob("*.md"))
-    own = (path for path in found if not any(part.startswith(".") or part in _MADE for part in path.parts))
-    return sorted(repo / path for path in own)
+    found: list[Path] = []
+    for folder, folders, names in os.walk(repo):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in _MADE]
+        found += (Path(folder, name) for name in names if name.endswith(".md"))
+    return sorted(found)
 
 
 def blocks(markdown: str, *languages: str) -> list[str]:
