@@ -59,12 +59,14 @@ SECTIONS: tuple[tuple[str, dict[str, str | Callable[[], str]]], ...] = (
         """\
 What the trigger form offers. FRUITS_IMAGES is a folder of <label>/<image>, seen as /images (empty: drawn
 images); FRUITS_WEIGHTS_DIR is a folder of weights files, seen as /weights. Paths are absolute, or begin
-with ./ or ~/. Weights are imagenet (downloaded), /weights/<file> or random:<seed>.""",
+with ./ or ~/. Weights are imagenet (downloaded), /weights/<file> or random:<seed>. FRUITS_UID is the user id
+that reads them, and AWS_DIR below.""",
         {
             "FRUITS_IMAGES": "",
             "FRUITS_SOURCE": "/images",
             "FRUITS_WEIGHTS_DIR": "",
             "FRUITS_WEIGHTS": weights,
+            "FRUITS_UID": lambda: str(os.getuid() or 10001),
         },
     ),
     (

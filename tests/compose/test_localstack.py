@@ -10,6 +10,8 @@ import pytest
 from conftest import running
 from stack import BUCKET, ComposeStack, DagRun, summary_in_s3
 
+# A user that the image does not know, as the owner of mounted folders will be.
+OWNER = "12345"
 # Objects of the bucket at LocalStack, and the buckets of the local EMR's own S3, which nobody should use.
 WHERE = f"""
 import boto3
@@ -23,7 +25,7 @@ print(sum("/logs/" in key and key.endswith("stdout.gz") for key in keys), len(ow
 @pytest.fixture(scope="module")
 def localstack(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
     name = f"fruit-features-test-localstack-{os.getpid()}"
-    settings = {"COMPOSE_PROFILES": "localstack"}
+    settings = {"COMPOSE_PROFILES": "localstack", "FRUITS_UID": OWNER}
     yield from running(ComposeStack(repo, tmp_path_factory.mktemp("localstack"), name, settings))
 
 
@@ -46,6 +48,11 @@ def test_a_run_goes_green(localstack: ComposeStack, run: DagRun) -> None:
 def test_steps_write_and_log_to_localstacks_s3(localstack: ComposeStack, run: DagRun) -> None:
     logs, own_buckets = map(int, localstack.python("scheduler", WHERE).split())
     assert (logs >= 2, own_buckets) == (True, 0)
+
+
+def test_airflow_runs_as_the_owner_of_the_mounted_folders(localstack: ComposeStack) -> None:
+    code = "import os; print(os.getuid(), os.access(os.path.expanduser('~/.aws'), os.R_OK | os.X_OK))"
+    assert localstack.python("scheduler", code).split() == [OWNER, "True"]
 
 
 def test_only_loopback_reaches_localstack_and_emr(localstack: ComposeStack) -> None:
