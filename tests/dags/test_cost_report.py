@@ -19,11 +19,11 @@ import pytest
 from botocore.stub import Stubber
 from pipeline_harness import BUCKET, LocalAws, Mailbox, until
 
-from fruit_pipeline import bill, report_page, settings, stock, upkeep
+from fruit_pipeline import bill, cost_page, settings, stock, upkeep
 from fruit_pipeline.bill import Bill, RunCost
+from fruit_pipeline.cost_page import Facts
 from fruit_pipeline.cluster import RUN_TAG, name_of
 from fruit_pipeline.reaper import Living
-from fruit_pipeline.report_page import Facts
 from fruit_pipeline.words import Words
 from image_features.errors import JobError
 
@@ -206,7 +206,7 @@ def facts() -> Facts:
 
 
 def test_the_page_shows_each_run_with_its_cost_by_the_clock_and_its_estimate(facts: Facts) -> None:
-    tables = Page(report_page.page(Words("en"), facts)).tables
+    tables = Page(cost_page.page(Words("en"), facts)).tables
     assert tables["Bill by run"] == [
         ["Run", "Bill", "By the clock", "Difference", "Estimate before"],
         ["r1", "2.00 USD", "1.80 USD", "0.20 USD", "1.60 USD"],
@@ -223,7 +223,7 @@ def test_the_page_shows_each_run_with_its_cost_by_the_clock_and_its_estimate(fac
 
 
 def test_the_page_shows_what_lives_what_is_forgotten_and_what_went(facts: Facts) -> None:
-    tables = Page(report_page.page(Words("en"), facts)).tables
+    tables = Page(cost_page.page(Words("en"), facts)).tables
     assert tables["Clusters alive now"][1] == ["j-1", "<script>alert('r')</script>", "WAITING", "1 d 6 h"]
     assert tables["Runs without an end"][1] == ["half & half", "12", "3.4 MB", "2026-11-14 06:00 UTC"]
     assert tables["Uploads without an end"][1] == ["runs/x/<b>.parquet", "5.0 MB", "2026-11-15 06:00 UTC"]
@@ -231,17 +231,17 @@ def test_the_page_shows_what_lives_what_is_forgotten_and_what_went(facts: Facts)
 
 
 def test_the_page_stands_alone_and_escapes_what_it_shows(facts: Facts) -> None:
-    html = report_page.page(Words("en"), facts)
+    html = cost_page.page(Words("en"), facts)
     assert Page(html).foreign == []
     assert "http://" not in html
     assert "https://" not in html
     assert "<script" not in html
-    assert "&lt;script&gt;alert(&#x27;r&#x27;)&lt;/script&gt;" in html
+    assert "&lt;script&gt;alert(&#39;r&#39;)&lt;/script&gt;" in html
     assert "default-src 'none'" in html
 
 
 def test_the_page_in_french(facts: Facts) -> None:
-    html = report_page.page(Words("fr"), facts)
+    html = cost_page.page(Words("fr"), facts)
     assert '<html lang="fr">' in html
     page = Page(html)
     assert page.tables["Facture par exécution"][:2] == [
@@ -257,7 +257,7 @@ def test_the_page_in_french(facts: Facts) -> None:
 
 def test_a_page_with_nothing_on_it_says_so_and_how_to_get_a_bill() -> None:
     facts = Facts(made=datetime(2026, 11, 23, tzinfo=UTC), bill=Bill("2026-11-16", "2026-11-23"))
-    page = Page(report_page.page(Words("en"), facts))
+    page = Page(cost_page.page(Words("en"), facts))
     assert page.tables == {}
     assert any("activated as a cost allocation tag" in text for text in page.text)
     assert page.text.count("None.") == 7
@@ -266,13 +266,13 @@ def test_a_page_with_nothing_on_it_says_so_and_how_to_get_a_bill() -> None:
 def test_amounts_below_zero_are_shown_and_have_no_bar() -> None:
     """Credits."""
     found = Bill("2026-11-16", "2026-11-23", by_day={"2026-11-20": -1.0}, by_run={"r": -1.0})
-    html = report_page.page(Words("en"), Facts(made=datetime(2026, 11, 23, tzinfo=UTC), bill=found))
+    html = cost_page.page(Words("en"), Facts(made=datetime(2026, 11, 23, tzinfo=UTC), bill=found))
     assert "-1.00" in html
-    assert "width:0.0%" in html
+    assert '<rect width="0.0"' in html
 
 
 def test_the_message_has_the_sums_the_dearest_runs_and_the_place(facts: Facts) -> None:
-    message = report_page.message(Words("en"), facts, "s3://b/reports/cost.html")
+    message = cost_page.message(Words("en"), facts, "s3://b/reports/cost.html")
     assert message.subject.replace("\u00a0", " ") == "Cost report 2026-11-23: 2.25 USD"
     lines = message.text.replace("\u00a0", " ").splitlines()
     assert lines[:3] == [
@@ -290,7 +290,7 @@ def test_the_message_has_the_sums_the_dearest_runs_and_the_place(facts: Facts) -
 
 def test_a_message_without_a_bill_says_why(facts: Facts) -> None:
     broken = Facts(made=facts.made, bill=Bill("2026-10-26", "2026-11-23", problem="AccessDenied: ce:Get"))
-    message = report_page.message(Words("fr"), broken, "s3://b/p.html")
+    message = cost_page.message(Words("fr"), broken, "s3://b/p.html")
     assert message.subject == "Rapport des coûts du 23/11/2026\u00a0: pas de facture"
     assert "Il n'y a pas de facture\u00a0: AccessDenied: ce:Get" in message.text
 

@@ -80,6 +80,7 @@ def test_the_result_has_its_figures_and_its_places(tmp_path: Path) -> None:
         "50 components keep 92.93% variance",
         "imagenet, input size 160, float32",
         "extract features",
+        str(tmp_path / "report.html"),
         str(tmp_path / "pca"),
         str(tmp_path / "summary.json"),
     ):
