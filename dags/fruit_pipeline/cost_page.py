@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from html import escape
 from typing import Any
 
+from fruit_pipeline import pages
 from fruit_pipeline.bill import Bill, RunCost
 from fruit_pipeline.cluster import RUN_TAG
 from fruit_pipeline.messages import Message
@@ -41,6 +41,17 @@ class _Bar:
     share: float
 
 
+@dataclass(frozen=True)
+class _Table:
+    """A table under its heading; its first column is text."""
+
+    heading: str
+    names: Sequence[str]
+    rows: Sequence[Sequence[str | _Bar]]
+    note: str = ""
+    command: str = ""
+
+
 def message(words: Words, facts: Facts, page: str) -> Message:
     """The report in a few lines; ``page`` is where the whole lies."""
     bill, date = facts.bill, words.day(facts.made)
@@ -66,20 +77,25 @@ def message(words: Words, facts: Facts, page: str) -> Message:
 
 def page(words: Words, facts: Facts) -> str:
     """The whole report as HTML; every value in it is escaped."""
-    title, footer = words("report.title", date=words.day(facts.made)), words("report.footer")
-    lines = [*_bill_lines(words, facts.bill), _cleaned_line(words, facts)]
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        _paragraph(words("report.period", start=facts.bill.start, end=facts.bill.end, tag=RUN_TAG)),
-        "".join(_paragraph(line) for line in lines),
-        *_bill_tables(words, facts),
-        *_clusters(words, facts),
-        *_unfinished(words, facts),
-        *_uploads(words, facts),
-        *_cleaned(words, facts),
-        f"<footer>{escape(footer)}</footer>",
-    ]
-    return _SHELL.format(language=words.language, title=escape(title), body="\n".join(body))
+    return pages.render(
+        "cost.html",
+        language=words.language,
+        title=words("report.title", date=words.day(facts.made)),
+        lines=[
+            words("report.period", start=facts.bill.start, end=facts.bill.end, tag=RUN_TAG),
+            *_bill_lines(words, facts.bill),
+            _cleaned_line(words, facts),
+        ],
+        tables=[
+            *_bill_tables(words, facts),
+            _clusters(words, facts),
+            _unfinished(words, facts),
+            _uploads(words, facts),
+            _cleaned(words, facts),
+        ],
+        nothing=words("report.none"),
+        footer=words("report.footer"),
+    )
 
 
 def _bill_lines(words: Words, bill: Bill) -> list[str]:
@@ -99,7 +115,7 @@ def _cleaned_line(words: Words, facts: Facts) -> str:
     return words("report.cleaned", size=words.size(size), runs=words.number(len(facts.cleaned)))
 
 
-def _bill_tables(words: Words, facts: Facts) -> list[str]:
+def _bill_tables(words: Words, facts: Facts) -> list[_Table]:
     bill = facts.bill
 
     def billed(amount: float | None) -> str:
@@ -124,16 +140,13 @@ def _bill_tables(words: Words, facts: Facts) -> list[str]:
     services = [(service, billed(amount)) for service, amount in bill.by_service.items()]
     names = [words(f"column.{name}") for name in ("run", "bill", "clock", "difference", "estimate")]
     return [
-        _heading(words("report.by_run")),
-        _table(words, names, runs),
-        _heading(words("report.by_day")),
-        _table(words, [words("column.day"), words("column.bill"), ""], days),
-        _heading(words("report.by_service")),
-        _table(words, [words("column.service"), words("column.bill")], services),
+        _Table(words("report.by_run"), names, runs),
+        _Table(words("report.by_day"), [words("column.day"), words("column.bill"), ""], days),
+        _Table(words("report.by_service"), [words("column.service"), words("column.bill")], services),
     ]
 
 
-def _clusters(words: Words, facts: Facts) -> list[str]:
+def _clusters(words: Words, facts: Facts) -> _Table:
     rows = [
         (
             cluster.cluster_id,
@@ -144,10 +157,10 @@ def _clusters(words: Words, facts: Facts) -> list[str]:
         for cluster in facts.clusters
     ]
     names = [words(f"column.{name}") for name in ("cluster", "run", "state", "age")]
-    return [_heading(words("report.clusters")), _table(words, names, rows)]
+    return _Table(words("report.clusters"), names, rows)
 
 
-def _unfinished(words: Words, facts: Facts) -> list[str]:
+def _unfinished(words: Words, facts: Facts) -> _Table:
     rows = [
         (
             run.key,
@@ -158,79 +171,23 @@ def _unfinished(words: Words, facts: Facts) -> list[str]:
         for run in facts.unfinished
     ]
     names = [words(f"column.{name}") for name in ("run", "objects", "size", "last")]
-    note = _paragraph(words("report.unfinished.note", days=facts.forgotten_days))
-    command = "<pre>python -m fruit_pipeline.clean --everything --run &lt;key&gt;</pre>"
-    return [
-        _heading(words("report.unfinished")),
-        *([note, command] if rows else []),
-        _table(words, names, rows),
-    ]
+    note = words("report.unfinished.note", days=facts.forgotten_days) if rows else ""
+    command = "python -m fruit_pipeline.clean --everything --run <key>" if rows else ""
+    return _Table(words("report.unfinished"), names, rows, note, command)
 
 
-def _uploads(words: Words, facts: Facts) -> list[str]:
+def _uploads(words: Words, facts: Facts) -> _Table:
     rows = [(upload.key, words.size(upload.bytes), words.moment(upload.started)) for upload in facts.uploads]
     names = [words(f"column.{name}") for name in ("object", "size", "started")]
-    note = _paragraph(words("report.uploads.note", days=facts.forgotten_days))
-    return [_heading(words("report.uploads")), *([note] if rows else []), _table(words, names, rows)]
+    note = words("report.uploads.note", days=facts.forgotten_days) if rows else ""
+    return _Table(words("report.uploads"), names, rows, note)
 
 
-def _cleaned(words: Words, facts: Facts) -> list[str]:
+def _cleaned(words: Words, facts: Facts) -> _Table:
     rows = [
         (cleaning["run"], words.number(cleaning["objects"]), words.size(cleaning["bytes"]))
         for cleaning in facts.cleaned
     ]
     names = [words(f"column.{name}") for name in ("run", "objects", "size")]
-    note = _paragraph(words("report.cleaned.note", days=facts.retention_days))
-    return [_heading(words("report.cleaned.heading")), note, _table(words, names, rows)]
-
-
-def _heading(text: str) -> str:
-    return f"<h2>{escape(text)}</h2>"
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
-
-
-def _table(words: Words, names: Sequence[str], rows: Iterable[Sequence[str | _Bar]]) -> str:
-    """A table whose first column is text and whose others stand to the right."""
-    lines = ["".join(_cell(value) for value in row) for row in rows]
-    if not lines:
-        return _paragraph(words("report.none"))
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
-    body = "".join(f"<tr>{line}</tr>\n" for line in lines)
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
-
-
-def _cell(value: str | _Bar) -> str:
-    if isinstance(value, _Bar):
-        return f'<td class="bar"><span style="width:{100 * value.share:.1f}%"></span></td>'
-    return f"<td>{escape(value)}</td>"
-
-
-_SHELL = """<!doctype html>
-<html lang="{language}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-h2 {{ margin-top: 2rem }}
-table {{ border-collapse: collapse; width: 100% }}
-th, td {{ padding: .25rem .75rem; border-bottom: 1px solid #8884; text-align: right }}
-th, td {{ overflow-wrap: anywhere }}
-th:first-child, td:first-child {{ text-align: left }}
-td.bar {{ width: 40% }}
-td.bar span {{ display: block; height: 1em; background: #4a90d9 }}
-pre {{ background: #8882; padding: .5rem; overflow-x: auto }}
-footer {{ margin-top: 3rem; font-size: .85em; opacity: .8 }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
+    note = words("report.cleaned.note", days=facts.retention_days)
+    return _Table(words("report.cleaned.heading"), names, rows, note)

@@ -20,7 +20,7 @@ from fruit_pipeline.aws import Aws
 from fruit_pipeline.precision import Quality
 from fruit_pipeline.progress import STAGES, pause
 from fruit_pipeline.progress import Progress as Found
-from image_features.contract import RunLayout
+from image_features.contract import REPORT, SUMMARY, RunLayout
 from image_features.errors import JobError
 
 _MARKS = {"success": "[green]ok[/]     ", "failed": "[red]failed[/] ", "upstream_failed": "[dim]not run[/]"}
@@ -167,5 +167,6 @@ def print_result(console: Console, summary: Mapping[str, Any], folder: Path) -> 
         table.add_row(f"  {stage}", f"{seconds:8.1f} s")
     console.print(table)
     # Outside the table, which would cut them at the terminal's width.
-    for what, name in (("embeddings", "pca"), ("features", "features"), ("summary", "summary.json")):
+    places = {"report": REPORT, "embeddings": "pca", "features": "features", "summary": SUMMARY}
+    for what, name in places.items():
         console.print(f"  {what:10}  {folder / name}", soft_wrap=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fruit_pipeline import bill, clean, messages, reaper, report_page, settings, stock
+from fruit_pipeline import bill, clean, cost_page, messages, reaper, settings, stock
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.messages import Message
 from fruit_pipeline.settings import Settings
@@ -46,7 +46,7 @@ def write_report(days: int, cleaned: Sequence[Mapping[str, Any]]) -> dict[str, s
     aws, bucket = _aws(deployment), _bucket(deployment)
     s3 = aws.client("s3")
     runs = stock.runs_of(s3, bucket)
-    facts = report_page.Facts(
+    facts = cost_page.Facts(
         made=now,
         bill=bill.read(aws.client("ce"), now.date(), days),
         costs=_costs(s3, bucket, runs, now - timedelta(days=days)),
@@ -61,11 +61,11 @@ def write_report(days: int, cleaned: Sequence[Mapping[str, Any]]) -> dict[str, s
     )
     words = messages.words_of(deployment)
     key = f"reports/cost-{now:%Y-%m-%d}.html"
-    html = report_page.page(words, facts).encode()
+    html = cost_page.page(words, facts).encode()
     s3.put_object(Bucket=bucket, Key=key, Body=html, ContentType="text/html; charset=utf-8")
     if facts.bill.problem:
         log.warning("no bill: %s", facts.bill.problem)
-    message = report_page.message(words, facts, f"s3://{bucket}/{key}")
+    message = cost_page.message(words, facts, f"s3://{bucket}/{key}")
     return {"page": f"s3://{bucket}/{key}", "subject": message.subject, "text": message.text}
 
 

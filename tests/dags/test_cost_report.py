@@ -21,8 +21,8 @@ from pipeline_harness import BUCKET, LocalAws, Mailbox, until
 
 from fruit_pipeline import bill, cost_page, settings, stock, upkeep
 from fruit_pipeline.bill import Bill, RunCost
-from fruit_pipeline.cost_page import Facts
 from fruit_pipeline.cluster import RUN_TAG, name_of
+from fruit_pipeline.cost_page import Facts
 from fruit_pipeline.reaper import Living
 from fruit_pipeline.words import Words
 from image_features.errors import JobError

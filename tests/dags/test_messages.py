@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from pipeline_harness import BUCKET, LocalAws, Mailbox
+from pipeline_harness import BUCKET, REGION, LocalAws, Mailbox
 
 from fruit_pipeline import messages, settings, words
 from fruit_pipeline.messages import Message
@@ -158,6 +158,8 @@ def test_a_finished_run_says_what_came_of_it_and_where_it_lies(mailbox: Mailbox)
             "Time: 11 min 40 s",
             "Cost by the clock: about 0.43\u00a0USD",
             "",
+            f"Report: https://{REGION}.console.aws.amazon.com/s3/object/{BUCKET}?region={REGION}"
+            "&prefix=runs/r1/report.html",
             f"Results: s3://{BUCKET}/runs/r1/pca",
             f"Summary: s3://{BUCKET}/runs/r1/summary.json",
             "",
