@@ -80,7 +80,7 @@ e2e: $(VENV)/.dev ## end-to-end tests only: real Airflow, local AWS, Spark
 .PHONY: compose
 compose: $(VENV)/.dev ## tests of the containers only; skipped, with the reason, where no Docker engine runs
 	@echo "container tests"
-	@$(BIN)/python -m pytest -m compose
+	@$(BIN)/python -m pytest -m compose tests/compose
 
 .PHONY: bench
 bench: $(VENV)/.dev ## benchmarks at small sizes; IMAGES=<folder> WEIGHTS=<file>

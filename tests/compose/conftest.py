@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import ComposeStack, no_engine
+from stack import ComposeStack, no_engine, running
 
 HERE = Path(__file__).parent
 reason = functools.cache(no_engine)
@@ -26,15 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _engine() -> None:
     if reason():
         pytest.skip(reason())
-
-
-def running(stack: ComposeStack) -> Iterator[ComposeStack]:
-    """The stack, started; down again with its volumes whatever happens."""
-    try:
-        stack.up()
-        yield stack
-    finally:
-        stack.down()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -217,3 +217,12 @@ def summary_in_s3(stack: ComposeStack, run: DagRun) -> dict[str, Any]:
     found = f"boto3.client('s3').get_object(Bucket={BUCKET!r}, Key={key!r})"
     code = f"import boto3; print({found}['Body'].read().decode())"
     return json.loads(stack.python("scheduler", code))
+
+
+def running(stack: ComposeStack) -> Iterator[ComposeStack]:
+    """The stack, started; down again with its volumes whatever happens."""
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.down()

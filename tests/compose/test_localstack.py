@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import running
-from stack import BUCKET, ComposeStack, DagRun, summary_in_s3
+from stack import BUCKET, ComposeStack, DagRun, running, summary_in_s3
 
 # A user that the image does not know, as the owner of mounted folders will be.
 OWNER = "12345"
