@@ -83,8 +83,7 @@ class _Pictures:
     def rules(self) -> str:
         """CSS of the sheets, and of the pictures that have been asked for."""
         lines = [
-            f".{name}{{background-image:url({sheet.uri});"
-            f"background-size:{100 * sheet.columns}% {100 * sheet.rows}%}}"
+            f".{name}{{background-image:url({sheet.uri});background-size:{sheet.width}% {sheet.height}%}}"
             for name, sheet in self._sheets
         ]
         for name, number in self._used.items():

@@ -32,7 +32,7 @@ _ATTEMPTS = ((1.0, 80), (1.0, 60), (0.75, 60), (0.75, 40), (0.5, 40), (0.5, 20))
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a sprite stands: sheet, and the share of the way to the last column and row in percent."""
+    """Where a sprite stands: sheet, and CSS' background-position in percent."""
 
     sheet: int
     x: float
@@ -41,11 +41,11 @@ class Spot:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Sprites of one size in rows, as a data URI."""
+    """Sprites of one size in rows, as a data URI, with CSS' background-size in percent."""
 
     uri: str
-    columns: int
-    rows: int
+    width: float
+    height: float
 
 
 @dataclass(frozen=True)
@@ -146,18 +146,21 @@ def sprites(pictures: Mapping[str, Image.Image], size: int, most_bytes: int) -> 
     names = list(pictures)
     groups = [names[at : at + _COLUMNS**2] for at in range(0, len(names), _COLUMNS**2)]
     files: list[bytes] = []
+    pixels = size
     for scale, quality in _ATTEMPTS:
-        files = [_sheet([pictures[name] for name in group], round(size * scale), quality) for group in groups]
+        pixels = round(size * scale)
+        files = [_sheet([pictures[name] for name in group], pixels, quality) for group in groups]
         if sum(map(len, files)) <= most_bytes:
             break
     sheets, spots = [], {}
     for number, (group, file) in enumerate(zip(groups, files, strict=True)):
         columns, rows = _grid(len(group))
         uri = f"data:image/webp;base64,{base64.b64encode(file).decode()}"
-        sheets.append(Sheet(uri, columns, rows))
+        cell = pixels + 2 * _EDGE
+        sheets.append(Sheet(uri, *(round(100 * count * cell / pixels, 4) for count in (columns, rows))))
         for at, name in enumerate(group):
             row, column = divmod(at, columns)
-            spots[name] = Spot(number, _share(column, columns), _share(row, rows))
+            spots[name] = Spot(number, _position(column, columns, pixels), _position(row, rows, pixels))
     return Sprites(sheets, spots)
 
 
@@ -167,8 +170,10 @@ def _grid(count: int) -> tuple[int, int]:
     return columns, -(-count // columns)
 
 
-def _share(at: int, count: int) -> float:
-    return round(100 * at / (count - 1), 4) if count > 1 else 0.0
+def _position(at: int, count: int, size: int) -> float:
+    """Percent by which a sheet of ``count`` cells is moved to show sprite ``at`` without its edge."""
+    cell = size + 2 * _EDGE
+    return round(100 * (at * cell + _EDGE) / (count * cell - size), 4)
 
 
 def _sheet(pictures: list[Image.Image], size: int, quality: int) -> bytes:
