@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from image_features.errors import JobError
 from image_features.storage import S3Access, Storage
 
 if TYPE_CHECKING:
@@ -21,18 +24,23 @@ class Aws:
 
     @staticmethod
     def from_connection(conn_id: str, region: str) -> Aws:
-        """Use an Airflow connection; one that is not defined means boto3's own chain."""
+        """Use an Airflow connection; one that is not defined means boto3's own chain.
+
+        Raises JobError when the AWS profile that is named does not exist.
+        """
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
         hook = AwsBaseHook(aws_conn_id=conn_id, region_name=region)
-        return Aws(hook.get_session(), region, hook.conn_config.endpoint_url)
+        with _known_profile():
+            return Aws(hook.get_session(), region, hook.conn_config.endpoint_url)
 
     @staticmethod
     def from_environment(region: str) -> Aws:
-        """Use boto3's own chain: environment, profile, instance role."""
+        """Use boto3's own chain: environment, profile, instance role. Raises JobError as above."""
         import boto3
 
-        return Aws(boto3.Session(region_name=region), region)
+        with _known_profile():
+            return Aws(boto3.Session(region_name=region), region)
 
     def client(self, service: str, region: str | None = None, **config: Any) -> Any:
         """A boto3 client, of the run's region unless another is given; ``config`` goes to botocore's Config.
@@ -57,3 +65,16 @@ class Aws:
 
     def storage(self, uri: str, *, create: bool = False) -> Storage:
         return Storage(uri, self.s3_access() if uri.startswith("s3://") else None, create=create)
+
+
+@contextmanager
+def _known_profile() -> Iterator[None]:
+    from botocore.exceptions import ProfileNotFound
+
+    try:
+        yield
+    except ProfileNotFound as error:
+        raise JobError(
+            f"the AWS profile {error.kwargs['profile']!r} does not exist; set AWS_PROFILE, or the Airflow "
+            "connection's profile, to one that `aws configure list-profiles` shows, or to none"
+        ) from None

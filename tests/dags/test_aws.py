@@ -6,6 +6,7 @@ import pytest
 from pipeline_harness import BUCKET, REGION, LocalAws
 
 from fruit_pipeline.aws import Aws
+from image_features.errors import JobError
 
 
 def test_a_connection_gives_endpoint_and_credentials(connection: str, local_aws: LocalAws) -> None:
@@ -32,3 +33,10 @@ def test_a_connections_endpoint_wins_over_the_environments(
     local_aws.put("aws-test/both", b"1")
     aws = Aws.from_connection(connection, REGION)
     assert aws.storage(f"s3://{BUCKET}/aws-test").get("both").to_pybytes() == b"1"
+
+
+def test_a_profile_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "no-such")
+    for make in (Aws.from_environment, lambda region: Aws.from_connection("not_defined", region)):
+        with pytest.raises(JobError, match=r"^the AWS profile 'no-such' does not exist; set AWS_PROFILE"):
+            make(REGION)
