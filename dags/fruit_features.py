@@ -67,6 +67,7 @@ ASSETS = assets.outlets(DEPLOYMENT.bucket)
 
 
 @dag(
+    description="Images to compact feature vectors, on an EMR cluster that lives as long as the run",
     schedule=schedule.timetable(DEPLOYMENT),
     # Without a schedule nothing runs unasked: the first trigger need not be preceded by a click.
     is_paused_upon_creation=DEPLOYMENT.schedule is not None,

@@ -139,7 +139,8 @@ def key_of(run_id: str) -> str:
 def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet") -> dict[str, Any]:
     """The Params of the trigger form; ``shapes``: name to description, the others: what is offered.
 
-    The form shows ``description`` as plain text, and ``description_md`` with its markup.
+    The form shows ``description`` as plain text, and ``description_md`` with its markup; what is marked as
+    code there covers the lines above and below.
     """
     from airflow.sdk import Param
 
@@ -149,7 +150,7 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
             type="string",
             title="Source",
             section="Data",
-            description_md="Folder (as the Airflow worker sees it) or `s3://` prefix of `<label>/<image>`.",
+            description="Folder (as the Airflow worker sees it) or s3:// prefix of <label>/<image>.",
         ),
         "per_label": Param(
             None,
@@ -169,7 +170,7 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
         ),
         "labels": Param(
             [],
-            type="array",
+            type=["null", "array"],  # what may be empty is not marked as required
             items={"type": "string"},
             title="Labels",
             section="Data",
@@ -187,8 +188,8 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
             type="boolean",
             title="Copy the images",
             section="Data",
-            description_md="Pack them into the run, about 1,000 an object. Off, for an `s3://` source: "
-            "nothing is copied, the nodes read the images from where they lie.",
+            description="Pack them into the run, about 1,000 an object. Off, for an s3:// source: nothing is "
+            "copied, the nodes read the images from where they lie.",
         ),
         "run_key": Param(
             None,
@@ -204,8 +205,8 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
             type=["null", "string"],
             title="Earlier run to reuse",
             section="Data",
-            description_md="Key of a run in the same bucket, or its `s3://` URI: its features of images with "
-            "the same bytes are taken over, and only the others are computed.",
+            description="Key of a run in the same bucket, or its s3:// URI: its features of images with the "
+            "same bytes are taken over, and only the others are computed.",
         ),
         "max_pixels": Param(
             DEFAULT_MAX_PIXELS,
@@ -222,7 +223,7 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
             enum=sorted(BACKBONES),
             title="Backbone",
             section="Model",
-            description_md="`mobilenet_v2` gives 1,280 features, `resnet50` 2,048 in ten times the time.",
+            description="mobilenet_v2 gives 1,280 features, resnet50 2,048 in ten times the time.",
         ),
         "alpha": Param(
             1.0,
@@ -239,8 +240,8 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
             minLength=1,
             title="Weights",
             section="Model",
-            description_md="`imagenet`, a Keras weights file without top (as the worker sees it), or "
-            "`random:<seed>` to try the pipeline.",
+            description="imagenet, a Keras weights file without top (as the worker sees it), or "
+            "random:<seed> to try the pipeline.",
         ),
         "input_size": Param(
             DEFAULT_INPUT_SIZE,
@@ -257,7 +258,7 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
             enum=list(PRECISIONS),
             title="Precision",
             section="Model",
-            description_md="`int8` is nearly twice as fast and coarser: calibrated on the run's sample, of "
+            description="int8 is nearly twice as fast and coarser: calibrated on the run's sample, of "
             f"{MIN_IMAGES} images at least, and measured on it.",
         ),
         "min_cosine": Param(
@@ -267,8 +268,8 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
             maximum=1,
             title="Least mean cosine",
             section="Model",
-            description_md="Of `int8` features to those of `float32`; below it the run fails before a "
-            "cluster is made.",
+            description="Of int8 features to those of float32; below it the run fails before a cluster is "
+            "made.",
         ),
         "components": Param(
             50,
@@ -295,7 +296,7 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
             enum=sorted(shapes),
             title="Cluster shape",
             section="Cluster",
-            description_md="\n".join(f"- `{name}`: {text}" for name, text in sorted(shapes.items())),
+            description_md="\n".join(f"- **{name}**: {text}" for name, text in sorted(shapes.items())),
         ),
         "bucket": Param(
             None,
@@ -303,16 +304,16 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
             pattern=f"^{_BUCKET.pattern}$",
             title="Bucket",
             section="Cluster",
-            description_md="Name of the bucket, without `s3://`. Empty: the deployment's (`FRUITS_BUCKET`).",
+            description="Name of the bucket, without s3://. Empty: the deployment's (FRUITS_BUCKET).",
         ),
         "regions": Param(
             [],
-            type="array",
+            type=["null", "array"],  # what may be empty is not marked as required
             items={"type": "string"},
             title="Regions",
             section="Cluster",
-            description_md="Where this run may be, one a line, such as `eu-west-3`. Empty: where the "
-            "deployment may. It narrows the deployment's list and cannot widen it.",
+            description="Where this run may be, one a line, such as eu-west-3. Empty: where the deployment "
+            "may. It narrows the deployment's list and cannot widen it.",
         ),
         "max_cost_usd": Param(
             DEFAULT_MAX_COST_USD,
@@ -331,7 +332,7 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
             values_display=NOTIFY,
             title="Messages",
             section="Notifications",
-            description_md="Which are sent to the deployment's topic (`FRUITS_SNS_TOPIC_ARN`); without "
-            "one, none is.",
+            description="Which are sent to the deployment's topic (FRUITS_SNS_TOPIC_ARN); without one, "
+            "none is.",
         ),
     }

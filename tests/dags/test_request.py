@@ -200,7 +200,7 @@ def test_the_form_offers_every_shape_with_its_description(params: dict[str, Any]
     shapes = cluster.descriptions(repo)
     assert params["shape"].schema["enum"] == sorted(shapes)
     for name, text in shapes.items():
-        assert f"- `{name}`: {text}" in params["shape"].schema["description_md"].splitlines()
+        assert f"- **{name}**: {text}" in params["shape"].schema["description_md"].splitlines()
 
 
 @pytest.mark.parametrize(
