@@ -51,9 +51,9 @@ def nothing_left_alive(stage: Stage) -> Iterator[None]:
 
 @pytest.fixture
 def process_killer() -> Callable[[str], bool]:
-    """Kill the processes whose command line holds a text; say whether there were any."""
+    """Kill the processes whose command line matches a pattern; say whether there were any."""
 
-    def kill(text: str) -> bool:
-        return subprocess.run(["pkill", "-KILL", "-f", text], check=False).returncode == 0
+    def kill(pattern: str) -> bool:
+        return subprocess.run(["pkill", "-KILL", "-f", pattern], check=False).returncode == 0
 
     return kill

@@ -150,7 +150,7 @@ def test_a_run_whose_step_was_killed_resumes_where_it_was(stage: Stage, source: 
         assert time.monotonic() < deadline, "no shard appeared"
         assert process.poll() is None, "the run ended before a shard appeared"
         time.sleep(0.05)
-    assert process_killer("extract_features.py")
+    assert process_killer(r"extract_features\.py .*/runs/killed/")
     broken = stage.ended(process, "killed")
     assert not broken.ok
     features = stage.aws.storage(storage.uri_of("features"))
