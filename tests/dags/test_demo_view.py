@@ -7,12 +7,14 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_harness import BUCKET, LocalAws
+from pipeline_harness import BUCKET, LocalAws, until
 from rich.console import Console
 
 from fruit_pipeline.aws import Aws
@@ -163,20 +165,35 @@ def extracting(database: Path, local_aws: LocalAws, standing_run: Path) -> RunLa
     return RunLayout(f"s3://{BUCKET}/runs/counted")
 
 
-def watched(shown: Console, database: Path, layout: RunLayout, aws: Aws) -> str:
-    """What is shown of a run that appears after the watch began, while a process runs."""
+def watched(shown: Console, database: Path, layout: RunLayout, aws: Aws, expected: str = "") -> str:
+    """What is shown of a run that appears after the watch began, while a process runs.
+
+    The process runs until ``expected`` is shown, and then for some more looks.
+    """
     watch = Watch(shown, database, "fruit_features", layout, aws)
     with sqlite3.connect(database) as db:
         db.execute("INSERT INTO dag_run VALUES (2, 'fruit_features', 'this')")
     db.close()
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1.5)"]) as process:
+    wait = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(wait, stdin=subprocess.PIPE) as process:
+
+        def end() -> None:
+            try:
+                until(lambda: expected in text_of(shown))
+                time.sleep(1.5)
+            finally:
+                process.communicate()
+
+        ending = threading.Thread(target=end)
+        ending.start()
         watch.until_ended(process)
+        ending.join()
     return text_of(shown)
 
 
 def test_a_step_that_runs_has_a_bar_of_its_images(database: Path, extracting: RunLayout, aws: Aws) -> None:
     shown = Console(file=io.StringIO(), width=200, highlight=False, force_terminal=True, color_system=None)
-    text = watched(shown, database, extracting, aws)
+    text = watched(shown, database, extracting, aws, "24/50 images")
     assert re.search(r"extracting .+24/50 images · rejects 0", text)
     assert "extracting: " not in text
 
@@ -184,7 +201,7 @@ def test_a_step_that_runs_has_a_bar_of_its_images(database: Path, extracting: Ru
 def test_without_a_terminal_the_bar_is_a_line_which_is_not_repeated(
     database: Path, extracting: RunLayout, aws: Aws
 ) -> None:
-    lines = watched(console(), database, extracting, aws).splitlines()
+    lines = watched(console(), database, extracting, aws, "24 / 50").splitlines()
     assert [line.strip() for line in lines if line.strip()] == ["extracting: images 24 / 50 · rejects 0"]
 
 
