@@ -10,10 +10,10 @@ PROVIDER = {
     # What the links of the task's page ask included.
     "EmrAddStepsOperator": ["AddJobFlowSteps", "DescribeCluster"],
     "EmrCreateJobFlowOperator": ["RunJobFlow", "DescribeCluster", "TerminateJobFlows"],
-    "EmrCreateJobFlowTrigger": ["DescribeCluster"],
+    # Makes the client; what is asked with it stands in our triggers.
+    "EmrHook": [],
     "EmrJobFlowSensor": ["DescribeCluster"],
     "EmrStepSensor": ["DescribeStep", "DescribeCluster"],
-    "EmrStepSensorTrigger": ["DescribeStep"],
     "EmrTerminateJobFlowOperator": ["TerminateJobFlows", "DescribeCluster"],
 }
 
@@ -63,7 +63,7 @@ WHOLE_ACCOUNT = [
 FOR_PEOPLE = {
     "fruit_pipeline.clone",
     # Makes what the local AWS needs.
-    "fruit_pipeline.demo",
+    "fruit_pipeline.local_account",
 }
 
 

@@ -109,7 +109,8 @@ class _Reader(ast.NodeVisitor):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         self.imported |= {alias.asname or alias.name for alias in node.names}
         module = (node.module or "").split(".")
-        if module[:3] == ["airflow", "providers", "amazon"]:
+        # Its `utils` hold no clients.
+        if module[:3] == ["airflow", "providers", "amazon"] and "utils" not in module:
             for alias in node.names:
                 self.found.provider.setdefault(alias.name, self._at(node))
             if module[-1] != "base_aws":

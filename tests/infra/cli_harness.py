@@ -20,10 +20,10 @@ _OUTPUTS = ("json", "text", "table", "yaml")
 
 
 def aws_of(command: str) -> str | None:
-    """The ``aws`` command in a line, also in ``X=$(aws ...)`` and before ``> file``."""
+    """The ``aws`` command in a line, also in ``X=$(aws ...)`` and before ``> file`` or ``>> file``."""
     inner = re.search(r"\$\((aws .*)\)$", command)
     text = inner[1] if inner else command
-    return re.sub(r"\s+>\s*\S+$", "", text) if text.startswith("aws ") else None
+    return re.sub(r"\s+>>?\s*\S+$", "", text) if text.startswith("aws ") else None
 
 
 def check(command: str) -> None:
