@@ -32,4 +32,11 @@ def _engine() -> None:
 def stack(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
     """The default profile: Airflow and the local AWS. The session has one, and tests share it."""
     name = f"fruit-features-test-{os.getpid()}"
-    yield from running(ComposeStack(repo, tmp_path_factory.mktemp("compose"), name, {}))
+    # Screenshots may show images and weights of one's own.
+    shown = (
+        ("FRUITS_IMAGES", "FRUITS_WEIGHTS_DIR", "FRUITS_WEIGHTS")
+        if "FRUITS_SCREENSHOTS" in os.environ
+        else ()
+    )
+    settings = {variable: os.environ[variable] for variable in shown if os.environ.get(variable)}
+    yield from running(ComposeStack(repo, tmp_path_factory.mktemp("compose"), name, settings))
