@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 from typing import Any
 
+from image_features.step import ERROR
+
 _LAST_LINES = 20
 
 # https://docs.aws.amazon.com/emr/latest/APIReference/API_ClusterStateChangeReason.html
@@ -51,19 +53,23 @@ def explain_step(hook: Any, cluster_id: str, step_id: str) -> str:
     emr = hook.conn
     step = emr.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]
     details = step["Status"].get("FailureDetails", {})
-    text = f"step {step_id} ({step['Name']}) is {step['Status']['State']}"
-    if details.get("Message"):
-        text += f": {details['Message']}"
-    elif details.get("Reason"):
-        text += f": {details['Reason']}"
     cluster = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]
+    log = _log_of(details, cluster, step_id)
+    lines = last_lines(hook, log) if log else ""
+    text = f"step {step_id} ({step['Name']}) is {step['Status']['State']}"
+    if why := _own_error(lines) or details.get("Message") or details.get("Reason"):
+        text += f": {why}"
     if cluster["Status"]["State"].startswith("TERMINAT"):
         text += f"; {explain_cluster(emr, cluster_id)}"
-    log = _log_of(details, cluster, step_id)
     if not log:
         return text
-    lines = last_lines(hook, log)
     return f"{text}; log: {log}" + (f"\n{lines}" if lines else " (not shipped yet)")
+
+
+def _own_error(lines: str) -> str:
+    """What our jobs say when they give up: EMR's own message looks for an exception, which it is not."""
+    errors = [line for line in lines.splitlines() if line.startswith(ERROR)]
+    return errors[-1].removeprefix(ERROR) if errors else ""
 
 
 def log_of_step(emr: Any, cluster_id: str, step: dict[str, Any]) -> str:

@@ -17,6 +17,9 @@ EXIT_FAILED = 1
 EXIT_REFUSED = 2
 """As argparse uses it."""
 
+ERROR = "error: "
+"""What the line begins with that says why a command gave up."""
+
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 bad input (one line on stderr)."
 
 
@@ -74,7 +77,7 @@ def main(
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             result = work()
     except (JobError, Failed) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"{ERROR}{error}", file=sys.stderr, flush=True)
         return EXIT_FAILED if isinstance(error, StorageError | Failed) else EXIT_REFUSED
     if as_json:
         print(json.dumps(_plain(result), indent=1, ensure_ascii=False))

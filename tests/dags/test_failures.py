@@ -40,6 +40,23 @@ def test_a_step_is_explained_by_the_last_lines_that_are_no_chatter(
     assert lines == [f"line {n}" for n in range(11, 31)]
 
 
+def test_a_jobs_own_words_come_before_what_emr_found_in_its_log(hook: EmrHook, clusters: LocalAws) -> None:
+    body = """
+echo "ValueError: on the way" >&2
+echo "error: the shard is damaged; run the sample again" >&2
+echo "26/11/20 10:00:00 INFO ShutdownHookManager: gone" >&2
+exit 2"""
+    cluster = clusters.start_cluster("own-words")
+    step = clusters.script_step("gives up", body)
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
+    until(lambda: clusters.step_state(cluster, step_id) == "FAILED")
+    first, *lines = explain_step(hook, cluster, step_id).splitlines()
+    assert first.startswith(
+        f"step {step_id} (gives up) is FAILED: the shard is damaged; run the sample again; log: s3://"
+    )
+    assert lines == ["ValueError: on the way", "error: the shard is damaged; run the sample again"]
+
+
 def test_a_log_that_is_not_shipped_yet_is_named_all_the_same(
     hook: EmrHook, failed: tuple[str, str], clusters: LocalAws
 ) -> None:

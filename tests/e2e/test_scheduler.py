@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +82,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def airflow(stage: Stage, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """The four components on a free port of loopback, with the stage's database and local AWS.
+    """The four components on a free port of loopback, with the stage's local AWS and a database of their own.
 
     The DAG has a schedule whose last time was yesterday and whose next is in a year: Airflow makes up
     for a first one that is so near, and there is one scheduled run. The example follows it.
@@ -92,8 +93,12 @@ def airflow(stage: Stage, source: Path, tmp_path_factory: pytest.TempPathFactory
     examples, weekly = tmp_path_factory.mktemp("examples"), tmp_path_factory.mktemp("deployment") / "p.json"
     shutil.copy(Path(stage.environment["FRUITS_HOME"]) / "examples" / "follow_up_dag.py", examples)
     weekly.write_text(json.dumps({**RUN, "source": str(source), "per_label": 5, "components": 10}))
+    # The stage's Airflow knows the DAG already, without a schedule, and unpaused.
+    made = replace(stage.demo, work=tmp_path_factory.mktemp("scheduled"))
+    own = demo.airflow_environment(made, stage.aws)
+    demo.migrate(made, own)
     environment = {
-        **stage.environment,
+        **own,
         "FRUITS_SCHEDULE": f"{datetime.now(UTC) - timedelta(days=1):%M %H %d %m} *",
         "FRUITS_SCHEDULE_PARAMS": str(weekly),
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
