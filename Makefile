@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## list the commands
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 .PHONY: demo
 demo: $(VENV)/.run ## run the whole pipeline here; IMAGES=<folder or s3://> WEIGHTS=<imagenet|file|random:0> COMPONENTS=50 PRECISION=<float32|int8>
@@ -75,12 +75,19 @@ unit: $(VENV)/.dev ## unit tests only
 .PHONY: e2e
 e2e: $(VENV)/.dev ## end-to-end tests only: real Airflow, local AWS, Spark
 	@echo "end-to-end tests"
-	@$(BIN)/python -m pytest -m e2e
+	@$(BIN)/python -m pytest -m e2e --numprocesses 2 --dist loadfile
 
 .PHONY: compose
 compose: $(VENV)/.dev ## tests of the containers only; skipped, with the reason, where no Docker engine runs
 	@echo "container tests"
 	@$(BIN)/python -m pytest -m compose tests/compose
+
+.PHONY: screenshots
+screenshots: $(VENV)/.dev ## the browser test of the containers, which keeps what it sees in docs/images; IMAGES=<folder> WEIGHTS=<file>
+	@FRUITS_SCREENSHOTS='$(CURDIR)/docs/images' \
+	  $(if $(IMAGES),FRUITS_IMAGES='$(abspath $(IMAGES))') \
+	  $(if $(WEIGHTS),FRUITS_WEIGHTS_DIR='$(dir $(abspath $(WEIGHTS)))' FRUITS_WEIGHTS='/weights/$(notdir $(WEIGHTS))') \
+	  $(BIN)/python -m pytest -m compose tests/compose/test_browser.py
 
 .PHONY: bench
 bench: $(VENV)/.dev ## benchmarks at small sizes; IMAGES=<folder> WEIGHTS=<file>

@@ -405,4 +405,6 @@ class MakeReport(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         made = tasks.make_report(self.run)
         self.place = made["place"]
+        # Airflow keeps the link on the task's page of details; its log is what opens first.
+        self.log.info("the report: %s", browser_url(made["place"]))
         return made
