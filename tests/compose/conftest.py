@@ -20,6 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.compose)
             # Building the image, on a machine that has nothing of it yet, counts as well.
             item.add_marker(pytest.mark.timeout(3000))
+    # The session's stack stays to the end: it starts when no other one needs the memory any more.
+    items.sort(key=lambda item: HERE in item.path.parents and "stack" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session", autouse=True)
