@@ -54,8 +54,9 @@ def explain_step(hook: Any, cluster_id: str, step_id: str) -> str:
     step = emr.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]
     details = step["Status"].get("FailureDetails", {})
     cluster = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]
-    log = _log_of(details, cluster, step_id)
-    lines = last_lines(hook, log) if log else ""
+    log, lines = _log_of(details, cluster, step_id), ""
+    if log:
+        log, lines = _most_telling(hook, log)
     text = f"step {step_id} ({step['Name']}) is {step['Status']['State']}"
     if why := _own_error(lines) or details.get("Message") or details.get("Reason"):
         text += f": {why}"
@@ -64,6 +65,16 @@ def explain_step(hook: Any, cluster_id: str, step_id: str) -> str:
     if not log:
         return text
     return f"{text}; log: {log}" + (f"\n{lines}" if lines else " (not shipped yet)")
+
+
+def _most_telling(hook: Any, log: str) -> tuple[str, str]:
+    """The log to read, and its last lines: that with our job's own words, else ``log``.
+
+    spark-submit writes to its stdout what a Python driver writes to stderr, and EMR looks at stderr.
+    """
+    stdout = f"{log.rpartition('/')[0]}/stdout.gz"
+    lines = last_lines(hook, stdout)
+    return (stdout, lines) if _own_error(lines) else (log, last_lines(hook, log))
 
 
 def _own_error(lines: str) -> str:
