@@ -20,6 +20,7 @@ from fruit_pipeline import demo
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.checks import check_run
 from fruit_pipeline.drawn_images import draw_folder
+from fruit_pipeline.local_account import set_up_account
 from image_features.contract import RunLayout
 from image_features.storage import Storage
 
@@ -103,7 +104,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
         region="eu-west-3",
     )
     with demo.local_aws(made) as local:
-        demo.set_up_account(local)
+        set_up_account(local, demo.BUCKET)
         yield local
 
 
