@@ -156,7 +156,7 @@ class FeaturesShard:
     images: int
     features: int
     rejects: dict[str, int]  # RejectReason -> images
-    fingerprint: str  # of sample shard, model, preprocessing and schema
+    fingerprint: str  # of sample shard, model, preprocessing, versions.deciding() and schema
     reused: int = 0  # of the features: taken over from an earlier run
 
 
@@ -203,6 +203,7 @@ class FeaturesMarker:
     seconds: float  # of the last attempt
     reused: int = 0  # of the features: taken over from an earlier run; see reused_key
     reuse: str | None = None  # that run, as the last attempt was told
+    runtime: str = ""  # versions.deciding() of the nodes; "" in markers from before it was noted
     schema_version: int = SCHEMA_VERSION
 
     @property

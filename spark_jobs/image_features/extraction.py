@@ -14,14 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from image_features import reuse
+from image_features import reuse, versions
 from image_features.contract import (
     FEATURES_SCHEMA,
     MARKER,
@@ -66,11 +66,12 @@ class ExtractionJob:
     model: bytes
     max_pixels: int = DEFAULT_MAX_PIXELS
     earlier: reuse.EarlierRun | None = None
+    runtime: str = field(default_factory=versions.deciding)  # the driver's: all nodes have the same
 
     def fingerprint(self, shard: SampleShard) -> str:
         """Digest of everything that decides a features shard's content."""
         preprocessing = preprocessing_of(self.spec, self.max_pixels)
-        return digest_of(str(SCHEMA_VERSION), self.spec.digest, preprocessing, shard.digest)
+        return digest_of(str(SCHEMA_VERSION), self.spec.digest, preprocessing, self.runtime, shard.digest)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def run(
     # From here on the prefix is not a finished one, whatever it was before.
     features_storage.delete([MARKER])
 
-    if earlier_run and earlier_marker:
+    if earlier_run and earlier_marker and reuse.same_runtime(earlier_marker, job.runtime):
         job = replace(job, earlier=reuse.index(spark, earlier_run, earlier_marker))
     broadcast = spark.sparkContext.broadcast(job)
     # While executors are still registering, Spark knows of fewer cores than there will be; tasks cut
@@ -186,6 +187,7 @@ def run(
         seconds=round(time.monotonic() - started, 3),
         reused=sum(s.reused for s in shards),
         reuse=normalise_uri(earlier_run) if earlier_run else None,
+        runtime=job.runtime,
     )
     features_storage.put(MARKER, to_json(marker))
     return marker

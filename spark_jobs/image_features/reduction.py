@@ -12,24 +12,20 @@ than the computing with several shards.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import itertools
 import json
-import platform
-import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from image_features import pca
+from image_features import pca, step, versions
 from image_features.contract import (
     EMBEDDER,
     EMBEDDINGS_SCHEMA,
@@ -159,7 +155,9 @@ def run(
     storage.put(PCA_MODEL, fitted.to_npz())
     if embedder:
         storage.put(EMBEDDER, embedder)
-    storage.put(SUMMARY, json.dumps(_summary(source, marker, fitted), indent=1).encode())
+    storage.put(
+        SUMMARY, json.dumps(_summary(source, marker, fitted, step.versions_of(spark)), indent=1).encode()
+    )
     storage.put(MARKER, to_json(marker))
     return marker
 
@@ -310,8 +308,9 @@ def project(
             yield Refused(str(error))
 
 
-def _summary(source: FeaturesMarker, marker: PcaMarker, model: pca.PcaModel) -> dict[str, Any]:
-    packages = ("numpy", "pillow", "pyarrow", "obstore", "ai-edge-litert")
+def _summary(
+    source: FeaturesMarker, marker: PcaMarker, model: pca.PcaModel, spark_versions: Mapping[str, str]
+) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "images": source.images,
@@ -331,14 +330,5 @@ def _summary(source: FeaturesMarker, marker: PcaMarker, model: pca.PcaModel) -> 
         "explained_variance": model.explained_variance.tolist(),
         "explained_variance_ratio": model.explained_variance_ratio.tolist(),
         "seconds": {"extraction": source.seconds, "pca": marker.seconds},
-        "versions": {
-            "python": platform.python_version(),
-            **{package: _version(package) for package in packages},
-        },
+        "versions": {**versions.installed(), **spark_versions},
     }
-
-
-def _version(package: str) -> str:
-    # Folders only: importlib.metadata would list Spark's zipped Python again for each package.
-    folders = [entry for entry in sys.path if Path(entry).is_dir()]
-    return next(iter(importlib.metadata.distributions(name=package, path=folders))).version

@@ -1,11 +1,13 @@
 """Features that an earlier run has already, found by the SHA-256 of the images' bytes.
 
-The same bytes, backbone and preprocessing give the same features, so they are taken over as they
-are. Images that the earlier run rejected are looked at again: that costs next to nothing.
+The same bytes, backbone, preprocessing and versions of decoder and runtime give the same features, so
+they are taken over as they are. Images that the earlier run rejected are looked at again: that costs
+next to nothing.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +100,22 @@ def check(run: str, spec: BackboneSpec, preprocessing: str, storage: Storage | N
             f"{storage.uri} cannot be reused: its {what}; ask for the same, or leave out the earlier run"
         )
     return marker
+
+
+def same_runtime(marker: FeaturesMarker, runtime: str) -> bool:
+    """Whether an earlier run's features are those that this node would compute; says so when not.
+
+    No refusal: an upgrade of the nodes is nobody's mistake, and computing all is right, only dearer.
+    """
+    if marker.runtime == runtime:
+        return True
+    print(
+        f"nothing is reused: the earlier run was made with {marker.runtime or 'unknown versions'}, "
+        f"these nodes have {runtime}; all images are computed",
+        file=sys.stderr,
+        flush=True,
+    )
+    return False
 
 
 def features_of(run: str) -> str:

@@ -110,3 +110,9 @@ def spark_session(name: str) -> Iterator[Any]:
         yield spark
     finally:
         spark.stop()
+
+
+def versions_of(spark: Any) -> dict[str, str]:
+    """Versions of a session's Spark and Java."""
+    java = spark.sparkContext._jvm.java.lang.System.getProperty("java.version")
+    return {"spark": spark.version, "java": java}

@@ -150,6 +150,14 @@ class InProcessSpark:
     """The few calls of a SparkContext that the job code makes, in this process."""
 
     defaultParallelism = 2
+    version = "none"
+
+    @property
+    def _jvm(self) -> Any:
+        return SimpleNamespace(java=SimpleNamespace(lang=SimpleNamespace(System=self)))
+
+    def getProperty(self, _: str) -> str:
+        return "none"
 
     @property
     def sparkContext(self) -> InProcessSpark:

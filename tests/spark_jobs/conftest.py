@@ -14,7 +14,7 @@ from job_harness import BROKEN, LocalContext, Run, pack
 @pytest.fixture(scope="session")
 def spark() -> Any:
     """A stand-in for a SparkSession; the same code runs under Spark in the end-to-end tests."""
-    return SimpleNamespace(sparkContext=LocalContext())
+    return SimpleNamespace(sparkContext=LocalContext(), version="none")
 
 
 @pytest.fixture(scope="session")

@@ -47,10 +47,21 @@ class LocalRdd:
         return LocalRdd([[g for g in groups.items() if g[0] % partitions == at] for at in range(partitions)])
 
 
+def no_jvm(_: str) -> str:
+    """Any property of Java, where there is none."""
+    return "none"
+
+
+NO_JVM = SimpleNamespace(
+    java=SimpleNamespace(lang=SimpleNamespace(System=SimpleNamespace(getProperty=no_jvm)))
+)
+
+
 class LocalContext:
     """What the job code uses of a SparkContext."""
 
     defaultParallelism = 2
+    _jvm = NO_JVM
 
     def parallelize(self, rows: list[Any], slices: int) -> LocalRdd:
         cuts = [at * len(rows) // slices for at in range(slices + 1)]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from job_harness import BROKEN, Run, over_the_wire, pack
 
-from image_features import extraction
+from image_features import extraction, versions
 from image_features.contract import (
     FEATURES_SCHEMA,
     REJECTS_SCHEMA,
@@ -391,15 +391,28 @@ def test_a_fingerprint_holds_all_that_decides_a_shards_features(run: Run) -> Non
     job = ExtractionJob("/s", plan, "/o", "/r", spec, model)
     others = [
         (dataclasses.replace(job, max_pixels=1), shard),
+        (dataclasses.replace(job, runtime="pillow 1.0, ai-edge-litert 1.0"), shard),
         (dataclasses.replace(job, spec=dataclasses.replace(spec, digest="ab")), shard),
         (dataclasses.replace(job, spec=dataclasses.replace(spec, preprocessing="caffe")), shard),
         (dataclasses.replace(job, spec=dataclasses.replace(spec, input_size=192)), shard),
         (job, dataclasses.replace(shard, digest=content_digest([], [], []))),
     ]
     prints = {job.fingerprint(shard), *(other.fingerprint(one) for other, one in others)}
-    assert len(prints) == 6
+    assert len(prints) == 7
     elsewhere = dataclasses.replace(job, sample="/x", output="/y", rejects="/z")
     assert elsewhere.fingerprint(shard) == job.fingerprint(shard)
+
+
+def test_nodes_with_another_decoder_compute_anew(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a resumed run would hold pixels of two decoders."""
+    first = run.extract()
+    assert first.runtime == versions.deciding()
+    assert run.extract() == first, "nothing changed"
+    monkeypatch.setattr(versions, "_version", lambda package: "99.0")
+    again = run.extract()
+    assert again.computed_shards == len(first.shards)
+    assert again.runtime == "pillow 99.0, ai-edge-litert 99.0"
+    assert again.digest != first.digest
 
 
 def test_odd_image_names_and_labels_arrive_unchanged(run: Run, drawn: list[bytes]) -> None:

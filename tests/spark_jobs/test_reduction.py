@@ -219,7 +219,8 @@ def test_the_summary_tells_of_both_steps(step: Step) -> None:
         "explained_variance_ratio": model.explained_variance_ratio.tolist(),
     }
     assert seconds == {"extraction": 1.25, "pca": marker.seconds}
-    assert versions.keys() == {"python", "numpy", "pillow", "pyarrow", "obstore", "ai-edge-litert"}
+    nodes = {"python", "numpy", "pillow", "pyarrow", "obstore", "ai-edge-litert", "spark", "java"}
+    assert versions.keys() == nodes
     assert versions["numpy"] == np.__version__
 
 

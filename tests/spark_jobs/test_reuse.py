@@ -126,6 +126,19 @@ def test_an_earlier_run_without_features_changes_nothing(later: Run) -> None:
     assert (marker.reused, listed(later)) == (0, [])
 
 
+@pytest.mark.parametrize("runtime", ["pillow 1.0, ai-edge-litert 1.0", ""])
+def test_nothing_is_taken_over_from_another_decoder_and_that_is_said(
+    later: Run, computed: list[int], runtime: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier_marker(later, runtime=runtime)
+    marker = later.extract(earlier_run=str(later.root.parent))
+    assert marker.reused == 0
+    assert sum(computed) == marker.images
+    said = capsys.readouterr().err
+    assert f"the earlier run was made with {runtime or 'unknown versions'}" in said
+    assert f"these nodes have {marker.runtime}" in said
+
+
 # What is refused
 
 

@@ -1,0 +1,29 @@
+"""Versions of what computes on a node: for the record, and for what may be taken over of earlier work."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from pathlib import Path
+
+_PACKAGES = ("numpy", "pillow", "pyarrow", "obstore", "ai-edge-litert")
+
+# Pillow's wheel holds the decoders, LiteRT's the kernels; numpy only looks values up in a table.
+_DECIDING = ("pillow", "ai-edge-litert")
+
+
+def installed() -> dict[str, str]:
+    """Versions of Python and of the packages that the nodes are given, by name."""
+    return {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}}
+
+
+def deciding() -> str:
+    """The versions that decide an image's features beside its bytes, the backbone and the preprocessing."""
+    return ", ".join(f"{package} {_version(package)}" for package in _DECIDING)
+
+
+def _version(package: str) -> str:
+    # Folders only: importlib.metadata would list Spark's zipped Python again for each package.
+    folders = [entry for entry in sys.path if Path(entry).is_dir()]
+    return next(iter(importlib.metadata.distributions(name=package, path=folders))).version
