@@ -70,12 +70,17 @@ test: lint unit e2e compose ## all checks: lint, types, unit tests, end-to-end r
 .PHONY: unit
 unit: $(VENV)/.dev ## unit tests only
 	@echo "unit tests"
-	@$(BIN)/python -m pytest -m "not e2e and not compose" --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "not e2e and not faults and not compose" --numprocesses 2 --dist loadfile
 
 .PHONY: e2e
 e2e: $(VENV)/.dev ## end-to-end tests only: real Airflow, local AWS, Spark
 	@echo "end-to-end tests"
 	@$(BIN)/python -m pytest -m e2e --numprocesses 2 --dist loadfile
+
+.PHONY: faults
+faults: $(VENV)/.dev ## break whole runs in every way we know and print what came of it; PAGE=docs/reliability.md keeps the table
+	@echo "faults (30 minutes)"
+	@$(BIN)/python -m pytest -m faults --numprocesses 2 --dist load $(if $(PAGE),--faults-page '$(PAGE)')
 
 .PHONY: compose
 compose: $(VENV)/.dev ## tests of the containers only; skipped, with the reason, where no Docker engine runs

@@ -51,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--port", type=int, default=5000, help="port, 0 for a free one (default %(default)s)")
     made.add_argument("--directory", type=Path, help="where state is kept; without it all is in memory")
     made.add_argument("--s3-endpoint", default="", metavar="URL", help="another S3 server for steps and logs")
-    made.add_argument("--master", default=f"local[{cores}]", help="Spark master (default %(default)s)")
+    # As on a cluster, a task may fail four times: local[N] alone gives up when one worker is lost.
+    made.add_argument("--master", default=f"local[{cores},4]", help="Spark master (default %(default)s)")
     made.add_argument(
         "--python",
         default=sys.executable,
@@ -134,7 +135,8 @@ def _checked(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
     """What can be checked without starting anything. Raises BadOptionError."""
     if not MASTER.fullmatch(args.master):
         raise BadOptionError(
-            f"--master must be local, local[N] or local-cluster[N,cores,MB], not {args.master}"
+            "--master must be local, local[N], local[N,failures] or local-cluster[N,cores,MB], "
+            f"not {args.master}"
         )
     python = shutil.which(Path(args.python).expanduser())
     if not python:

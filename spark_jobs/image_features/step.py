@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -99,7 +100,11 @@ def _plain(result: Any) -> Any:
 
 @contextlib.contextmanager
 def spark_session(name: str) -> Iterator[Any]:
-    """A Spark session whose workers use one BLAS thread each: there is one worker a core."""
+    """A Spark session whose workers use one BLAS thread each: there is one worker a core.
+
+    What Spark gives up over is raised as Failed, in one line; its traces go to stderr.
+    """
+    from py4j.protocol import Py4JError, Py4JJavaError
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName(name)
@@ -108,8 +113,25 @@ def spark_session(name: str) -> Iterator[Any]:
     spark = builder.getOrCreate()
     try:
         yield spark
+    except Py4JJavaError as error:
+        traceback.print_exc()
+        raise Failed(f"Spark gave up: {_in_one_line(str(error.java_exception.getMessage()))}") from error
+    except (Py4JError, ConnectionError, EOFError) as error:
+        traceback.print_exc()
+        raise Failed(f"Spark's JVM has ended, killed or out of memory ({type(error).__name__})") from error
     finally:
-        spark.stop()
+        # Without a JVM there is nothing to stop, and trying would hide why.
+        with contextlib.suppress(Py4JError, ConnectionError, EOFError):
+            spark.stop()
+
+
+def _in_one_line(text: str) -> str:
+    """Spark's reason without its traces: its first line, and the last one of a Python traceback."""
+    # A trace of Java begins its lines with a tab, that of Python with blanks.
+    inside = ("\t", " ", "Caused by:", "Driver stacktrace:")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(inside)]
+    first = lines[0].removesuffix(" Traceback (most recent call last):") if lines else "no reason"
+    return first if len(lines) < 2 else f"{first} {lines[-1]}"
 
 
 def versions_of(spark: Any) -> dict[str, str]:

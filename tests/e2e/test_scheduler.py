@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
+from components import ENDED, Api, Components
 from stage import Stage
 
 from fruit_pipeline import demo
@@ -28,49 +22,8 @@ from fruit_pipeline.drawn_images import draw_folder
 
 pytestmark = pytest.mark.usefixtures("nothing_left_alive")
 
-COMPONENTS = {
-    "api-server": ["api-server"],
-    "scheduler": ["scheduler", "--skip-serve-logs"],
-    "dag-processor": ["dag-processor"],
-    "triggerer": ["triggerer", "--skip-serve-logs"],
-}
-
 DAG, FOLLOWER = f"/api/v2/dags/{demo.DAG_ID}", "/api/v2/dags/follow_fruit_features"
-ENDED = ("success", "failed")
 RUN = {"alpha": 0.35, "weights": "random:0"}
-
-
-class Api:
-    """Airflow's public API, as a script would use it."""
-
-    def __init__(self, port: int) -> None:
-        self._base = f"http://127.0.0.1:{port}"
-        self._token = ""
-
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        if not self._token and path != "/auth/token":
-            self._token = self.call("GET", "/auth/token")["access_token"]
-        request = urllib.request.Request(
-            self._base + path,
-            method=method,
-            data=json.dumps(body).encode() if body is not None else None,
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"},
-        )
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.loads(answer.read())
-
-    def until(self, path: str, good: Any, seconds: float) -> Any:
-        """Call ``path`` until ``good`` says so; fail after ``seconds``."""
-        deadline, last = time.monotonic() + seconds, None
-        while time.monotonic() < deadline:
-            try:
-                last = self.call("GET", path)
-                if good(last):
-                    return last
-            except OSError as error:  # refused, cut off, or slower than its timeout
-                last = error
-            time.sleep(1)
-        raise AssertionError(f"{path} after {seconds} s: {last}")
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +35,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def airflow(stage: Stage, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """The four components on a free port of loopback, with the stage's local AWS and a database of their own.
+    """The four components, with the stage's local AWS and a database of their own.
 
     The DAG has a schedule whose last time was yesterday and whose next is in a year: Airflow makes up
     for a first one that is so near, and there is one scheduled run. The example follows it.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     examples, weekly = tmp_path_factory.mktemp("examples"), tmp_path_factory.mktemp("deployment") / "p.json"
     shutil.copy(Path(stage.environment["FRUITS_HOME"]) / "examples" / "follow_up_dag.py", examples)
     weekly.write_text(json.dumps({**RUN, "source": str(source), "per_label": 5, "components": 10}))
@@ -104,51 +54,9 @@ def airflow(stage: Stage, source: Path, tmp_path_factory: pytest.TempPathFactory
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
             [bundle("dags-folder", None), bundle("examples", examples)]
         ),
-        "AIRFLOW__API__HOST": "127.0.0.1",
-        "AIRFLOW__API__PORT": str(port),
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-        "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-this-test-on-loopback-0123456789",
-        "AIRFLOW__API__WORKERS": "1",
     }
-    logs = tmp_path_factory.mktemp("components")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "airflow", *command],
-            env=environment,
-            stdout=(logs / f"{name}.log").open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        for name, command in COMPONENTS.items()
-    ]
-    api = Api(port)
-    try:
-        api.until("/api/v2/version", lambda answer: "version" in answer, 600)
-        yield api
-    finally:
-        _stop(processes)
-        for log in logs.iterdir():
-            print(f"--- {log.name}: {_tail(log)}")
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-
-
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        for process in processes:
-            try:
-                os.killpg(process.pid, sent)
-            except ProcessLookupError:
-                continue
-        for process in processes:
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                continue
+    with Components(environment, tmp_path_factory.mktemp("components")) as components:
+        yield components.api
 
 
 def bundle(name: str, path: Path | None) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """An AWS that misbehaves as it is told: a proxy between a client and the local AWS.
 
-    with FaultyAws(endpoint) as faulty:
+    with FaultyAws() as faulty:
+        faulty.upstream = endpoint
         faulty.add(Refuse(THROTTLED, "DescribeStep", times=3))
         faulty.add(Refuse(EXPIRED, after="AddJobFlowSteps"))
         faulty.add(EndCluster("INSTANCE_FAILURE", "…", "DescribeStep"))
+        faulty.add(LoseAnswer("PUT", path="features/shard-00003"))
 
 What no fault catches passes through unchanged, bodies as they come. A fault catches calls by their
-name (EMR's ``DescribeStep``, SNS's ``Publish``, S3's ``PUT``), in the order in which the faults were
-added; ``calls`` has everything that was asked, a fault's ``caught`` what that one has caught, by name.
-Faults may be added and taken away while clients are at work.
+name (EMR's ``DescribeStep``, SNS's ``Publish``, S3's ``PUT``) and, of S3, by their path, in the order in
+which the faults were added; ``calls`` has everything that was asked, a fault's ``caught`` what that one
+has caught, by name. Faults may be added and taken away while clients are at work.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
+import struct
 import threading
 import time
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -39,6 +44,8 @@ class Call:
     service: str
     name: str
     body: bytes | None = None
+    path: str = "/"  # with its query; of S3: /<bucket>/<key>
+    port: int = 0  # the caller's, on this machine
 
     @property
     def values(self) -> dict[str, Any]:
@@ -51,6 +58,7 @@ class Answer:
     status: int
     headers: list[tuple[str, str]]
     body: bytes
+    length: int | None = None  # what the header says, where it is not that of the body
 
 
 @dataclass(frozen=True)
@@ -98,13 +106,14 @@ BROKEN = Error("InternalServerError", "An internal error occurred", 500)
 class Fault:
     """Which calls are caught: those of ``names`` (all, when there is none) of ``service``.
 
-    ``after`` names a call that must have passed before; ``skip`` so many calls pass, then ``times``
-    are caught (all, when None). ``lifts_at`` (name, n): the n-th call of that name that would be caught
-    passes, and all from then on.
+    ``path`` is a pattern that is searched for in the call's path. ``after`` names a call that must have
+    passed before; ``skip`` so many calls pass, then ``times`` are caught (all, when None). ``lifts_at``
+    (name, n): the n-th call of that name that would be caught passes, and all from then on.
     """
 
     names: tuple[str, ...] = ()
     service: str = ""
+    path: str = ""
     after: str = ""
     skip: int = 0
     times: int | None = None
@@ -115,6 +124,8 @@ class Fault:
 
     def catches(self, call: Call, passed: set[str]) -> bool:
         if (self.service and call.service != self.service) or (self.names and call.name not in self.names):
+            return False
+        if self.path and not re.search(self.path, urllib.parse.unquote(call.path)):
             return False
         if self._lifted or (self.after and self.after not in passed):
             return False
@@ -127,7 +138,8 @@ class Fault:
         self.caught[call.name] += 1
         return True
 
-    def answer(self, call: Call, aws: FaultyAws) -> Answer:
+    def serve(self, call: Call, exchange: Exchange) -> None:
+        """Do with the call what the fault is."""
         raise NotImplementedError
 
 
@@ -138,8 +150,76 @@ class Refuse(Fault):
         super().__init__(names, **which)
         self.error = error
 
-    def answer(self, call: Call, aws: FaultyAws) -> Answer:
-        return self.error.answer(call)
+    def serve(self, call: Call, exchange: Exchange) -> None:
+        exchange.swallow()
+        exchange.send(self.error.answer(call))
+
+
+class Meanwhile(Fault):
+    """Does something of the test's own while the call waits, then passes it on."""
+
+    def __init__(self, act: Callable[[Call], object], *names: str, **which: Any) -> None:
+        super().__init__(names, **{"times": 1, **which})
+        self.act = act
+
+    def serve(self, call: Call, exchange: Exchange) -> None:
+        self.act(call)
+        exchange.pass_on(call)
+
+
+class AfterIt(Fault):
+    """Does something of the test's own when AWS has done the call, before the caller learns of it."""
+
+    def __init__(self, act: Callable[[Call], object], *names: str, **which: Any) -> None:
+        super().__init__(names, **{"times": 1, **which})
+        self.act = act
+
+    def serve(self, call: Call, exchange: Exchange) -> None:
+        answer = exchange.done(call)
+        self.act(call)
+        exchange.send(answer)
+
+
+class LoseAnswer(Fault):
+    """AWS does the call, and the connection ends before the caller learns of it."""
+
+    def __init__(self, *names: str, **which: Any) -> None:
+        super().__init__(names, **{"times": 1, **which})
+
+    def serve(self, call: Call, exchange: Exchange) -> None:
+        exchange.done(call)
+        exchange.drop()
+
+
+class CutBody(Fault):
+    """Of the answer's body only the first part arrives, then the connection is reset.
+
+    With ``told`` the length header says so: to the caller it is a whole answer.
+    """
+
+    def __init__(self, *names: str, share: float = 0.5, told: bool = False, **which: Any) -> None:
+        super().__init__(names, **{"times": 1, **which})
+        self.share, self.told = share, told
+
+    def serve(self, call: Call, exchange: Exchange) -> None:
+        answer = exchange.done(call)
+        part = answer.body[: int(len(answer.body) * self.share)]
+        if self.told:
+            exchange.send(Answer(answer.status, answer.headers, part))
+        else:
+            exchange.send(Answer(answer.status, answer.headers, part, len(answer.body)))
+            exchange.drop()
+
+
+class Amend(Fault):
+    """Answers with AWS's answer, changed by the test's own function."""
+
+    def __init__(self, change: Callable[[Call, Answer], Answer], *names: str, **which: Any) -> None:
+        super().__init__(names, **which)
+        self.change = change
+
+    def serve(self, call: Call, exchange: Exchange) -> None:
+        exchange.send(self.change(call, exchange.done(call)))
 
 
 class EndCluster(Fault):
@@ -153,8 +233,8 @@ class EndCluster(Fault):
         super().__init__(names or ("DescribeCluster",), **{"times": 1, **which})
         self.code, self.message = code, message
 
-    def answer(self, call: Call, aws: FaultyAws) -> Answer:
-        values = call.values
+    def serve(self, call: Call, exchange: Exchange) -> None:
+        aws, values = exchange.aws, call.values
         cluster_id = values.get("ClusterId") or values["JobFlowId"]
         aws.ask("TerminateJobFlows", JobFlowIds=[cluster_id])
         deadline = time.monotonic() + 300
@@ -163,7 +243,7 @@ class EndCluster(Fault):
                 raise TimeoutError(f"cluster {cluster_id} does not end")
             time.sleep(0.05)
         aws.reasons[cluster_id] = (self.code, self.message)
-        return aws.forward(call)
+        exchange.pass_on(call)
 
 
 # EMR's own word for an end that nobody asked for is another than for one that somebody did.
@@ -178,15 +258,16 @@ class _Server(ThreadingHTTPServer):
 class FaultyAws:
     """The proxy; serves from ``with`` on, on a free port of this machine."""
 
-    def __init__(self, upstream: str, region: str = "eu-west-3") -> None:
-        self.upstream = urllib.parse.urlsplit(upstream).netloc
+    def __init__(self, upstream: str = "", region: str = "eu-west-3") -> None:
+        """``upstream``: URL of the local AWS; may be set later, and changed when it has moved."""
+        self.upstream = upstream
         self.region = region
         self.calls: list[Call] = []
         self.reasons: dict[str, tuple[str, str]] = {}
         self._faults: list[Fault] = []
         self._passed: set[str] = set()
         self._lock = threading.Lock()
-        handler = type("Handler", (_Handler,), {"aws": self})
+        handler = type("Handler", (Exchange,), {"aws": self})
         self._server = _Server(("127.0.0.1", 0), handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -208,6 +289,14 @@ class FaultyAws:
     def remove(self, fault: Fault) -> None:
         with self._lock:
             self._faults.remove(fault)
+
+    def clear(self) -> None:
+        """Forget all faults, and what has been asked."""
+        with self._lock:
+            self._faults.clear()
+            self._passed.clear()
+            self.calls.clear()
+            self.reasons.clear()
 
     def asked(self, name: str) -> int:
         """How often a call was asked, caught or not."""
@@ -236,7 +325,7 @@ class FaultyAws:
 
     def forward(self, call: Call) -> Answer:
         """A call of EMR, answered by the local AWS and amended."""
-        connection = http.client.HTTPConnection(self.upstream, timeout=300)
+        connection = self.connection()
         try:
             headers = {
                 "X-Amz-Target": f"ElasticMapReduce.{call.name}",
@@ -252,6 +341,9 @@ class FaultyAws:
         finally:
             connection.close()
 
+    def connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(urllib.parse.urlsplit(self.upstream).netloc, timeout=600)
+
     def amended(self, body: bytes) -> bytes:
         """EMR's answer, with the reasons for which clusters were ended here."""
         if not any(cluster_id.encode() in body for cluster_id in self.reasons):
@@ -266,7 +358,9 @@ class FaultyAws:
         return json.dumps(values).encode()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Exchange(BaseHTTPRequestHandler):
+    """One request and its answer; what faults are made with."""
+
     aws: FaultyAws
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -282,17 +376,85 @@ class _Handler(BaseHTTPRequestHandler):
         if service and service != "s3":  # small, and what is asked may stand in it
             body = b"".join(self._request_body())
             name = name or urllib.parse.parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
-        call = Call(service, name or self.command, body)
+        call = Call(service, name or self.command, body, self.path, self.client_address[1])
         fault = self.aws.fault_for(call)
-        if fault:
-            if body is None:
-                for _ in self._request_body():
-                    pass
-            self._send(fault.answer(call, self.aws))
-        else:
-            self._pass_on(call)
+        try:
+            if fault:
+                fault.serve(call, self)
+            else:
+                self.pass_on(call)
+        except OSError:  # either end is gone: the other learns of it as on a real network
+            self.drop()
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
+
+    # What a fault may do with it.
+
+    def swallow(self) -> None:
+        """Read the rest of the request: AWS never gets it."""
+        for _ in self._request_body():
+            pass
+
+    def done(self, call: Call) -> Answer:
+        """AWS's whole answer; it has done the call."""
+        connection = self.aws.connection()
+        try:
+            response = self._asked(call, connection)
+            headers, body = _end_to_end(response), response.read()
+            length = response.getheader("Content-Length") if self.command == "HEAD" else None
+            if call.service == "elasticmapreduce":
+                body = self.aws.amended(body)
+            return Answer(response.status, headers, body, int(length) if length else None)
+        finally:
+            connection.close()
+
+    def send(self, answer: Answer) -> None:
+        """Answer the caller."""
+        self.send_response(answer.status)
+        for key, value in answer.headers:
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(answer.body) if answer.length is None else answer.length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    def drop(self) -> None:
+        """Reset the connection."""
+        with suppress(OSError):
+            self.wfile.flush()
+            # A linger of 0 seconds sends RST in place of FIN.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        self.close_connection = True
+
+    def pass_on(self, call: Call) -> None:
+        """As if there were no fault."""
+        if call.service == "elasticmapreduce":
+            self.send(self.done(call))
+            return
+        connection = self.aws.connection()
+        try:
+            self._stream(self._asked(call, connection))
+        finally:
+            connection.close()
+
+    def _asked(self, call: Call, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
+        for key, value in self.headers.items():
+            if key.lower() not in _HOP:
+                connection.putheader(key, value)
+        if chunked:
+            connection.putheader("Transfer-Encoding", "chunked")
+        connection.endheaders()
+        for block in [call.body] if call.body is not None else self._request_body():
+            if block:
+                connection.send(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
+        if chunked:
+            connection.send(b"0\r\n\r\n")
+        response = connection.getresponse()
+        self.aws.has_passed(call)  # before the client, which may ask again at once, gets to know
+        return response
 
     def _request_body(self) -> Iterator[bytes]:
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
@@ -306,32 +468,6 @@ class _Handler(BaseHTTPRequestHandler):
         while left and (block := self.rfile.read(min(left, _CHUNK))):
             left -= len(block)
             yield block
-
-    def _pass_on(self, call: Call) -> None:
-        connection = http.client.HTTPConnection(self.aws.upstream, timeout=600)
-        try:
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
-            for key, value in self.headers.items():
-                if key.lower() not in _HOP:
-                    connection.putheader(key, value)
-            if chunked:
-                connection.putheader("Transfer-Encoding", "chunked")
-            connection.endheaders()
-            for block in [call.body] if call.body is not None else self._request_body():
-                if block:
-                    connection.send(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
-            if chunked:
-                connection.send(b"0\r\n\r\n")
-            response = connection.getresponse()
-            self.aws.has_passed(call)  # before the client, which may ask again at once, gets to know
-            if call.service == "elasticmapreduce":
-                body = self.aws.amended(response.read())
-                self._send(Answer(response.status, _end_to_end(response), body))
-            else:
-                self._stream(response)
-        finally:
-            connection.close()
 
     def _stream(self, response: http.client.HTTPResponse) -> None:
         self.send_response(response.status)
@@ -347,15 +483,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         while not empty and (block := response.read(_CHUNK)):
             self.wfile.write(block)
-
-    def _send(self, answer: Answer) -> None:
-        self.send_response(answer.status)
-        for key, value in answer.headers:
-            self.send_header(key, value)
-        self.send_header("Content-Length", str(len(answer.body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(answer.body)
 
 
 def _end_to_end(response: http.client.HTTPResponse) -> list[tuple[str, str]]:

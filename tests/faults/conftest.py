@@ -1,0 +1,94 @@
+"""The ground that faults are injected on, and the table of what came of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import promises
+import pytest
+import table
+from faulty_aws import FaultyAws
+from ground import PARAMS, Ground
+from stage import Told
+from trial import Trial
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All here are `faults`; what is marked `quick` runs with the end-to-end tests too."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.faults)
+            if item.get_closest_marker("quick"):
+                item.add_marker(pytest.mark.e2e)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults-page", metavar="FILE", help="write the table of faults into this page")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    rows = [
+        dict(value)
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+        for name, value in getattr(report, "user_properties", [])
+        if name == "fault" and report.when == "call"
+    ]
+    if not rows:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.write_line(table.text(rows))
+    page = config.getoption("--faults-page")
+    if page:
+        table.write(Path(page), rows)
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with FaultyAws() as proxy:
+        made = Ground(tmp_path_factory.mktemp("ground"), proxy)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.local_aws.stop()
+
+
+@pytest.fixture(scope="session")
+def mailbox(ground: Ground) -> Told:
+    return Told(ground.stage)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(ground: Ground) -> promises.Output:
+    """What a run makes of the ground's images when nothing is done to it."""
+    run = ground.stage.run("undisturbed", source=str(ground.source), **PARAMS)
+    assert run.ok, run.log[-6000:]
+    return promises.output_of(run.storage)
+
+
+@pytest.fixture
+def trial(
+    request: pytest.FixtureRequest, ground: Ground, mailbox: Told, undisturbed: promises.Output
+) -> Iterator[Trial]:
+    mark = request.node.get_closest_marker("fault")
+    assert mark, "a trial needs @pytest.mark.fault(<what is done to the run>)"
+    spec = getattr(request.node, "callspec", None)  # of a parametrised test
+    row: dict[str, Any] = {
+        "kind": request.path.stem.removeprefix("test_"),
+        "fault": mark.args[0].format(**(spec.params if spec else {})),
+        "outcome": "PROMISE BROKEN",
+    }
+    request.node.user_properties.append(("fault", row))
+    run_key = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")[:80]
+    ground.proxy.clear()
+    mailbox.read()
+    yield Trial(ground, mailbox, undisturbed, run_key, row)
+    ground.proxy.clear()
+    for cluster in ground.stage.clusters(*promises.ALIVE):  # of a promise that was broken
+        ground.stage.aws.client("emr").terminate_job_flows(JobFlowIds=[cluster["Id"]])

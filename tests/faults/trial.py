@@ -1,0 +1,109 @@
+"""One fault: a run that meets it, and the promises held against what came of it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import promises
+from faulty_aws import Fault
+from ground import PARAMS, Ground
+from stage import Stage, Told
+
+from fruit_pipeline import demo
+
+AnyFault = TypeVar("AnyFault", bound=Fault)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a DAG run ended; ``told``: the body of the last message, "" when there was none."""
+
+    ok: bool
+    log: str
+    told: str
+
+
+@dataclass
+class Trial:
+    """Add faults, then say how the run has to end: it ``goes_through``, or it ``fails``."""
+
+    ground: Ground
+    mailbox: Told
+    undisturbed: promises.Output
+    run_key: str
+    row: dict[str, Any]  # of the table
+    variables: dict[str, str] = field(default_factory=dict)  # of Airflow's environment, for this trial
+    params: dict[str, Any] = field(default_factory=dict)  # of this run
+    _faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def stage(self) -> Stage:
+        return self.mailbox.stage.with_environment(**self.variables)
+
+    @property
+    def prefix(self) -> str:
+        """The run's, as the path of a call has it."""
+        return f"/{demo.BUCKET}/runs/{self.run_key}"
+
+    def add(self, fault: AnyFault) -> AnyFault:
+        """A fault that has to strike: a trial in which it does not shows nothing."""
+        self.ground.proxy.add(fault)
+        self._faults.append(fault)
+        return fault
+
+    def run(self) -> Ended:
+        """One run of the DAG by `airflow dags test`."""
+        run = self.stage.run(self.run_key, **{"source": str(self.ground.source), **PARAMS, **self.params})
+        messages = self.mailbox.read()
+        return Ended(run.ok, run.log, messages[-1]["Message"] if messages else "")
+
+    def goes_through(self, run: Callable[[], Ended] | None = None) -> Ended:
+        """The run ends well, as if nothing had been done to it."""
+        started = time.monotonic()
+        ended = (run or self.run)()
+        self.row["seconds"] = round(time.monotonic() - started)
+        self._struck()
+        assert ended.ok, f"{ended.told}\n{ended.log[-6000:]}"
+        promises.held(self.stage, self.run_key, self.undisturbed)
+        promises.nothing_alive(self.stage)
+        self._judged("went through")
+        return ended
+
+    def fails(
+        self, cause: str, run: Callable[[], Ended] | None = None, again: Callable[[], None] | None = None
+    ) -> Ended:
+        """The run fails and tells its cause (a pattern); without the fault the same key goes through.
+
+        ``again``: what somebody has to mend by hand before the run is triggered again.
+        """
+        started = time.monotonic()
+        ended = (run or self.run)()
+        self.row["seconds"] = round(time.monotonic() - started)
+        self._struck()
+        assert not ended.ok, "the run did not fail"
+        found = re.search(cause, ended.told)
+        assert found, f"{cause!r} is not told: {ended.told}\n{ended.log[-6000:]}"
+        self.row["cause"] = " ".join(found[0].split())
+        promises.nothing_alive(self.stage)
+        promises.nothing_false(self.stage, self.run_key, self.undisturbed)
+        self.ground.proxy.clear()
+        if again:
+            again()
+        resumed = self.run()
+        assert resumed.ok, f"cannot be resumed: {resumed.told}\n{resumed.log[-6000:]}"
+        promises.held(self.stage, self.run_key, self.undisturbed)
+        promises.nothing_alive(self.stage)
+        self._judged("failed, told why; resumed")
+        return ended
+
+    def _struck(self) -> None:
+        idle = [fault for fault in self._faults if not fault.caught.total()]
+        assert not idle, f"the fault did not strike: {idle}"
+
+    def _judged(self, outcome: str) -> None:
+        self.row["outcome"] = outcome
+        self.row["recomputed"] = promises.recomputed(self.stage, self.run_key)
