@@ -14,14 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from fruit_pipeline.identities import COLUMNS, Identity, Manifest, RowsDigest, identities_of
 from image_features.contract import (
     EMBEDDER,
     EMBEDDINGS_SCHEMA,
-    FEATURES_SCHEMA,
     MANIFEST,
-    MANIFEST_SCHEMA,
     PCA_MODEL,
     REJECTS_SCHEMA,
     REUSED,
@@ -40,7 +38,7 @@ from image_features.embedder import open_embedder
 from image_features.errors import JobError
 from image_features.images import RejectedImage, decode_rgb
 from image_features.pca import PcaModel
-from image_features.reduction import read_features
+from image_features.reduction import read_ahead
 from image_features.samples import SampleReader
 from image_features.shards import read_shard
 from image_features.storage import Storage
@@ -58,8 +56,6 @@ _EMBEDDED = 8  # images that embed.tflite is tried on
 
 _SHOWN = 10  # failures that the error lists
 
-_IDENTITY = ["image", "label", "sha256"]
-
 
 @dataclass(frozen=True)
 class CheckReport:
@@ -75,6 +71,8 @@ class CheckReport:
     components: int
     variance_kept: float
     shards: int
+    images_digest: str  # of every image's name, label and bytes, however they are cut into shards
+    rows_digest: str  # of every row of the features, likewise
     checks: list[str] = field(default_factory=list)
 
 
@@ -108,22 +106,25 @@ def check_run(
     model = PcaModel.from_npz(pca_store.get(PCA_MODEL).to_pybytes(), pca_store.uri_of(PCA_MODEL))
     _check_model(failures, pca_store.uri_of(PCA_MODEL), model, pca)
 
-    manifest = _read_manifest(sample_store)
-    seen: set[str] = set()
+    manifest = Manifest(sample_store)
+    images, rows = RowsDigest(), RowsDigest()
     moments = np.zeros((2, pca.components))
     if not failures:  # the shards only mean something when the plan of them holds
-        for shard in features.shards:
+        for shard, read in read_ahead(features_store, features.shards, features.width, COLUMNS):
+            listed = manifest.take(shard.shard)
             try:
-                rows = manifest.get(shard.shard, [])
-                _check_shard(
-                    failures, shard, features.width, rows, sample.packed, seen, features_store, rejects_store
+                table, values = read.result()
+                found = _check_shard(
+                    failures, shard, table, listed, sample.packed, features_store, rejects_store
                 )
-                _check_reused(failures, shard, features_store)
-                moments += _check_embeddings(
-                    failures, shard, model, features.width, features_store, pca_store
-                )
+                _check_reused(failures, shard, table, features_store)
+                moments += _check_embeddings(failures, shard, table, values, model, pca_store)
+                images.add(sorted(found))
+                rows.add(identities_of(table), values)
             except JobError as error:
                 failures.append(str(error))
+        left = manifest.left
+        failures.expect(left is None, f"{sample_store.uri_of(MANIFEST)} goes on with shard {left}")
     if not failures:  # a damaged shard moves the moments of all
         _check_spread(failures, pca_store.uri, moments, model, pca.images)
     if not failures:
@@ -146,6 +147,8 @@ def check_run(
         components=pca.components,
         variance_kept=pca.variance_kept,
         shards=len(features.shards),
+        images_digest=images.digest,
+        rows_digest=rows.digest,
         checks=[
             f"every image of the manifest is a feature row or a reject, once ({sample.images})",
             f"features are finite and {features.width} wide",
@@ -194,44 +197,32 @@ def _check_objects(failures: _Failures, storage: Storage, expected: set[int]) ->
         failures.append(f"{storage.uri_of(name)} is not in the marker")
 
 
-def _read_manifest(storage: Storage) -> dict[int, list[tuple[str, str, str]]]:
-    """(image, label, sha256) of every image, by shard."""
-    table = pq.read_table(pa.BufferReader(storage.get(MANIFEST)))
-    if table.schema.names != MANIFEST_SCHEMA.names:
-        raise JobError(f"{storage.uri_of(MANIFEST)} has columns {table.schema.names}")
-    columns = (table.column(name).to_pylist() for name in ("shard", "image", "label", "sha256"))
-    rows: dict[int, list[tuple[str, str, str]]] = {}
-    for shard, *row in zip(*columns, strict=True):
-        rows.setdefault(shard, []).append(tuple(row))
-    return rows
-
-
 def _check_shard(
     failures: _Failures,
     shard: FeaturesShard,
-    width: int,
-    manifest: list[tuple[str, str, str]],
+    table: pa.Table,
+    manifest: list[Identity],
     packed: bool,
-    seen: set[str],
     features_store: Storage,
     rejects_store: Storage,
-) -> None:
-    """Features and rejects of a shard are its images, each once, with their label and digest."""
+) -> list[Identity]:
+    """Features and rejects of a shard are its images, each once, with their label and digest.
+
+    Returns the images. The manifest has none twice, so no two shards have the same one.
+    """
     key = shard_key(shard.shard)
     uri = features_store.uri_of(key)
-    table, _ = read_features(features_store, shard, width, ("image", "label", "sha256"))
-    rows = _identities(table)
+    found = rows = identities_of(table)
     if shard.rejects:
-        rejects = _identities(read_shard(rejects_store, key, REJECTS_SCHEMA, ["image", "label", "sha256"]))
+        rejects = identities_of(read_shard(rejects_store, key, REJECTS_SCHEMA, [*COLUMNS]))
         failures.expect(
             len(rejects) == sum(shard.rejects.values()),
             f"{rejects_store.uri_of(key)} has {len(rejects)} rows, "
             f"the marker says {sum(shard.rejects.values())}",
         )
-        rows += rejects
+        found = rows = [*rows, *rejects]
     names = [row[0] for row in rows]
-    twice = len(names) - len(set(names)) + len(seen.intersection(names))
-    seen.update(names)
+    twice = len(names) - len(set(names))
     failures.expect(not twice, f"{uri}: {twice} images stand there twice")
     if not packed:  # the digests were not known when the manifest was written
         bad = [image for image, _, sha256 in rows if len(sha256) != 64]
@@ -241,15 +232,18 @@ def _check_shard(
     extra = set(rows) - set(manifest)
     failures.expect(not lost, f"{uri}: {len(lost)} images of the manifest are lost, {_example(lost)}")
     failures.expect(not extra, f"{uri}: {len(extra)} images are not in the manifest, {_example(extra)}")
+    return found
 
 
-def _check_reused(failures: _Failures, shard: FeaturesShard, features_store: Storage) -> None:
+def _check_reused(
+    failures: _Failures, shard: FeaturesShard, table: pa.Table, features_store: Storage
+) -> None:
     """The list of reused features names as many images of the shard as its counts say, each once."""
     if not shard.reused:
         return
     uri = features_store.uri_of(reused_key(shard.shard))
-    reused = _identities(read_shard(features_store, reused_key(shard.shard), REUSED_SCHEMA))
-    rows = set(_identities(read_shard(features_store, shard_key(shard.shard), FEATURES_SCHEMA, _IDENTITY)))
+    reused = identities_of(read_shard(features_store, reused_key(shard.shard), REUSED_SCHEMA))
+    rows = set(identities_of(table))
     failures.expect(
         len(reused) == len(set(reused)) == shard.reused,
         f"{uri} lists {len(reused)} images, the marker says {shard.reused}",
@@ -258,21 +252,16 @@ def _check_reused(failures: _Failures, shard: FeaturesShard, features_store: Sto
     failures.expect(not extra, f"{uri}: {len(extra)} images have no features, {_example(extra)}")
 
 
-def _identities(table: pa.Table) -> list[tuple[str, str, str]]:
-    columns = (table.column(name).to_pylist() for name in _IDENTITY)
-    return list(zip(*columns, strict=True))
-
-
-def _example(rows: set[tuple[str, str, str]]) -> str:
+def _example(rows: set[Identity]) -> str:
     return f"{min(rows)[0]!r} for one" if rows else ""
 
 
 def _check_embeddings(
     failures: _Failures,
     shard: FeaturesShard,
+    source: pa.Table,
+    features: np.ndarray[Any, np.dtype[np.float32]],
     model: PcaModel,
-    width: int,
-    features_store: Storage,
     pca_store: Storage,
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Embeddings belong to the features row by row; returns their sum and sum of squares, (2, k)."""
@@ -280,7 +269,6 @@ def _check_embeddings(
     uri = pca_store.uri_of(key)
     components = len(model.components)
     table = read_shard(pca_store, key, EMBEDDINGS_SCHEMA)
-    source, features = read_features(features_store, shard, width, ("image", "label"))
     failures.expect(
         table.select(["image", "label"]).equals(source.select(["image", "label"])),
         f"{uri}: its images are not those of the features, in order",

@@ -19,18 +19,15 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
-from fruit_pipeline.sources import LEFT_OUT, Source, SourceImage, labels_of
+from fruit_pipeline.identities import ManifestWriter
+from fruit_pipeline.sources import LEFT_OUT, Source, SourceImage, by_name, labels_of
 from image_features.contract import (
     LISTED_SCHEMA,
-    MANIFEST,
-    MANIFEST_SCHEMA,
     SAMPLE_SCHEMA,
     SampleMarker,
     SampleShard,
@@ -42,7 +39,7 @@ from image_features.contract import (
 from image_features.contract import MARKER as SUCCESS
 from image_features.errors import JobError
 from image_features.samples import listed_digest
-from image_features.shards import delete_strays, parquet_bytes, write_shard
+from image_features.shards import delete_strays, write_shard
 from image_features.step import at_least_one
 from image_features.storage import Storage, normalise_uri
 
@@ -111,7 +108,7 @@ def draw(images: list[SourceImage], request: SampleRequest) -> list[SourceImage]
     def rank(image: SourceImage) -> bytes:
         return hashlib.sha256(f"{request.seed}\0{image.image}".encode()).digest()
 
-    return sorted(
+    return by_name(
         image for label, group in groups.items() for image in sorted(group, key=rank)[: quotas[label]]
     )
 
@@ -173,7 +170,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
     # Left by an attempt that did not finish, with another plan.
     delete_strays(target, [obj.key for obj in target.list()], set(range(len(plan))))
     shards: list[SampleShard] = []
-    manifest: dict[str, list[Any]] = {name: [] for name in MANIFEST_SCHEMA.names}
+    manifest = ManifestWriter()
     last_said = time.monotonic()
     if request.pack:
         for number, (images, contents) in enumerate(_read_ahead(source, plan)):
@@ -183,7 +180,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
                 log.info("packed %d of %d images", sum(s.images for s in shards), len(chosen))
     else:
         shards = [_list_shard(target, number, images, manifest) for number, images in enumerate(plan)]
-    target.put(MANIFEST, parquet_bytes(pa.table(manifest, schema=MANIFEST_SCHEMA)))
+    manifest.put(target)
     marker = SampleMarker(
         images=len(chosen),
         bytes=sum(s.bytes for s in shards),
@@ -234,7 +231,7 @@ def _write_shard(
     number: int,
     images: list[SourceImage],
     contents: list[bytes],
-    manifest: dict[str, list[Any]],
+    manifest: ManifestWriter,
 ) -> SampleShard:
     columns = {
         "image": [image.image for image in images],
@@ -248,12 +245,12 @@ def _write_shard(
         digest=content_digest(columns["image"], columns["label"], columns["sha256"]),
     )
     write_shard(target, SAMPLE_SCHEMA, {**columns, "content": contents}, shard)
-    _note(manifest, number, {**columns, "bytes": [len(content) for content in contents]})
+    manifest.add(number, {**columns, "bytes": [len(content) for content in contents]})
     return shard
 
 
 def _list_shard(
-    target: Storage, number: int, images: list[SourceImage], manifest: dict[str, list[Any]]
+    target: Storage, number: int, images: list[SourceImage], manifest: ManifestWriter
 ) -> SampleShard:
     """Write a shard that names its images; the versions say when one has been changed since."""
     names, labels = [image.image for image in images], [image.label for image in images]
@@ -261,15 +258,8 @@ def _list_shard(
     shard = SampleShard(number, len(images), sum(sizes), listed_digest(names, labels, sizes, versions))
     columns: dict[str, list[Any]] = {"image": names, "label": labels, "bytes": sizes}
     write_shard(target, LISTED_SCHEMA, {**columns, "version": versions}, shard)
-    _note(manifest, number, {**columns, "sha256": [""] * len(images)})
+    manifest.add(number, {**columns, "sha256": [""] * len(images)})
     return shard
-
-
-def _note(manifest: dict[str, list[Any]], number: int, rows: Mapping[str, Sequence[Any]]) -> None:
-    """Add a shard's rows to the manifest."""
-    for name, values in rows.items():
-        manifest[name].extend(values)
-    manifest["shard"].extend([number] * len(rows["image"]))
 
 
 def main(argv: list[str] | None = None) -> int:

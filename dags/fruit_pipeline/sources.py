@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from image_features.errors import JobError
@@ -20,7 +21,7 @@ IMAGE_SUFFIXES = (
 LEFT_OUT = "no images by their name, hidden, or links to elsewhere"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class SourceImage:
     """One image file: ``image`` is its path below the source, ``label`` the first folder of it."""
 
@@ -51,6 +52,7 @@ class Source:
     def list(self) -> Listing:
         """List the images. Raises JobError when there are none, or no label folders."""
         images: list[SourceImage] = []
+        labels: dict[str, str] = {}
         unlabelled = ignored = 0
         for name, size, version in self._walk():
             hidden = any(part.startswith(".") for part in name.split("/"))
@@ -61,7 +63,8 @@ class Source:
             if not rest:
                 unlabelled += 1
                 continue
-            images.append(SourceImage(name, label, size, version))
+            # A million images are held at a time; their labels are few.
+            images.append(SourceImage(name, labels.setdefault(label, label), size, version))
         if not images:
             if unlabelled:
                 raise JobError(
@@ -72,7 +75,7 @@ class Source:
                 f"{self.uri} has no images; expected <source>/<label>/<image> "
                 f"(left out {ignored} files: {LEFT_OUT})"
             )
-        return Listing(sorted(images), unlabelled, ignored)
+        return Listing(by_name(images), unlabelled, ignored)
 
     def read(self, image: SourceImage) -> bytes:
         """The file's bytes. Raises JobError when it cannot be read."""
@@ -127,6 +130,11 @@ def _walk_folder(root: Path) -> Iterator[tuple[str, int | None]]:
                 yield relative, path.stat().st_size
             except OSError as error:
                 raise JobError(f"cannot read {path}: {error.strerror}") from error
+
+
+def by_name(images: Iterable[SourceImage]) -> list[SourceImage]:
+    """Images in order of their names, which are unique in a source."""
+    return sorted(images, key=attrgetter("image"))
 
 
 def labels_of(images: Iterable[SourceImage]) -> dict[str, list[SourceImage]]:

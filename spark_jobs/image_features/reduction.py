@@ -235,7 +235,7 @@ def _groups(shards: list[FeaturesShard], rows: int) -> list[list[FeaturesShard]]
     return [shards[start:end] for start, end in itertools.pairwise(cuts)]
 
 
-def _read_ahead(
+def read_ahead(
     storage: Storage, shards: Iterable[FeaturesShard], width: int, columns: tuple[str, ...] = ()
 ) -> Iterator[tuple[FeaturesShard, Future[tuple[pa.Table, npt.NDArray[np.float32]]]]]:
     """read_features of each shard, begun while the caller computes with the one before.
@@ -256,7 +256,7 @@ def moments_of(shards: Iterable[FeaturesShard], job: ReductionJob) -> pca.Moment
     storage = Storage(job.features)
     try:
         return pca.Moments.merged(
-            pca.Moments.of(read.result()[1]) for _, read in _read_ahead(storage, shards, job.width)
+            pca.Moments.of(read.result()[1]) for _, read in read_ahead(storage, shards, job.width)
         )
     except JobError as error:
         return Refused(str(error))
@@ -292,7 +292,7 @@ def project(
 ) -> Iterator[EmbeddingsShard | Refused]:
     """Second pass, in a worker: write the embeddings of each shard."""
     source, target = Storage(job.features), Storage(job.output)
-    for shard, read in _read_ahead(source, shards, job.width, ("image", "label")):
+    for shard, read in read_ahead(source, shards, job.width, ("image", "label")):
         try:
             table, features = read.result()
             embedding = model.transform(features)

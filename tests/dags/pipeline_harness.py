@@ -182,13 +182,14 @@ class _Partitions:
         return [row for part in self._parts for row in part]
 
 
-def finished_run(folder: Path, images: Path, model: Path, components: int = 8) -> Path:
-    """Sample, features and embeddings of ``images`` and two files that do not decode."""
+def finished_run(folder: Path, images: Path, model: Path, components: int = 8, cores: int = 1) -> Path:
+    """Sample, features and embeddings of ``images`` and two files that do not decode; cut for ``cores``."""
     source = Path(shutil.copytree(images, folder / "source"))
     (source / "Apricot" / "empty.jpg").touch()
     (source / "Plum" / "text.jpg").write_text("no image")
     root = folder / "run"
-    write_sample(SampleRequest(str(source), cores=1), Source(source), Storage(root / "sample", create=True))
+    request = SampleRequest(str(source), cores=cores)
+    write_sample(request, Source(source), Storage(root / "sample", create=True))
     spark, features = InProcessSpark(), str(root / "features")
     extraction.run(spark, str(root / "sample"), str(model), features)
     reduction.run(spark, features, str(root / "pca"), components, model=str(model))
