@@ -36,12 +36,26 @@ def main(argv: list[str] | None = None) -> int:
         help="an earlier run, s3://bucket/runs/r0: take over its features of images with the same bytes; "
         "its backbone and preprocessing must be the same",
     )
+    parser.add_argument(
+        "--max-reject-rate",
+        type=step.share_or_all,
+        default=1.0,
+        metavar="SHARE",
+        help="fail, with all written, above this share of rejected images (default: 1, never)",
+    )
     args = parser.parse_args(argv)
 
     def run() -> FeaturesMarker:
         with step.spark_session("extract_features") as spark:
             return extraction.run(
-                spark, args.sample, args.model, args.output, args.rejects, args.max_pixels, args.reuse
+                spark,
+                args.sample,
+                args.model,
+                args.output,
+                args.rejects,
+                args.max_pixels,
+                args.reuse,
+                args.max_reject_rate,
             )
 
     def show(done: FeaturesMarker) -> None:

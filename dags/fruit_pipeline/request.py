@@ -17,6 +17,10 @@ from image_features.images import DEFAULT_MAX_PIXELS
 
 DEFAULT_MAX_COST_USD = 5.0
 
+DEFAULT_MAX_REJECT_RATE = 0.5
+"""Above half it is not a folder with some bad files but the wrong folder, or one that was copied badly; below
+it the report lists what was rejected. Who knows a source asks for less: docs/hostile-inputs.md."""
+
 NOTIFY = {
     "always": "always: the cluster is ready, the run has finished or failed",
     "failures": "failures: only that the run failed",
@@ -41,6 +45,7 @@ class RunRequest:
     pack: bool
     reuse: str | None  # URI of an earlier run
     max_pixels: int
+    max_reject_rate: float
     backbone: str
     alpha: float
     weights: str
@@ -112,6 +117,7 @@ def from_params(params: Mapping[str, Any], run_id: str, default_bucket: str | No
         pack=params["pack"],
         reuse=reuse,
         max_pixels=params["max_pixels"],
+        max_reject_rate=float(params["max_reject_rate"]),
         backbone=params["backbone"],
         alpha=float(params["alpha"]),
         weights=params["weights"],
@@ -216,6 +222,15 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
             title="Largest image",
             section="Data",
             description="Width times height; larger images are rejected before they are decoded.",
+        ),
+        "max_reject_rate": Param(
+            DEFAULT_MAX_REJECT_RATE,
+            type="number",
+            minimum=0,
+            maximum=1,
+            title="Largest share of rejects",
+            section="Data",
+            description="Of the images drawn. Above it the run fails, with features and rejects written. 1: never.",
         ),
         "backbone": Param(
             "mobilenet_v2",

@@ -24,7 +24,11 @@ REDUCTION = "reduce with PCA"
 
 
 def extraction_step(
-    layout: RunLayout, model: str, max_pixels: int = DEFAULT_MAX_PIXELS, reuse: str | None = None
+    layout: RunLayout,
+    model: str,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    reuse: str | None = None,
+    max_reject_rate: float = 1.0,
 ) -> dict[str, Any]:
     """``AddJobFlowSteps`` entry of the extraction; ``reuse`` is the URI of an earlier run."""
     arguments = {
@@ -33,6 +37,7 @@ def extraction_step(
         "--output": layout.features,
         "--rejects": layout.rejects,
         "--max-pixels": str(max_pixels),
+        "--max-reject-rate": f"{max_reject_rate:g}",
     }
     if reuse:
         arguments["--reuse"] = reuse

@@ -109,6 +109,7 @@ def upload_code(values: Mapping[str, Any]) -> dict[str, Any]:
         "bootstrap": join_uri(request.layout.code, job_code.BOOTSTRAP_SCRIPT),
         "wheelhouse": uri,
         "wheel_bytes": wheels.bytes,
+        "digests": {**job_code.digests(deployment.home), "wheels": wheels.digest},
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -157,7 +158,11 @@ def plan_cluster(
     return {
         "run_uri": layout.root,
         "cluster": cluster,
-        "extraction": [steps.extraction_step(layout, model["uri"], request.max_pixels, request.reuse)],
+        "extraction": [
+            steps.extraction_step(
+                layout, model["uri"], request.max_pixels, request.reuse, request.max_reject_rate
+            )
+        ],
         "reduction": [steps.reduction_step(layout, model["uri"], request.components, request.variance)],
         "estimate": found.to_dict(),
         **{f"{stage}_limit": seconds for stage, seconds in found.limits().items()},

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from image_features import reuse, versions
+from image_features import memory, reuse, versions
 from image_features.contract import (
     FEATURES_SCHEMA,
     MARKER,
@@ -44,8 +44,10 @@ from image_features.contract import (
 from image_features.errors import JobError
 from image_features.images import DEFAULT_MAX_PIXELS, RejectedImage
 from image_features.inference import Backbone, open_once, read_backbone
+from image_features.rejects import refuse_too_many
 from image_features.samples import SampleReader, ShardImages
 from image_features.shards import delete_strays, list_array, parquet_bytes, shard_info, write_shard
+from image_features.step import Failed
 from image_features.storage import Storage, normalise_uri
 
 
@@ -110,12 +112,15 @@ def run(
     rejects: str | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     earlier_run: str | None = None,
+    max_reject_rate: float = 1.0,
 ) -> FeaturesMarker:
     """Extract the features of ``sample`` with ``model`` into ``output``; all are URIs.
 
     ``rejects`` defaults to the prefix "rejects" beside ``output``. Features that ``earlier_run``
     has are taken over (see reuse). Raises JobError when an input is missing or does not hold what
-    its marker says; nothing then looks finished.
+    its marker says, and Failed when the workers are short of memory, or when more than
+    ``max_reject_rate`` of the images are rejected, features and rejects having been written; nothing
+    then looks finished.
     """
     started = time.monotonic()
     output = normalise_uri(output)
@@ -146,6 +151,11 @@ def run(
     expected = digest_of(*(job.fingerprint(shard) for shard in plan.shards))
     # The footers are read although the marker stands: a shard may have been damaged since.
     if marker and marker.digest == expected and all(_standing(task, job) for task in tasks):
+        try:
+            refuse_too_many(marker, max_reject_rate, rejects)
+        except Failed:
+            features_storage.delete([MARKER])
+            raise
         return marker
     # From here on the prefix is not a finished one, whatever it was before.
     features_storage.delete([MARKER])
@@ -157,11 +167,12 @@ def run(
     # for too few would be long ones that the other cores wait for.
     slots = max(plan.cores, spark.sparkContext.defaultParallelism)
     parts = [tasks[part.start : part.stop] for part in bundles(len(tasks), slots)]
-    outcomes = (
-        spark.sparkContext.parallelize(parts, max(1, len(parts)))
-        .mapPartitions(lambda part: run_tasks(part, broadcast.value))
-        .collect()
-    )
+    with memory.told([_named(part) for part in parts]):
+        outcomes = (
+            spark.sparkContext.parallelize(parts, max(1, len(parts)))
+            .mapPartitions(lambda part: run_tasks(part, broadcast.value))
+            .collect()
+        )
     failed = [outcome.error for outcome in outcomes if outcome.error]
     if failed:
         raise JobError(f"{len(failed)} of {len(tasks)} shards cannot be extracted; the first: {failed[0]}")
@@ -189,8 +200,16 @@ def run(
         reuse=normalise_uri(earlier_run) if earlier_run else None,
         runtime=job.runtime,
     )
+    # The shards stand and are right; without the marker nobody takes a refused run for a good one.
+    refuse_too_many(marker, max_reject_rate, rejects)
     features_storage.put(MARKER, to_json(marker))
     return marker
+
+
+def _named(tasks: Sequence[ShardTask]) -> str:
+    """Which shards a Spark task works on."""
+    numbers = [task.shard.shard for task in tasks]
+    return f"shard {numbers[0]}" if len(numbers) == 1 else f"shards {numbers[0]} to {numbers[-1]}"
 
 
 def _task(shard: SampleShard, features: Mapping[str, int], rejects: Container[str]) -> ShardTask:
@@ -294,12 +313,21 @@ class Extracted:
 
 
 def extract(shard: SampleShard, found: ShardImages, job: ExtractionJob, backbone: Backbone) -> Extracted:
-    """Compute one shard. Raises JobError when the backbone gives NaN or infinity."""
+    """Compute one shard.
+
+    Raises JobError when the backbone gives NaN or infinity, ShortOfMemory that names the image.
+    """
     images, labels, sha256 = found.images, found.labels, found.sha256
     taken = job.earlier.find(sha256) if job.earlier else None
     skipped = set(taken.positions) if taken else set()
     asked = [n for n in range(len(images)) if n not in skipped]
-    features, refused = backbone.features([found.contents[n] for n in asked], job.max_pixels)
+    try:
+        features, refused = backbone.features([found.contents[n] for n in asked], job.max_pixels)
+    except memory.ShortOfMemory as error:
+        if error.position is None:
+            raise
+        image = images[asked[error.position]]
+        raise memory.ShortOfMemory(f"shard {shard.shard}, image {image!r}: {error}") from error
     rejected = {asked[n]: reject for n, reject in refused.items()}
     kept = [n for n in range(len(images)) if n not in rejected]
     if taken and taken.positions:

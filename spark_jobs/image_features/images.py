@@ -5,21 +5,45 @@ features by far more than float rounding does, so there is one way here and no o
 
 EXIF orientation is not applied and only an animation's first frame is read, as in Keras'
 ``load_img``.
+
+The files are anybody's: what formats are tried, how large an image may be and what its headers may
+claim is decided here, before a decoder allocates (docs/hostile-inputs.md).
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import mmap
 import warnings
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from image_features import claims
 from image_features.contract import RejectReason
+from image_features.memory import ShortOfMemory
 
 DEFAULT_MAX_PIXELS = 50_000_000
-"""Width times height above which an image is rejected before it is decoded: 150 MB as RGB."""
+"""Width times height above which an image is rejected before it is decoded."""
+
+BYTES_PER_PIXEL = 28
+"""The most that decoding takes, the file's own bytes aside: 1.4 GB at the default limit.
+
+Measured with Pillow 13.0 as the rise of a process's largest resident size (VmHWM) while it decodes 50
+megapixels: JPEG 4, progressive 7 and as CMYK 12, PNG 5 to 8, 16-bit grey 7, GIF 5, TIFF 4 to 8, AVIF 11,
+WebP 17, JPEG 2000 19 and with alpha 25 bytes a pixel.
+"""
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""The decoders that are tried, by Pillow's names: those of the suffixes that a source is searched for.
+
+Pillow knows thirty more. Some start a program (EPS: Ghostscript), some are written in Python and slow,
+and nobody keeps photos in them. PPM is also PGM, PBM and PFM; JPEG is also MPO.
+"""
+
+_FIXED_BYTES = 64 * 2**20  # what decoders take whatever the image's size
 
 # Modes that hold more than 8 bits a channel with no agreed range: there is no honest way to RGB.
 _UNSUPPORTED_MODES = {"F", "I"}
@@ -45,38 +69,83 @@ def decode_rgb(
     """Decode one image and resize it to ``size`` x ``size``.
 
     Returns uint8 of shape (size, size, 3). Raises RejectedImage for anything that does not decode
-    whole; never anything else.
+    whole, and ShortOfMemory where the reason may be that this process gets no more memory; never
+    anything else.
     """
     if not content:
         raise RejectedImage(RejectReason.EMPTY, "the file has no bytes")
+    file = _File(content, max_pixels)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata; what counts here is whether the pixels decode.
-            warnings.simplefilter("ignore")
-            return _decode(content, size, max_pixels)
-    except RejectedImage:
-        raise
-    except UnidentifiedImageError as error:
-        raise RejectedImage(RejectReason.NOT_AN_IMAGE, "no decoder knows this format") from error
-    except Image.DecompressionBombError as error:
-        raise RejectedImage(RejectReason.TOO_MANY_PIXELS, str(error)) from error
-    except Exception as error:
-        # Decoders meet hostile bytes here and raise what they like (OSError, SyntaxError,
-        # struct.error, MemoryError ...). One bad file must never end a task.
-        reason = RejectReason.TRUNCATED if "truncated" in str(error).lower() else RejectReason.DECODE_ERROR
-        raise RejectedImage(reason, f"{type(error).__name__}: {error}") from error
+        return file.decode(size)
+    except RejectedImage as reject:
+        if reject.reason is RejectReason.TOO_MANY_PIXELS or not file.starved():
+            raise
+    except MemoryError as error:
+        if not file.starved():
+            # Memory is there: the file asked for more than an image of its size needs. Or there was none
+            # for a moment, and there is now; the second time tells.
+            with contextlib.suppress(MemoryError):
+                return file.decode(size)
+            raise RejectedImage(RejectReason.DECODE_ERROR, f"asks for too much memory: {error}") from error
+    raise ShortOfMemory(f"no {file.needs / 2**20:,.0f} MB of memory for an image of {file.pixels:,} pixels")
 
 
-def _decode(content: bytes | memoryview, size: int, max_pixels: int) -> npt.NDArray[np.uint8]:
-    Image.MAX_IMAGE_PIXELS = max_pixels  # for frames and tiles that Pillow meets while it decodes
-    with Image.open(io.BytesIO(content)) as image:
-        pixels = image.width * image.height
-        if pixels > max_pixels:
-            raise RejectedImage(
-                RejectReason.TOO_MANY_PIXELS, f"{image.width} x {image.height} is over {max_pixels} pixels"
-            )
-        image.load()
-        return np.asarray(_to_rgb(image).resize((size, size), Image.Resampling.BICUBIC))
+class _File:
+    """One file on its way to pixels."""
+
+    def __init__(self, content: bytes | memoryview, max_pixels: int) -> None:
+        self._content, self._max_pixels = content, max_pixels
+        self.pixels = 0  # as the header says, once it has been read and found to be within the limit
+
+    @property
+    def needs(self) -> int:
+        """Bytes that decoding an honest file of this size takes at most."""
+        return self.pixels * BYTES_PER_PIXEL + len(self._content) + _FIXED_BYTES
+
+    def starved(self) -> bool:
+        """Whether the process cannot get what an honest file of this size needs."""
+        try:
+            mmap.mmap(-1, self.needs, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        except (OSError, MemoryError):
+            return True
+        return False
+
+    def decode(self, size: int) -> npt.NDArray[np.uint8]:
+        """uint8 (size, size, 3). Raises RejectedImage, or MemoryError as decoders do."""
+        try:
+            with warnings.catch_warnings():
+                # Pillow warns of odd metadata; what counts here is whether the pixels decode.
+                warnings.simplefilter("ignore")
+                return self._decode(size)
+        except (RejectedImage, MemoryError):
+            raise
+        except UnidentifiedImageError as error:
+            raise RejectedImage(RejectReason.NOT_AN_IMAGE, "no decoder knows this format") from error
+        except Image.DecompressionBombError as error:
+            raise RejectedImage(RejectReason.TOO_MANY_PIXELS, str(error)) from error
+        except Exception as error:
+            # Decoders meet hostile bytes here and raise what they like (OSError, SyntaxError,
+            # struct.error ...). One bad file must never end a task.
+            words = str(error).lower()
+            if "out of memory" in words:  # Pillow's word for a codec that got none
+                raise MemoryError(str(error)) from error
+            reason = RejectReason.TRUNCATED if "truncated" in words else RejectReason.DECODE_ERROR
+            raise RejectedImage(reason, f"{type(error).__name__}: {error}") from error
+
+    def _decode(self, size: int) -> npt.NDArray[np.uint8]:
+        # For frames, canvases and tiles that Pillow meets by itself: it refuses at twice this.
+        Image.MAX_IMAGE_PIXELS = (self._max_pixels + 1) // 2
+        content = bytes(self._content)  # shared by BytesIO, where a view would be copied
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            pixels = image.width * image.height
+            if pixels > self._max_pixels:
+                words = f"{image.width} x {image.height} is over {self._max_pixels} pixels"
+                raise RejectedImage(RejectReason.TOO_MANY_PIXELS, words)
+            self.pixels = pixels
+            if claim := claims.outrageous(image, content, self._max_pixels):
+                raise RejectedImage(*claim)
+            image.load()
+            return np.asarray(_to_rgb(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -12,6 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec, read_document
 from image_features.errors import JobError
 from image_features.images import DEFAULT_MAX_PIXELS, Preprocessor, RejectedImage, decode_rgb
+from image_features.memory import ShortOfMemory
 from image_features.storage import Storage
 
 
@@ -38,7 +39,8 @@ class Backbone:
         """Compute the features of image files.
 
         Returns float32 of shape (images accepted, width), in the given order, and the rejected
-        images by their position in ``contents``.
+        images by their position in ``contents``. Raises ShortOfMemory with the position of the image
+        that this process has too little memory for.
         """
         rejected: dict[int, RejectedImage] = {}
 
@@ -48,6 +50,9 @@ class Backbone:
                     yield decode_rgb(content, self.spec.input_size, max_pixels)
                 except RejectedImage as reject:
                     rejected[position] = reject
+                except ShortOfMemory as error:
+                    error.position = position
+                    raise
 
         return self.features_of(decoded(), len(contents)), rejected
 

@@ -79,6 +79,8 @@ def read_shard(storage: Storage, key: str, schema: pa.Schema, columns: list[str]
                 )
         table = file.read(columns=columns, use_threads=False)
         table.validate(full=True)  # text is UTF-8: else reading a value would fail far from here
+    except MemoryError:  # Arrow's is an ArrowException too, and says nothing of the object
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise JobError(f"{uri} cannot be read as parquet: {first}") from error

@@ -63,6 +63,17 @@ def share(text: str) -> float:
     return value
 
 
+def share_or_all(text: str) -> float:
+    """Argument type of argparse: a number from 0 to 1, both included."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {value}")
+    return value
+
+
 def main(
     work: Callable[[], Any],
     args: argparse.Namespace | None = None,

@@ -127,7 +127,7 @@ def requests_of(
         f"s3://{run.bucket}/wheelhouse/{'f' * 64}",
         more_tags={DAG_RUN_TAG: run.dag_run},
     )
-    extraction = steps.extraction_step(layout, model, run.max_pixels, run.reuse)
+    extraction = steps.extraction_step(layout, model, run.max_pixels, run.reuse, run.max_reject_rate)
     reduction = steps.reduction_step(layout, model, run.components, run.variance)
     return flow, [{"JobFlowId": "j-2AXXXXXXGAPLF", "Steps": [step]} for step in (extraction, reduction)]
 

@@ -60,10 +60,11 @@ def arguments_of(built: dict[str, Any]) -> tuple[str, list[str]]:
                 "rejects": "s3://b-1/runs/r1/rejects",
                 "max_pixels": 1_000_000,
                 "earlier_run": None,
+                "max_reject_rate": 1.0,
             },
         ),
         (
-            extraction_step(LAYOUT, MODEL, 1_000_000, "s3://b-1/runs/r0"),
+            extraction_step(LAYOUT, MODEL, 1_000_000, "s3://b-1/runs/r0", 0.25),
             {
                 "sample": "s3://b-1/runs/r1/sample",
                 "model": MODEL,
@@ -71,6 +72,7 @@ def arguments_of(built: dict[str, Any]) -> tuple[str, list[str]]:
                 "rejects": "s3://b-1/runs/r1/rejects",
                 "max_pixels": 1_000_000,
                 "earlier_run": "s3://b-1/runs/r0",
+                "max_reject_rate": 0.25,
             },
         ),
         (
