@@ -23,6 +23,7 @@ PYTHONS = {  # setting of Spark, and the variable that means the same
     "spark.pyspark.python": "PYSPARK_PYTHON",
     "spark.pyspark.driver.python": "PYSPARK_DRIVER_PYTHON",
 }
+FROM_ELSEWHERE = re.compile(r"spark\.jars\.(packages|repositories|ivy\w*)")
 FILE_SETTINGS = {
     "spark.submit.pyFiles": "--py-files",
     "spark.files": "--files",
@@ -72,7 +73,7 @@ class CommandBuilder:
             raise RefusedError(
                 f"script-runner.jar runs scripts from s3:// only, not {args[0] if args else 'nothing'!r}"
             )
-        script = work / Path(args[0]).name
+        script = work / _plain_name(args[0])
         s3.fetch(self.client, args[0], script)
         return Command(["bash", str(script), *args[1:]], {**env, **spark_conf.exports(self.configurations)})
 
@@ -84,6 +85,12 @@ class CommandBuilder:
         adapted = spark_conf.adapt(
             {**spark_conf.spark_defaults(self.configurations), **submit.conf}, self.node.settings
         )
+        elsewhere = next((name for name in adapted.conf if FROM_ELSEWHERE.fullmatch(name)), None)
+        if elsewhere:
+            raise RefusedError(
+                "local EMR takes code from s3:// buckets only: put the jars there and name them with --jars, "
+                f"in place of {elsewhere}"
+            )
         for name, option in FILE_SETTINGS.items():
             value = adapted.conf.pop(name, None)
             if value:  # this Spark reads no s3://: fetched like the option's files
@@ -131,11 +138,11 @@ class CommandBuilder:
         Raises RefusedError for a scheme or a path outside of the node.
         """
         source, _, alias = uri.partition("#")
-        if alias != Path(alias).name:
+        if alias and alias != _plain_name(alias):
             raise RefusedError(f"the name after # must be a plain file name: {uri}")
         if re.match(r"s3[an]?://", source):
             # A `#` in a URI of spark-submit begins the alias; keys that hold one cannot be named there.
-            target = work / (alias if alias and not unpack else Path(source).name)
+            target = work / (alias if alias and not unpack else _plain_name(source))
             s3.fetch(self.client, source, target)
         elif source.startswith("/"):
             target = Path(self.node.resolve(source))
@@ -155,6 +162,14 @@ class CommandBuilder:
         return str(target)
 
 
+def _plain_name(path: str) -> str:
+    """The last part of a path or URI. Raises RefusedError when it would lead out of its folder."""
+    name = Path(path).name
+    if name in ("", ".."):
+        raise RefusedError(f"only what has a plain file name is put on the node, not {path}")
+    return name
+
+
 def _unpack(archive: Path, folder: Path) -> None:
     try:
         if archive.name.endswith((".tgz", ".tar.gz", ".tar")):
@@ -164,7 +179,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             shutil.unpack_archive(archive, folder, **guarded)
         else:
             shutil.unpack_archive(archive, folder, format="zip")
-    except (shutil.ReadError, OSError, ValueError) as error:
+    except (shutil.ReadError, tarfile.TarError, OSError, ValueError) as error:
         raise RefusedError(f"cannot unpack {archive.name}: {error}") from error
 
 

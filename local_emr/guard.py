@@ -13,6 +13,14 @@ TAB_CREDENTIAL = (
     "AWS4-HMAC-SHA256 Credential=tab/20000101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 )
 
+# An object may be a page with a script. Shown in a tab it would be of this server's own origin, and could ask
+# for all that is here; in a sandbox it is of none, and what it asks for is refused as any other page's is.
+TAB_HEADERS = (
+    ("Content-Security-Policy", "sandbox allow-scripts"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+MOTO_PAGES = "/moto-api"
+
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
@@ -20,7 +28,7 @@ class Guard:
     """WSGI middleware: 403 for a browser's request from a page, and for a Host this server is not known by.
 
     A tab may show an object, also by a link of another page, such as Airflow's to a run's report: the page
-    that the link is on learns nothing of it.
+    that the link is on learns nothing of it, and the object, when it is a page itself, nothing of the server.
 
     A page on the internet can point a name of its own at 127.0.0.1 (DNS rebinding); its requests then carry
     that name as Host. An address cannot be rebound, so addresses pass.
@@ -36,7 +44,9 @@ class Guard:
             if opens_object(environ):
                 # A browser cannot sign, and any key does here.
                 environ.setdefault("HTTP_AUTHORIZATION", TAB_CREDENTIAL)
-            return self.app(environ, start_response)
+            if environ.get("PATH_INFO", "").startswith(MOTO_PAGES):  # its dashboard asks for its own data
+                return self.app(environ, start_response)
+            return self.app(environ, _sandboxed(start_response))
         body = f"Refused by local_emr: {reason}\n".encode()
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
         start_response("403 Forbidden", [*headers, ("Connection", "close")])
@@ -76,5 +86,12 @@ def opens_object(environ: dict[str, Any]) -> bool:
         and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
         and environ.get("HTTP_SEC_FETCH_DEST") == "document"
         and not environ.get("QUERY_STRING")
-        and not environ.get("PATH_INFO", "").startswith("/moto-api")
+        and not environ.get("PATH_INFO", "").startswith(MOTO_PAGES)
     )
+
+
+def _sandboxed(start_response: Callable[..., Any]) -> Callable[..., Any]:
+    def start(status: str, headers: Iterable[tuple[str, str]], *error: Any) -> Any:
+        return start_response(status, [*headers, *TAB_HEADERS], *error)
+
+    return start

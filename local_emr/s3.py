@@ -53,7 +53,7 @@ def fetch(s3: Any, uri: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         s3.download_file(bucket, key, str(path))
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, OSError) as error:
         raise S3Error(f"cannot read {uri}: {error}") from error
 
 

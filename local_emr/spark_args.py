@@ -16,16 +16,12 @@ AS_CONF = {
     "--queue": "spark.yarn.queue",
     "--master": "spark.master",
     "--deploy-mode": "spark.submit.deployMode",
+    "--packages": "spark.jars.packages",
+    "--exclude-packages": "spark.jars.excludes",
+    "--repositories": "spark.jars.repositories",
 }
 LISTS = ("--py-files", "--files", "--archives", "--jars")
-PASSED_ON = (
-    "--name",
-    "--class",
-    "--packages",
-    "--exclude-packages",
-    "--repositories",
-    "--driver-java-options",
-)
+PASSED_ON = ("--name", "--class", "--driver-java-options")
 DROPPED = ("--principal", "--keytab", "--proxy-user", "--driver-library-path", "--driver-class-path")
 FLAGS = ("--verbose", "-v", "--supervise")
 
