@@ -176,7 +176,9 @@ class NodeRunner:
             while True:
                 left = deadline - time.monotonic() if deadline else self.settings.log_seconds
                 try:
-                    return process.wait(timeout=max(0.0, min(left, self.settings.log_seconds)))
+                    return _as_in_a_shell(
+                        process.wait(timeout=max(0.0, min(left, self.settings.log_seconds)))
+                    )
                 except subprocess.TimeoutExpired:
                     files.ship()
                 if deadline and time.monotonic() >= deadline:
@@ -187,3 +189,8 @@ class NodeRunner:
             if process.poll() is None:
                 processes.signal_group(process, signal.SIGKILL)
                 process.wait()
+
+
+def _as_in_a_shell(code: int) -> int:
+    """Of a process that a signal ended, 128 and its number, as EMR's logs have it."""
+    return 128 - code if code < 0 else code

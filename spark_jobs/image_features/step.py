@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import json
 import sys
 import traceback
@@ -22,6 +23,13 @@ ERROR = "error: "
 """What the line begins with that says why a command gave up."""
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 bad input (one line on stderr)."
+
+
+_NO_ROOM = "No space left on device"
+_DISK_FULL = (
+    "the node's disk is full; take a shape with more ebs_gb, or free what else is kept there; what stands "
+    "is kept"
+)
 
 
 class Failed(Exception):
@@ -121,19 +129,29 @@ def spark_session(name: str) -> Iterator[Any]:
     builder = SparkSession.builder.appName(name)
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         builder = builder.config(f"spark.executorEnv.{variable}", "1")
-    spark = builder.getOrCreate()
+    spark: Any = None
     try:
+        spark = builder.getOrCreate()
         yield spark
     except Py4JJavaError as error:
         traceback.print_exc()
-        raise Failed(f"Spark gave up: {_in_one_line(str(error.java_exception.getMessage()))}") from error
+        # What Java caused stands in the whole of it, what Spark makes of that in its message.
+        advice = f"; {_DISK_FULL}" if _NO_ROOM in str(error) else ""
+        reason = _in_one_line(str(error.java_exception.getMessage()))
+        raise Failed(f"Spark gave up: {reason}{advice}") from error
     except (Py4JError, ConnectionError, EOFError) as error:
         traceback.print_exc()
         raise Failed(f"Spark's JVM has ended, killed or out of memory ({type(error).__name__})") from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        traceback.print_exc()
+        raise Failed(f"{error}; {_DISK_FULL}") from error
     finally:
         # Without a JVM there is nothing to stop, and trying would hide why.
         with contextlib.suppress(Py4JError, ConnectionError, EOFError):
-            spark.stop()
+            if spark is not None:
+                spark.stop()
 
 
 def _in_one_line(text: str) -> str:

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import psutil
 
 COMMANDS = {
     "api-server": ["api-server"],
@@ -117,8 +120,12 @@ class Components:
             )
 
     def kill(self, name: str) -> None:
-        """SIGKILL to a component and what it has started."""
+        """SIGKILL to a component and what it has started: a task is in a process group of its own."""
+        started = psutil.Process(self._processes[name].pid).children(recursive=True)
         self._signal(name, signal.SIGKILL)
+        for process in started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._processes[name].wait()
 
     def _signal(self, name: str, number: int) -> None:

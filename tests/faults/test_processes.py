@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import promises
 import pytest
-from trial import Trial
-from victims import Hit, above
+from faulty_aws import Call, FaultyAws, Meanwhile
+from ground import PARAMS, Ground
+from stage import Told
+from trial import Ended, Trial
+from victims import Freeze, Hit, Pick, Starve, above, driver, itself
+
+from fruit_pipeline import demo
+from fruit_pipeline.aws import Aws
+from fruit_pipeline.local_account import set_up_account
+
+KILLED = r"step s-\w+ \(extract features\) is FAILED: its process was killed \(SIGKILL\)"
 
 
 @pytest.mark.quick
@@ -16,5 +33,153 @@ def test_worker_killed(trial: Trial) -> None:
 
 @pytest.mark.fault("the Spark driver's JVM is killed")
 def test_driver_killed(trial: Trial) -> None:
-    trial.add(Hit("PUT", path=f"{trial.prefix}/features/shard-00005", pick=above("java")))
-    trial.fails(r"step s-\w+ .*")
+    trial.add(Hit("PUT", path=f"{trial.prefix}/features/shard-00005", pick=above("SparkSubmit")))
+    trial.fails(KILLED)
+
+
+@pytest.mark.fault("the Spark driver's Python process is killed")
+def test_python_driver_killed(trial: Trial) -> None:
+    trial.add(Hit("PUT", path=f"{trial.prefix}/features/shard-00005", pick=driver))
+    trial.fails(KILLED)
+
+
+@pytest.mark.fault("the Python driver is killed after it has written features/_SUCCESS, before it knows")
+def test_driver_killed_at_its_marker(trial: Trial) -> None:
+    trial.add(Hit("PUT", path=f"{trial.prefix}/features/_SUCCESS", done=True))
+    trial.fails(KILLED)
+
+
+@pytest.mark.fault("the whole process group of the step is killed")
+def test_step_group_killed(trial: Trial) -> None:
+    path = f"{trial.prefix}/features/shard-00005"
+    trial.add(Hit("PUT", path=path, pick=above("SparkSubmit"), group=True))
+    trial.fails(KILLED)
+
+
+@pytest.mark.parametrize(
+    ("who", "pick"),
+    [("Python worker", itself), ("Spark driver's JVM", above("SparkSubmit"))],
+    ids=["worker", "jvm"],
+)
+@pytest.mark.fault("the {who} is stopped for a minute (SIGSTOP)")
+def test_stopped_for_a_minute(trial: Trial, who: str, pick: Pick) -> None:
+    trial.add(Freeze("PUT", path=f"{trial.prefix}/features/shard-00003", seconds=60, pick=pick))
+    trial.goes_through()
+
+
+@pytest.mark.fault("a Python worker gets no more memory; the next one does")
+def test_worker_starved_once(trial: Trial) -> None:
+    trial.add(Starve("PUT", path=f"{trial.prefix}/features/shard-0000"))
+    trial.goes_through()
+
+
+@pytest.mark.fault("no Python worker gets memory for its first shard")
+def test_workers_starved(trial: Trial) -> None:
+    trial.add(Starve("GET", path=f"{trial.prefix}/sample/shard-", below="pyspark.daemon", times=None))
+    trial.fails(r"out of memory.*|a worker was lost .*out of memory most likely.*shape with more memory")
+
+
+@pytest.mark.parametrize("size", ["64k", "1m"])
+@pytest.mark.fault("the node's temporary folder has room for {size}")
+def test_disk_full(trial: Trial, size: str) -> None:
+    with small_disks(trial.ground, size) as mount:
+        trial.add(Meanwhile(mount, "GET", path=f"{trial.prefix}/code/extract_features.py"))
+        trial.fails(r"the node's disk is full.*ebs_gb", again=trial.ground.proxy.clear)
+
+
+@contextmanager
+def small_disks(ground: Ground, size: str) -> Iterator[object]:
+    """A function that puts a small file system where the youngest step keeps its temporary files."""
+    mounted: list[Path] = []
+
+    def mount(call: Call) -> None:
+        steps = ground.local_aws.directory.glob("clusters/*/node/mnt/var/lib/hadoop/steps/*")
+        folder = max(steps, key=lambda path: path.stat().st_ctime_ns) / "tmp"
+        folder.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+        mounted.append(folder)
+
+    probe = ground.work / "disk"
+    probe.mkdir(exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", probe], check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk, and not in every container")
+    subprocess.run(["umount", probe], check=True)
+    try:
+        yield mount
+    finally:
+        for folder in mounted:
+            subprocess.run(["umount", "--lazy", folder], check=False)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.fault("`airflow dags test` is killed in mid-extraction (a laptop is closed)")
+def test_airflow_killed(trial: Trial, tmp_path: Path) -> None:
+    """The next run of the key is refused while the cluster lives; it ends itself, then one goes through."""
+    trial.variables["FRUITS_HOME"] = str(home_with_idle_timeout(trial, tmp_path, 60))
+    run = trial.stage.start  # with its own environment
+    params = {"source": str(trial.ground.source), **PARAMS}
+
+    def killed_and_again() -> Ended:
+        process = run(trial.run_key, **params)
+        trial.add(Meanwhile(lambda call: process.kill(), "PUT", path=f"{trial.prefix}/features/shard-00004"))
+        process.wait()
+        assert trial.stage.clusters(*promises.ALIVE), "its cluster should live on"
+        ended = trial.run()
+        until_nothing_is_alive(trial)
+        return ended
+
+    trial.fails(
+        r"cluster j-\w+ of run [\w-]+ is alive, made by DAG run \S+ wait until it has ended", killed_and_again
+    )
+
+
+def home_with_idle_timeout(trial: Trial, folder: Path, seconds: int) -> Path:
+    for part in ("spark_jobs", "bootstrap", "emr_configs"):
+        shutil.copytree(Path(trial.stage.environment["FRUITS_HOME"]) / part, folder / part)
+    shape = folder / "emr_configs" / "small.json"
+    text = shape.read_text()
+    assert '"idle_timeout_seconds": 900' in text
+    shape.write_text(text.replace('"idle_timeout_seconds": 900', f'"idle_timeout_seconds": {seconds}'))
+    return folder
+
+
+def until_nothing_is_alive(trial: Trial) -> None:
+    deadline = time.monotonic() + 600
+    while trial.stage.clusters(*promises.ALIVE):
+        assert time.monotonic() < deadline, "the cluster does not end itself"
+        time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def wide_ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """Executors in processes of their own, two of one core."""
+    with FaultyAws() as proxy:
+        made = Ground(tmp_path_factory.mktemp("wide"), proxy, ["--master", "local-cluster[2,1,1024]"])
+        try:
+            made.start()
+            yield made
+        finally:
+            made.local_aws.stop()
+
+
+@pytest.mark.fault("one of two executors is killed")
+def test_executor_killed(trial: Trial, wide_ground: Ground) -> None:
+    trial.ground, trial.mailbox = wide_ground, Told(wide_ground.stage)
+    executor = above("CoarseGrainedExecutorBackend")
+    trial.add(Hit("PUT", path=f"{trial.prefix}/features/shard-00004", pick=executor))
+    trial.goes_through()
+
+
+@pytest.mark.fault("the local AWS is killed in mid-run and starts again")
+def test_local_aws_killed(trial: Trial) -> None:
+    """What came after its last snapshot is lost, and roles and topics are: they are made again."""
+
+    def restart(call: Call) -> None:
+        trial.ground.local_aws.kill()
+        trial.ground.local_aws.start()
+        aws: Aws = trial.ground.stage.aws
+        set_up_account(aws, demo.BUCKET)
+        trial.mailbox = Told(trial.ground.stage)
+
+    trial.add(Meanwhile(restart, "PUT", path=f"{trial.prefix}/features/shard-00003"))
+    trial.fails(r"cluster j-\w+.* (?:went away|is not valid|does not exist).*")
