@@ -7,6 +7,7 @@ The result is the names of the objects that were written.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sys
 import zipfile
@@ -35,6 +36,19 @@ def upload(home: Path, target: Storage) -> list[str]:
         target.put(file.name, file)
     target.put(JOB_PACKAGE, package(jobs / "image_features"))
     return [*(file.name for file in files), JOB_PACKAGE]
+
+
+def digests(home: Path) -> dict[str, str]:
+    """SHA-256 (hex) of the code of a run by part: what upload puts, and the pipeline's own Python."""
+    jobs = home / "spark_jobs"
+    parts = {
+        "job_code": package(jobs / "image_features"),
+        EXTRACT_SCRIPT: (jobs / EXTRACT_SCRIPT).read_bytes(),
+        PCA_SCRIPT: (jobs / PCA_SCRIPT).read_bytes(),
+        "bootstrap": (home / "bootstrap" / BOOTSTRAP_SCRIPT).read_bytes(),
+        "pipeline": package(home / "dags" / "fruit_pipeline"),
+    }
+    return {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
 
 
 def package(folder: Path) -> bytes:

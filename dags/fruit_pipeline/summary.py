@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import logging
 import time
 from collections.abc import Mapping
@@ -11,7 +13,7 @@ from typing import Any
 from fruit_pipeline import estimate, prices, settings
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.calls import explained
-from fruit_pipeline.cluster import load_shape
+from fruit_pipeline.cluster import load_shape, shape_file
 from fruit_pipeline.request import RunRequest
 from image_features.contract import MODEL_JSON, SUMMARY, BackboneSpec, SampleMarker, read_document
 from image_features.errors import JobError
@@ -53,10 +55,14 @@ def build(
         "quality": spec.quality,
         "digests": {
             "sample": sample.request_digest,
+            "images": checks["images_digest"],
             "model": spec.digest,
             "features": pca["features_digest"],
+            "rows": checks["rows_digest"],
             "pca": pca["pca_digest"],
             "embedder": pca["embedder_digest"],
+            **parts["code"]["digests"],
+            **_file_digests(request),
         },
         "seconds": {
             "sample": parts["sample"]["seconds"],
@@ -67,7 +73,7 @@ def build(
         },
         "cost": {"estimate": parts["estimate"], "by_the_clock": _cost(request, aws, cluster_id)},
         "wheel_bytes": parts["code"]["wheel_bytes"],
-        "versions": {**pca["versions"], **spec.exported_with},
+        "versions": {**pca["versions"], **spec.exported_with, **_own_versions(request)},
         "cluster_id": cluster_id,
         "places": {
             "sample": layout.sample,
@@ -78,6 +84,27 @@ def build(
             "logs": layout.logs,
             "report": layout.report,  # made after this summary, which it shows
         },
+    }
+
+
+def _file_digests(request: RunRequest) -> dict[str, str]:
+    """SHA-256 of the files that the cluster and its estimate were made from."""
+    deployment = settings.load()
+    home = deployment.home
+    files = {
+        "shape": shape_file(home, request.shape),
+        "classifications": home / "emr_configs" / "classifications.json",
+        "prices": prices.path_of(home, deployment.region),
+    }
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+
+
+def _own_versions(request: RunRequest) -> dict[str, str]:
+    """Versions of the pipeline, of Airflow, and of the cluster's release."""
+    return {
+        "emr": load_shape(settings.load().home, request.shape).release_label,
+        "airflow": importlib.metadata.version("apache-airflow"),
+        "pipeline": importlib.metadata.version("fruit-features"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -10,12 +11,19 @@ from typing import Any
 import pytest
 from pipeline_harness import BUCKET, REGION, LocalAws, until
 
-from fruit_pipeline import cluster, tasks
+from fruit_pipeline import cluster, job_code, tasks
 from fruit_pipeline import summary as summary_module
 from fruit_pipeline.guards import DAG_RUN_TAG
 from fruit_pipeline.request import RunRequest, form
 from fruit_pipeline.steps import EXTRACTION, REDUCTION
 from image_features.errors import JobError
+
+# Of the images and results, of the code, of the files that a cluster is made from.
+DIGESTS = (
+    *("sample", "images", "model", "features", "rows", "pca", "embedder"),
+    *("job_code", "extract_features.py", "reduce_pca.py", "bootstrap", "pipeline"),
+    *("shape", "classifications", "prices"),
+)
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def deployed(connection: str, monkeypatch: pytest.MonkeyPatch, random_backbone: 
 
 @pytest.mark.usefixtures("deployed")
 def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
-    params: dict[str, Any], standing_run: Path, clusters: LocalAws
+    params: dict[str, Any], standing_run: Path, clusters: LocalAws, repo: Path
 ) -> None:
     run = tasks.guard(params, "manual__1")
     assert json.loads(json.dumps(run)) == run
@@ -56,7 +64,7 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
     parts = {
         "sample": {"seconds": 1.5},
         "model": model,
-        "code": {"seconds": 2.5, "wheel_bytes": 105_000_000},
+        "code": {"seconds": 2.5, "wheel_bytes": 105_000_000, "digests": job_code.digests(repo)},
         "checks": checks,
         "estimate": {"images": 50},
     }
@@ -71,8 +79,11 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
     seconds = summary["seconds"]
     assert list(seconds) == ["sample", "model", "code", "cluster start", EXTRACTION, REDUCTION, "checks"]
     assert seconds[EXTRACTION] >= 0.3
-    assert {"python", "numpy", "keras", "tensorflow"} <= set(summary["versions"])
-    assert all(summary["digests"].values())
+    nodes = {"python", "numpy", "pillow", "ai-edge-litert", "spark", "java"}
+    assert nodes | {"keras", "tensorflow", "emr", "airflow", "pipeline"} <= set(summary["versions"])
+    assert {name: len(digest) for name, digest in summary["digests"].items()} == dict.fromkeys(DIGESTS, 64)
+    shape = (repo / "emr_configs" / f"{run['shape']}.json").read_bytes()
+    assert summary["digests"]["shape"] == hashlib.sha256(shape).hexdigest()
     cost = summary["cost"]
     assert cost["estimate"] == {"images": 50}
     assert cost["by_the_clock"]["ended"] is False, "nobody terminated it"
