@@ -230,7 +230,7 @@ def form(shapes: Mapping[str, str], source: str = "", weights: str = "imagenet")
             maximum=1,
             title="Largest share of rejects",
             section="Data",
-            description="Of the images drawn. Above it the run fails, with features and rejects written. 1: never.",
+            description="Of the images drawn. Above it the run fails, with all written. 1: never.",
         ),
         "backbone": Param(
             "mobilenet_v2",
