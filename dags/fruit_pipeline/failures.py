@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import re
 from typing import Any
 
 from image_features.step import ERROR
 
 _LAST_LINES = 20
+
+# How a step's controller log and command-runner's own say it.
+_EXIT_CODE = re.compile(r"(?:ended with exit code|exiting with ret) '?(\d+)")
+_SIGKILLED = 137  # 128 and the signal's number, as in a shell
+_KILLED = (
+    "its process was killed (SIGKILL): by hand, or because the primary node had no memory left. What stands "
+    "is kept: trigger again with this run's run_key, when it happens again on a shape with a larger primary"
+)
 
 # https://docs.aws.amazon.com/emr/latest/APIReference/API_ClusterStateChangeReason.html
 _CAPACITY = "try again later, or with a shape of other instance types, more of them or more subnets"
@@ -58,9 +67,12 @@ def explain_step(hook: Any, cluster_id: str, step_id: str) -> str:
     if log:
         log, lines = _most_telling(hook, log)
     text = f"step {step_id} ({step['Name']}) is {step['Status']['State']}"
-    if why := _own_error(lines) or details.get("Message") or details.get("Reason"):
+    ending = cluster["Status"]["State"].startswith("TERMINAT")
+    if step["Status"]["State"] == "CANCELLED" and not ending:
+        text += ": somebody cancelled it, nothing is to be mended; what it finished is kept"
+    elif why := _own_error(lines) or _killed(hook, log, lines) or _emrs_word(details):
         text += f": {why}"
-    if cluster["Status"]["State"].startswith("TERMINAT"):
+    if ending:
         text += f"; {explain_cluster(emr, cluster_id)}"
     if not log:
         return text
@@ -83,6 +95,19 @@ def _own_error(lines: str) -> str:
     return errors[-1].removeprefix(ERROR) if errors else ""
 
 
+def _emrs_word(details: dict[str, Any]) -> str:
+    return str(details.get("Message") or details.get("Reason") or "")
+
+
+def _killed(hook: Any, log: str | None, lines: str) -> str:
+    """That the step's process was killed, by its exit code; "" when it was not, or nothing tells."""
+    if not log:
+        return ""
+    controller = _text(hook, f"{log.rpartition('/')[0]}/controller.gz")
+    codes = _EXIT_CODE.findall(f"{lines}\n{controller}")
+    return _KILLED if codes and int(codes[-1]) == _SIGKILLED else ""
+
+
 def log_of_step(emr: Any, cluster_id: str, step: dict[str, Any]) -> str:
     """Where a step's log lies, or will lie once EMR has shipped it."""
     cluster = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]
@@ -99,12 +124,16 @@ def _log_of(details: dict[str, Any], cluster: dict[str, Any], step_id: str) -> s
 
 def last_lines(hook: Any, log: str) -> str:
     """The last lines of a gzipped log that are no chatter; empty when it cannot be read."""
+    # Spark says a lot at INFO on its way down; what failed stands in the other lines.
+    lines = [line for line in _text(hook, log).splitlines() if line.strip() and " INFO " not in line]
+    return "\n".join(lines[-_LAST_LINES:])
+
+
+def _text(hook: Any, log: str) -> str:
+    """A gzipped log; empty when it cannot be read."""
     bucket, _, key = log.partition("://")[2].partition("/")
     try:
         s3 = hook.get_session().client("s3", endpoint_url=hook.conn_config.endpoint_url)
-        text = gzip.decompress(s3.get_object(Bucket=bucket, Key=key)["Body"].read()).decode(errors="replace")
+        return gzip.decompress(s3.get_object(Bucket=bucket, Key=key)["Body"].read()).decode(errors="replace")
     except Exception:  # the log is a help, its absence must not hide the failure itself
         return ""
-    # Spark says a lot at INFO on its way down; what failed stands in the other lines.
-    lines = [line for line in text.splitlines() if line.strip() and " INFO " not in line]
-    return "\n".join(lines[-_LAST_LINES:])
