@@ -59,6 +59,17 @@ exit 2"""
     assert lines == ["on the way", "error: the shard is damaged; run the sample again"]
 
 
+def test_a_step_whose_process_was_killed_is_told_as_that(hook: EmrHook, clusters: LocalAws) -> None:
+    """What its log ends with is where it was, not why it ended."""
+    cluster = clusters.start_cluster("killed")
+    step = clusters.script_step("is killed", 'echo "Registering block manager" >&2; kill -KILL $$')
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
+    until(lambda: clusters.step_state(cluster, step_id) == "FAILED")
+    first = explain_step(hook, cluster, step_id).splitlines()[0]
+    told = f"step {step_id} (is killed) is FAILED: its process was killed (SIGKILL): by hand, or because the "
+    assert first.startswith(f"{told}primary node had no memory left.")
+
+
 def test_a_log_that_is_not_shipped_yet_is_named_all_the_same(
     hook: EmrHook, failed: tuple[str, str], clusters: LocalAws
 ) -> None:
