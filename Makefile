@@ -120,11 +120,35 @@ clean-run: $(VENV)/.run ## show a run's temporary data; RUN=<key or s3://> YES=1
 	@$(if $(YES),:,echo "nothing was deleted; the same with YES=1 deletes this")
 
 .PHONY: lint
-lint: $(VENV)/.dev ## ruff and mypy
-	@echo "ruff, mypy"
+lint: $(VENV)/.dev ## ruff, mypy, bandit
+	@echo "ruff, mypy, bandit"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/bandit -q -c pyproject.toml -r $(CODE)
+
+CODE := dags spark_jobs local_emr docker infra benchmarks examples notebooks/execute.py
+
+# pip-audit's answer changes by the day, and needs pypi.org: so it is no part of the tests. `--strict`: a package
+# that nothing is known about fails it.
+AUDIT := $(UV) tool run -q --from pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes \
+  --progress-spinner off
+AUDITED := requirements.txt requirements-dev.txt bootstrap/requirements-node.txt
+IGNORED = $(shell sed -n 's/^\([A-Za-z0-9-]\{1,\}\) .*/--ignore-vuln \1/p' .pip-audit-ignored)
+
+.PHONY: audit
+audit: $(VENV)/.dev ## known holes of the dependencies (asks pypi.org), unsafe code, secrets in the tree and git's history
+	@echo "bandit"
+	@$(BIN)/bandit -q -c pyproject.toml -r $(CODE)
+	@echo "secrets in the tree and in the history"
+	@$(BIN)/python tests/security/secret_scan.py
+	@$(BIN)/python tests/security/secret_scan.py --history
+	@failed=; for file in $(AUDITED); do \
+	  echo "pip-audit $$file"; $(AUDIT) $(IGNORED) -r "$$file" || failed="$$failed $$file"; \
+	done; test -z "$$failed" || { \
+	  echo "error: NOT AUDITED, or with known holes:$$failed. The lines above say which; where pypi.org cannot be"; \
+	  echo "reached, nothing is known. A hole that does not reach us goes into .pip-audit-ignored, with the reason"; \
+	  exit 1; }
 
 .PHONY: venv
 venv: $(VENV)/.dev ## make the environment with everything for development

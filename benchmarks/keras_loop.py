@@ -148,7 +148,7 @@ def engine(context: Context, prepared: Prepared, job: str) -> dict[str, Any]:
 def difference(context: Context) -> float:
     """Over the last pair of runs: both sides list the files in order of their paths."""
     runs = context.work / "runs"
-    theirs = np.load(runs / "keras-theirs" / "features.npy")
+    theirs = np.load(runs / "keras-theirs" / "features.npy", allow_pickle=False)
     images, features = read_features(runs / "keras-ours" / "features")
     # Paths are compared part by part there, as text here.
     order = sorted(range(len(images)), key=lambda n: Path(images[n]))

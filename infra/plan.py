@@ -60,7 +60,7 @@ _Loader.add_multi_constructor("!", _short_form)
 
 def load(path: Path = TEMPLATE) -> dict[str, Any]:
     """The template as plain values."""
-    return yaml.load(path.read_text(), _Loader)  # noqa: S506 - derives from SafeLoader
+    return _Loader(path.read_text()).get_single_data()
 
 
 def permissions(template: dict[str, Any]) -> Iterator[Permission]:

@@ -1,0 +1,101 @@
+"""Look for secrets in the files of the project, or in every line that git's history ever added.
+
+    python tests/security/secret_scan.py             # the files as they are
+    python tests/security/secret_scan.py --history   # all commits of all branches
+
+Exit codes: 0 none, 1 some, each told by file, line and kind; never the secret itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from detect_secrets import SecretsCollection
+from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+from detect_secrets.settings import transient_settings
+
+REPO = Path(__file__).resolve().parents[2]
+
+# What is found and is none. Few, and each with its reason.
+DUMMIES = {
+    "local",  # keys of the local AWS, which takes any
+    "load",
+    "test",
+    "testing",
+    "only-for-this-test-on-loopback-0123456789",  # of an Airflow that lives as long as a test
+    "leak",  # set by a test of the local AWS, which looks that no step gets it
+}
+PICTURE = re.compile(r"/9j/|iVBORw0KGgo")  # JPEG and PNG in base64: outputs of the notebooks
+LOCKED = re.compile(r"(.*/)?requirements[\w-]*\.txt")  # written by uv: names and digests, no line is ours
+ADDED_BY = re.compile(r'\+\+\+ (?:"?b/(.*?)"?|/dev/null)\t?')
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-c", "core.quotePath=off", "-C", str(REPO), *arguments], capture_output=True, check=True
+    )
+    return done.stdout.decode(errors="replace")
+
+
+def present() -> list[Path]:
+    """The files that git knows, or would take."""
+    names = git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    return [REPO / name for name in names if name and (REPO / name).is_file()]
+
+
+def history(folder: Path) -> list[Path]:
+    """For each path that ever was, a file below ``folder`` with the lines that were ever added to it."""
+    lines: dict[str, dict[str, None]] = {}
+    at: dict[str, None] = {}
+    for line in git("log", "-p", "--all", "-m", "--unified=0", "--no-color", "--no-renames").splitlines():
+        if match := ADDED_BY.fullmatch(line):
+            at = lines.setdefault(match[1] or "", {})
+        elif line.startswith("+"):
+            at[line[1:]] = None
+    paths = []
+    for name, added in lines.items():
+        if name:
+            paths.append(folder / name.replace("\\", "_"))
+            paths[-1].parent.mkdir(parents=True, exist_ok=True)
+            paths[-1].write_text("\n".join(added))
+    return paths
+
+
+def found(paths: list[Path], root: Path) -> Iterator[str]:
+    """Every secret in ``paths``: its place and kind."""
+    names = [plugin.__name__ for plugin in get_mapping_from_secret_type_to_class().values()]
+    with transient_settings({"plugins_used": [{"name": name} for name in names]}):
+        secrets = SecretsCollection()
+        for path in paths:
+            if not LOCKED.fullmatch(path.relative_to(root).as_posix()):
+                secrets.scan_file(str(path))
+    for name, secret in secrets:
+        value = secret.secret_value or ""
+        if value not in DUMMIES and not PICTURE.match(value):
+            yield f"{Path(name).relative_to(root)}:{secret.line_number}: {secret.type}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--history", action="store_true", help="every line that was ever added")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) if args.history else REPO
+        paths = history(root) if args.history else present()
+        places = sorted(found(paths, root))
+    for place in places:
+        print(place)
+    print(f"{len(paths)} {'paths of the history' if args.history else 'files'}: {len(places)} secrets")
+    return 1 if places else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
