@@ -49,13 +49,12 @@ from airflow.sdk import chain, dag, get_current_context, task, task_group
 from fruit_pipeline import assets, cluster, messages, request, schedule, settings, tasks
 from fruit_pipeline.operators import (
     AddStepOnce,
-    ClusterReady,
     CreateClusterOnce,
     MakeReport,
-    StepDone,
     TerminateClusters,
     refuse_cleanly,
 )
+from fruit_pipeline.sensors import ClusterReady, StepDone
 
 DEPLOYMENT = settings.load()
 # What may pass, such as throttling, is tried again for a quarter of an hour: a cluster hangs on it.
@@ -151,7 +150,12 @@ def fruit_features() -> None:
     model = quantise(run, sample, exported)
     plan = plan_cluster(run, sample, model, code)
 
-    create_cluster = CreateClusterOnce(task_id="create_cluster", job_flow_overrides=plan["cluster"], **AWS)
+    create_cluster = CreateClusterOnce(
+        task_id="create_cluster",
+        job_flow_overrides=plan["cluster"],
+        waiter_delay=DEPLOYMENT.poll_seconds,
+        **AWS,
+    )
     cluster_id = create_cluster.output
 
     # Added while the cluster starts: it then begins the moment it can.

@@ -21,7 +21,8 @@ from typing import Any
 from airflow.sdk import chain, dag, get_current_context, task
 
 from fruit_pipeline import cluster, notebooks, settings
-from fruit_pipeline.operators import ClusterReady, CreateClusterOnce, TerminateClusters, refuse_cleanly
+from fruit_pipeline.operators import CreateClusterOnce, TerminateClusters, refuse_cleanly
+from fruit_pipeline.sensors import ClusterReady
 
 DEPLOYMENT = settings.load()
 AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region}
@@ -53,7 +54,12 @@ def notebook_cluster() -> None:
         return state
 
     plan = plan_cluster()
-    create_cluster = CreateClusterOnce(task_id="create_cluster", job_flow_overrides=plan["cluster"], **AWS)
+    create_cluster = CreateClusterOnce(
+        task_id="create_cluster",
+        job_flow_overrides=plan["cluster"],
+        waiter_delay=DEPLOYMENT.poll_seconds,
+        **AWS,
+    )
     cluster_id = create_cluster.output
     cluster_ready = ClusterReady(task_id="cluster_ready", job_flow_id=cluster_id, **POLL, **AWS)
     wait_until_over = notebooks.ClusterOver(

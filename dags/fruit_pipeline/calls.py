@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fruit_pipeline import clock
 from fruit_pipeline.aws import Aws
 from image_features.errors import JobError
 from image_features.storage import StorageError
@@ -43,12 +44,19 @@ _DENIED = ("403", "AccessDenied", "AccessDeniedException", "AllAccessDisabled", 
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired")
 _UNKNOWN_KEY = ("AuthFailure", "InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException")
 _BAD_SECRET = ("InvalidSignatureException", "SignatureDoesNotMatch")
+_SKEWED = ("RequestTimeTooSkewed", "RequestInTheFuture")
 # As botocore's standard mode knows them; it has tried again by then.
 _THROTTLED = (
     *("BandwidthLimitExceeded", "EC2ThrottledException", "PriorRequestNotComplete"),
     *("RequestLimitExceeded", "RequestThrottled", "RequestThrottledException", "SlowDown"),
     *("ThrottledException", "Throttling", "ThrottlingException", "TooManyRequestsException"),
 )
+
+# EMR may not know for a moment what it has just made.
+_NOT_YET = re.compile(r"(Cluster|Step) id '.*' is not valid|Specified job flow ID does not exist")
+
+# What services other than S3 say of a clock that is wrong, under a code that a wrong secret has as well.
+_SKEWED_WORDS = re.compile(r"Signature (expired|not yet current)")
 
 # AWS names the permission in most refusals, also where it is another service's (iam:PassRole).
 _NAMED = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
@@ -78,7 +86,7 @@ def explained(what: str, aws: Aws, *, patient: bool = False) -> Iterator[None]:
             raise StorageError(
                 f"{what}: AWS throttles {call} ({code}), after every retry; try again in some minutes"
             ) from error
-        passing = code in _EXPIRED or _status(error) >= 500
+        passing = code in _EXPIRED or _status(error) >= 500 or bool(_NOT_YET.search(str(error)))
         raise _refusal(patient and passing)(f"{what}: {_advice(code, call, error)}") from error
     except TokenRetrievalError as error:
         raise _refusal(patient)(f"{what}: the credentials have expired; renew them") from error
@@ -95,6 +103,13 @@ def explained(what: str, aws: Aws, *, patient: bool = False) -> Iterator[None]:
         raise _refusal(patient)(f"{what}: {error}") from error
 
 
+def may_be_done(error: Exception) -> bool:
+    """Whether AWS may have done the call that ended in this error of boto3: its answer was lost, or a 500."""
+    from botocore.exceptions import ClientError, HTTPClientError
+
+    return _status(error) >= 500 if isinstance(error, ClientError) else isinstance(error, HTTPClientError)
+
+
 def _refusal(passing: bool) -> type[JobError]:
     return StorageError if passing else JobError
 
@@ -104,7 +119,20 @@ def _status(error: Any) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _advice(code: str, call: str, error: Exception) -> str:
+def _clock_is_wrong(code: str, call: str, error: Any) -> bool:
+    if code in _SKEWED or (code in _BAD_SECRET and _SKEWED_WORDS.search(str(error))):
+        return True
+    # An answer to HEAD has no body that could say so.
+    return code == "403" and call.startswith("Head") and abs(clock.ahead(error.response)) > clock.ALLOWED
+
+
+def _advice(code: str, call: str, error: Any) -> str:
+    if _clock_is_wrong(code, call, error):
+        minutes = clock.ahead(error.response).total_seconds() / 60
+        return (
+            f"this machine's clock is {abs(minutes):.0f} min {'behind' if minutes > 0 else 'ahead of'} "
+            "AWS's, which refuses what is signed by it; set the clock, by NTP say"
+        )
     if code in _MISSING:
         return "it does not exist; create it, or name another"
     if code in _DENIED:

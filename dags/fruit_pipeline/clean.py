@@ -16,9 +16,10 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from fruit_pipeline import clock
 from fruit_pipeline.cluster import alive_of_run
 from fruit_pipeline.stock import RUNS, TEMPORARY, objects_of, run_of, runs_of
 from image_features.contract import MARKER, SUMMARY
@@ -60,7 +61,7 @@ def plan(s3: Any, emr: Any, bucket: str, run_key: str, *, everything: bool = Fal
     if not objects:
         raise JobError(f"{uri} holds nothing; is the run's key right?")
     _refuse_the_living(emr, run_key)
-    if run_of(run_key, objects).at_work(datetime.now(UTC)):
+    if run_of(run_key, objects).at_work(clock.told_at(s3.head_bucket(Bucket=bucket))):
         raise JobError(
             f"{uri} was written to in the last hour and has no {SUMMARY} of that: the run may be "
             "alive; try again later"

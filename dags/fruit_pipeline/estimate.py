@@ -26,11 +26,11 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from fruit_pipeline.backbone import BACKBONES, DEFAULT_INPUT_SIZE, INPUT_SIZES
+from fruit_pipeline.clock import told_at
 from fruit_pipeline.precision import PRECISIONS
 from fruit_pipeline.prices import InstancePrice, Prices
 from fruit_pipeline.sample import SHARD_BYTES, SHARD_IMAGES, SHARDS_PER_CORE
@@ -343,8 +343,8 @@ def by_the_clock(emr: Any, cluster_id: str, prices: Prices, ebs_gb: int) -> dict
     Without S3's requests; Spot at the price file's, which is not what was paid to the cent. An
     instance type without a price is listed in ``unpriced`` and counts nothing.
     """
-    now = datetime.now(UTC)
-    status = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]["Status"]
+    answer = emr.describe_cluster(ClusterId=cluster_id)
+    status, now = answer["Cluster"]["Status"], told_at(answer)
     instances = [
         instance
         for page in emr.get_paginator("list_instances").paginate(ClusterId=cluster_id)

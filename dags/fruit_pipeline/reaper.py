@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from fruit_pipeline import clock
 from fruit_pipeline.cluster import ALIVE, RUN_TAG
 from fruit_pipeline.messages import Message
 from fruit_pipeline.words import Words
@@ -67,12 +68,16 @@ class Living:
 
 @dataclass(frozen=True)
 class Orphan:
-    """A cluster that nobody waits for, and what became of it; ``error`` when AWS would not end it."""
+    """A cluster that nobody waits for, and what became of it; ``error`` when AWS would not end it.
+
+    ``seen``: when it was found, by AWS's clock.
+    """
 
     cluster: Living
     reason: str
     terminated: bool = False
     error: str = ""
+    seen: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 def living(emr: Any) -> list[Living]:
@@ -124,14 +129,19 @@ def _idle_since(emr: Any, cluster_id: str, ready: datetime | None) -> datetime |
     return max([ready, *ends])
 
 
+def now_of(emr: Any) -> datetime:
+    """By AWS's clock, as the times of its clusters are."""
+    return clock.told_at(emr.list_clusters(ClusterStates=ALIVE))
+
+
 def reap(emr: Any, limit_hours: int, *, allowed: bool) -> list[Orphan]:
     """Report the clusters that nobody waits for, and terminate them when that is ``allowed``."""
-    now = datetime.now(UTC)
+    now = now_of(emr)
     orphans = []
     for cluster in living(emr):
         reason = cluster.orphaned_by(now, timedelta(hours=limit_hours))
         if reason:
-            orphan = Orphan(cluster, reason)
+            orphan = Orphan(cluster, reason, seen=now)
             orphans.append(_terminate(emr, orphan) if allowed and not cluster.protected else orphan)
             log.warning("nobody waits for %s", orphans[-1])
     return orphans
@@ -149,7 +159,6 @@ def _terminate(emr: Any, orphan: Orphan) -> Orphan:
 
 def tell(words: Words, orphans: Sequence[Orphan], limit_hours: int, region: str) -> Message:
     """The message about ``orphans``, of which there is one at least."""
-    now = datetime.now(UTC)
     lines = [words("reaper.text"), ""]
     for orphan in orphans:
         lines.append(
@@ -157,8 +166,8 @@ def tell(words: Words, orphans: Sequence[Orphan], limit_hours: int, region: str)
                 "reaper.line",
                 cluster_id=orphan.cluster.cluster_id,
                 run_key=orphan.cluster.run_key,
-                age=words.duration(orphan.cluster.age(now).total_seconds()),
-                reason=_reason(words, orphan, now, limit_hours),
+                age=words.duration(orphan.cluster.age(orphan.seen).total_seconds()),
+                reason=_reason(words, orphan, limit_hours),
                 outcome=_outcome(words, orphan),
             )
         )
@@ -172,12 +181,12 @@ def tell(words: Words, orphans: Sequence[Orphan], limit_hours: int, region: str)
     return Message(words(subject, count=len(orphans)), "\n".join(lines))
 
 
-def _reason(words: Words, orphan: Orphan, now: datetime, limit_hours: int) -> str:
+def _reason(words: Words, orphan: Orphan, limit_hours: int) -> str:
     cluster = orphan.cluster
     if orphan.reason == UNTIL and cluster.until:
         return words("reaper.until", until=words.moment(cluster.until))
     if orphan.reason == IDLE and cluster.idle_since:
-        return words("reaper.idle", idle=words.duration((now - cluster.idle_since).total_seconds()))
+        return words("reaper.idle", idle=words.duration((orphan.seen - cluster.idle_since).total_seconds()))
     return words("reaper.age", limit=f"{limit_hours} h")
 
 

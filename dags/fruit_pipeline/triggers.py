@@ -10,13 +10,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.utils.waiter_with_logging import RETRIABLE_ERROR_CODES
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from botocore.exceptions import BotoCoreError, ClientError
+
+from fruit_pipeline import clock
 
 if TYPE_CHECKING:
     from fruit_pipeline.progress import Progress
@@ -137,6 +139,7 @@ class StepTrigger(_StateTrigger):
         self.stage = stage
         self.run_uri = run_uri
         self._started: datetime | None = None
+        self._ahead = timedelta(0)  # AWS's clock of this machine's
         self._follower: Any = None
         self._said = ""
         self._warned = False
@@ -147,9 +150,9 @@ class StepTrigger(_StateTrigger):
 
     async def _look(self, emr: Any) -> tuple[str, str]:
         answer = await emr.describe_step(ClusterId=self.job_flow_id, StepId=self.step_id)
-        step = answer["Step"]
-        state, clock = step["Status"]["State"], step["Status"].get("Timeline", {})
-        self._started = clock.get("StartDateTime")
+        step, self._ahead = answer["Step"], clock.ahead(answer)
+        state = step["Status"]["State"]
+        self._started = step["Status"].get("Timeline", {}).get("StartDateTime")
         text = f"step {self.step_id} ({step['Name']}) is {state}"
         return state, f"{text}: it waits for its turn" if state == "PENDING" else text
 
@@ -176,7 +179,7 @@ class StepTrigger(_StateTrigger):
             await self._say_progress(hook, started)
             from fruit_pipeline.progress import pause  # by now the thread has imported it
 
-            await asyncio.sleep(pause((datetime.now(UTC) - started).total_seconds(), self.waiter_delay))
+            await asyncio.sleep(pause((self._now() - started).total_seconds(), self.waiter_delay))
 
     async def _say_progress(self, hook: EmrHook, started: datetime) -> None:
         try:
@@ -200,4 +203,8 @@ class StepTrigger(_StateTrigger):
         if self._follower is None:
             aws = Aws(hook.get_session(), str(hook.region_name), hook.conn_config.endpoint_url)
             self._follower = STAGES[str(self.stage)](RunLayout(str(self.run_uri)), aws.storage)
-        return self._follower.look(started, datetime.now(UTC))
+        return self._follower.look(started, self._now())
+
+    def _now(self) -> datetime:
+        """By AWS's clock, as the step's start and the shards' times are."""
+        return datetime.now(UTC) + self._ahead

@@ -16,10 +16,10 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from botocore import retryhandler
 from botocore.exceptions import ClientError, ReadTimeoutError
-from e2e.faulty_aws import BROKEN, DENIED, EXPIRED, THROTTLED, EndCluster, Error, FaultyAws, Refuse
+from faulty_aws import BROKEN, DENIED, EXPIRED, THROTTLED, EndCluster, Error, FaultyAws, Refuse
 from pipeline_harness import BUCKET, CONNECTION, REGION, LocalAws, until
 
-from fruit_pipeline import calls, cluster, operators
+from fruit_pipeline import calls, cluster, operators, sensors
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.cluster import RUN_TAG, name_of
 from fruit_pipeline.settings import Settings
@@ -67,7 +67,7 @@ def create(
         script = clusters.put(f"runs/{run_key}/code/install.sh", "true")
         logs = f"s3://{BUCKET}/runs/{run_key}/logs"
         request = cluster.build_request(deployment, shape, run_key, logs, script, "s3://b-1/wheels")
-        return operators.CreateClusterOnce(job_flow_overrides=request, **arguments)
+        return operators.CreateClusterOnce(job_flow_overrides=request, waiter_delay=1, **arguments)
 
     return build
 
@@ -109,7 +109,7 @@ def test_each_reason_of_an_end_is_told_for_good(
 ) -> None:
     cluster_id = start(clusters, "ends")
     faulty.add(EndCluster(code, f"so it is: {code}"))
-    sensor = operators.ClusterReady(job_flow_id=cluster_id, poke_interval=1, limit_seconds=600, **arguments)
+    sensor = sensors.ClusterReady(job_flow_id=cluster_id, poke_interval=1, limit_seconds=600, **arguments)
     text = refused_for_good(sensor, context)
     wanted = code in ("USER_REQUEST", "ALL_STEPS_COMPLETED")
     state = "TERMINATED" if wanted else "TERMINATED_WITH_ERRORS"
@@ -212,8 +212,8 @@ def test_a_step_that_cannot_be_looked_at_is_waited_for_as_long_as_that_may_pass(
     until(lambda: clusters.step_state(cluster_id, step_id) == "COMPLETED")
     fault = faulty.add(Refuse(error, "DescribeStep"))
 
-    def sensor() -> operators.StepDone:
-        return operators.StepDone(
+    def sensor() -> sensors.StepDone:
+        return sensors.StepDone(
             job_flow_id=cluster_id, step_id=step_id, poke_interval=1, limit_seconds=600, **arguments
         )
 

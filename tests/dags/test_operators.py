@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskD
 from botocore.awsrequest import AWSResponse
 from pipeline_harness import BUCKET, REGION, LocalAws, until
 
-from fruit_pipeline import cluster, operators
+from fruit_pipeline import cluster, operators, sensors
 from fruit_pipeline.cluster import RUN_TAG, name_of
 from fruit_pipeline.settings import Settings
 from image_features.errors import JobError
@@ -201,7 +201,7 @@ def test_waiting_for_a_step_defers_until_it_is_done(
     gate = tmp_path / "gate"
     step = clusters.script_step("slow", wait_for(gate))
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
-    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
     assert run_to_end(sensor, context, gate)
     assert clusters.step_state(cluster_id, step_id) == "COMPLETED"
 
@@ -219,7 +219,7 @@ exit 1"""
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     if not defers:
         until(lambda: clusters.step_state(cluster_id, step_id) == "FAILED")
-    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
     with pytest.raises(AirflowFailException) as caught:
         run_to_end(sensor, context, gate)
     text = str(caught.value)
@@ -235,7 +235,7 @@ def test_a_step_of_a_cluster_that_was_terminated_says_so(
     step = clusters.script_step("long", "sleep 600")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
-    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
     with pytest.raises(
         AirflowFailException, match=r"is CANCELLED.*cluster j-\w+ is TERMINAT.*Terminated by user"
     ):
@@ -248,8 +248,8 @@ def test_a_step_leads_to_its_own_log(
     step = clusters.script_step("talks", "echo what it says >&2")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     until(lambda: clusters.step_state(cluster_id, step_id) == "COMPLETED")
-    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
-    link = operators.StepLogLink()
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
+    link = sensors.StepLogLink()
     folder = f"logs/{cluster_id}/steps/{step_id}/"
     assert link.get_link(sensor, ti_key=None) == (
         f"https://{REGION}.console.aws.amazon.com/s3/buckets/{BUCKET}?region={REGION}&prefix={folder}"
@@ -261,8 +261,8 @@ def test_a_step_leads_to_its_own_log(
 
 
 def test_a_step_whose_cluster_cannot_be_asked_leads_nowhere(waiting: dict[str, Any]) -> None:
-    sensor = operators.StepDone(job_flow_id="j-NONE", step_id="s-NONE", **waiting)
-    assert operators.StepLogLink().get_link(sensor, ti_key=None) == ""
+    sensor = sensors.StepDone(job_flow_id="j-NONE", step_id="s-NONE", **waiting)
+    assert sensors.StepLogLink().get_link(sensor, ti_key=None) == ""
 
 
 # Limits
@@ -279,7 +279,7 @@ def test_a_step_that_is_over_its_limit_is_cancelled_for_good_with_what_to_do(
     cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
 ) -> None:
     step_id = start_step(clusters, cluster_id, "hangs", "sleep 600")
-    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 2})
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 2})
     with pytest.raises(AirflowFailException) as caught:
         run_to_end(sensor, context)
     text = str(caught.value)
@@ -294,8 +294,8 @@ def test_a_retry_of_the_sensor_does_not_give_a_step_its_limit_again(
     cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
 ) -> None:
     step_id = start_step(clusters, cluster_id, "slow", "sleep 600")
-    time.sleep(1.1)
-    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 1})
+    time.sleep(1.1)  # AWS's clock is read to a second
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 0.01})
     with pytest.raises(AirflowFailException, match="its limit"):
         sensor.execute(context)  # without another look by a trigger
 
@@ -307,7 +307,7 @@ def test_a_step_that_waits_for_its_turn_is_not_over_its_limit(
     step = clusters.script_step("second", "true")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     time.sleep(1.1)
-    sensor = operators.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 1})
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 1})
     with pytest.raises(TaskDeferred):
         sensor.execute(context)
     assert clusters.step_state(cluster_id, step_id) == "PENDING"
@@ -317,7 +317,7 @@ def test_a_trigger_looks_until_just_after_the_limit_and_airflows_own_timeout_is_
     cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
 ) -> None:
     step_id = start_step(clusters, cluster_id, "waited for", "sleep 600")
-    sensor = operators.StepDone(
+    sensor = sensors.StepDone(
         job_flow_id=cluster_id, step_id=step_id, **{**waiting, "poke_interval": 1000, "limit_seconds": 9500}
     )
     with pytest.raises(TaskDeferred) as caught:
@@ -337,7 +337,7 @@ def test_a_cluster_that_does_not_start_within_its_limit_fails_for_good_with_what
 ) -> None:
     request = request_of("never-ready", wait_for(tmp_path / "never"))
     cluster_id = clusters.emr.run_job_flow(**request)["JobFlowId"]
-    sensor = operators.ClusterReady(job_flow_id=cluster_id, **{**waiting, "limit_seconds": 1})
+    sensor = sensors.ClusterReady(job_flow_id=cluster_id, **{**waiting, "limit_seconds": 1})
     with pytest.raises(AirflowFailException) as caught:
         run_to_end(sensor, context)
     text = str(caught.value)
@@ -348,7 +348,7 @@ def test_a_cluster_that_does_not_start_within_its_limit_fails_for_good_with_what
 def test_without_a_limit_a_cluster_is_waited_for_as_long_as_its_looks_take(
     aws_arguments: dict[str, Any],
 ) -> None:
-    sensor = operators.ClusterReady(job_flow_id="j-1", poke_interval=20, max_attempts=90, **aws_arguments)
+    sensor = sensors.ClusterReady(job_flow_id="j-1", poke_interval=20, max_attempts=90, **aws_arguments)
     assert sensor.limit_seconds == 1800
 
 
@@ -364,9 +364,9 @@ def test_waiting_for_the_cluster_defers_until_it_runs_steps(
 ) -> None:
     gate = tmp_path / "gate"
     cluster_id = clusters.emr.run_job_flow(**request_of("ready", wait_for(gate)))["JobFlowId"]
-    assert run_to_end(operators.ClusterReady(job_flow_id=cluster_id, **waiting), context, gate)
+    assert run_to_end(sensors.ClusterReady(job_flow_id=cluster_id, **waiting), context, gate)
     assert clusters.state(cluster_id) in ("RUNNING", "WAITING")
-    assert not run_to_end(operators.ClusterReady(job_flow_id=cluster_id, **waiting), context)
+    assert not run_to_end(sensors.ClusterReady(job_flow_id=cluster_id, **waiting), context)
 
 
 @pytest.mark.parametrize("defers", [True, False])
@@ -384,7 +384,7 @@ def test_a_bootstrap_failure_is_explained(
     if not defers:
         until(lambda: clusters.state(cluster_id) == "TERMINATED_WITH_ERRORS")
     with pytest.raises(AirflowFailException) as caught:
-        run_to_end(operators.ClusterReady(job_flow_id=cluster_id, **waiting), context, gate)
+        run_to_end(sensors.ClusterReady(job_flow_id=cluster_id, **waiting), context, gate)
     text = str(caught.value)
     assert text.startswith(f"cluster {cluster_id} is TERMINAT")
     assert "BOOTSTRAP_FAILURE" in text

@@ -80,7 +80,7 @@ def trial(
     assert mark, "a trial needs @pytest.mark.fault(<what is done to the run>)"
     spec = getattr(request.node, "callspec", None)  # of a parametrised test
     row: dict[str, Any] = {
-        "kind": request.path.stem.removeprefix("test_"),
+        "kind": request.path.stem.split("_")[1],  # test_<kind>.py, test_<kind>_<part>.py
         "fault": mark.args[0].format(**(spec.params if spec else {})),
         "outcome": "PROMISE BROKEN",
     }

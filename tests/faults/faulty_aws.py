@@ -290,6 +290,11 @@ class FaultyAws:
         with self._lock:
             self._faults.remove(fault)
 
+    def lift(self) -> None:
+        """Forget all faults; what has been asked, and why clusters ended, stays known."""
+        with self._lock:
+            self._faults.clear()
+
     def clear(self) -> None:
         """Forget all faults, and what has been asked."""
         with self._lock:
@@ -376,6 +381,7 @@ class Exchange(BaseHTTPRequestHandler):
         if service and service != "s3":  # small, and what is asked may stand in it
             body = b"".join(self._request_body())
             name = name or urllib.parse.parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
+        self._body_is_read = body is not None
         call = Call(service, name or self.command, body, self.path, self.client_address[1])
         fault = self.aws.fault_for(call)
         try:
@@ -392,7 +398,7 @@ class Exchange(BaseHTTPRequestHandler):
 
     def swallow(self) -> None:
         """Read the rest of the request: AWS never gets it."""
-        for _ in self._request_body():
+        for _ in () if self._body_is_read else self._request_body():
             pass
 
     def done(self, call: Call) -> Answer:
@@ -409,8 +415,11 @@ class Exchange(BaseHTTPRequestHandler):
             connection.close()
 
     def send(self, answer: Answer) -> None:
-        """Answer the caller."""
-        self.send_response(answer.status)
+        """Answer the caller; with the answer's own date, where it tells one."""
+        if any(key.lower() == "date" for key, _ in answer.headers):
+            self.send_response_only(answer.status)
+        else:
+            self.send_response(answer.status)
         for key, value in answer.headers:
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(answer.body) if answer.length is None else answer.length))

@@ -14,17 +14,19 @@ from ground import PARAMS, Ground
 from stage import Stage, Told
 
 from fruit_pipeline import demo
+from image_features.storage import Storage
 
 AnyFault = TypeVar("AnyFault", bound=Fault)
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a DAG run ended; ``told``: the body of the last message, "" when there was none."""
+    """How a DAG run ended; ``told``, ``subject``: of the last message, "" when there was none."""
 
     ok: bool
     log: str
     told: str
+    subject: str = ""
 
 
 @dataclass
@@ -49,6 +51,11 @@ class Trial:
         """The run's, as the path of a call has it."""
         return f"/{demo.BUCKET}/runs/{self.run_key}"
 
+    @property
+    def storage(self) -> Storage:
+        """Below the run's prefix."""
+        return self.stage.run_storage(self.run_key)
+
     def add(self, fault: AnyFault) -> AnyFault:
         """A fault that has to strike: a trial in which it does not shows nothing."""
         self.ground.proxy.add(fault)
@@ -58,8 +65,9 @@ class Trial:
     def run(self) -> Ended:
         """One run of the DAG by `airflow dags test`."""
         run = self.stage.run(self.run_key, **{"source": str(self.ground.source), **PARAMS, **self.params})
-        messages = self.mailbox.read()
-        return Ended(run.ok, run.log, messages[-1]["Message"] if messages else "")
+        self.ground.proxy.lift()  # the mailbox is asked through it as well
+        last = (self.mailbox.read() or [{"Message": "", "Subject": ""}])[-1]
+        return Ended(run.ok, run.log, last["Message"], last["Subject"])
 
     def goes_through(self, run: Callable[[], Ended] | None = None) -> Ended:
         """The run ends well, as if nothing had been done to it."""
@@ -101,6 +109,7 @@ class Trial:
         return ended
 
     def _struck(self) -> None:
+        self.ground.proxy.lift()
         idle = [fault for fault in self._faults if not fault.caught.total()]
         assert not idle, f"the fault did not strike: {idle}"
 

@@ -1,0 +1,62 @@
+"""A trial's clusters and steps, and what they are made from, for faults of EMR."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import promises
+from ground import HASTY
+from trial import Ended, Trial
+
+
+def clusters_of(trial: Trial) -> list[dict[str, Any]]:
+    """All clusters of the trial's run, newest first; no fault is met."""
+    found = trial.ground.proxy.ask("ListClusters")["Clusters"]
+    return [cluster for cluster in found if cluster["Name"].split()[-1] == trial.run_key]
+
+
+def steps_of(trial: Trial, cluster_id: str) -> list[dict[str, Any]]:
+    return trial.ground.proxy.ask("ListSteps", ClusterId=cluster_id)["Steps"]
+
+
+def ends_by_itself(trial: Trial, seconds: float = 600) -> Ended:
+    """The trial's run, and the end of the clusters that it left."""
+    ended, deadline = trial.run(), time.monotonic() + seconds
+    while any(cluster["Status"]["State"] in promises.ALIVE for cluster in clusters_of(trial)):
+        assert time.monotonic() < deadline, f"a cluster lives on after {seconds} s"
+        time.sleep(0.2)
+    return ended
+
+
+def told_in_log(ended: Ended) -> Ended:
+    """For a run that cannot send its message."""
+    return Ended(ended.ok, ended.log, ended.log, ended.subject)
+
+
+def home_of(trial: Trial, folder: Path) -> Path:
+    """A copy of what is deployed, for the trial to break."""
+    for part in ("spark_jobs", "bootstrap", "emr_configs"):
+        shutil.copytree(Path(trial.stage.environment["FRUITS_HOME"]) / part, folder / part)
+    trial.variables["FRUITS_HOME"] = str(folder)
+    return folder
+
+
+def idle_minute(trial: Trial, folder: Path) -> None:
+    """Clusters of the trial end after a minute without steps, EMR's least."""
+    shape = home_of(trial, folder) / "emr_configs" / "small.json"
+    text, long = shape.read_text(), '"idle_timeout_seconds": 900'
+    assert long in text
+    shape.write_text(text.replace(long, '"idle_timeout_seconds": 60'))
+
+
+def limits(trial: Trial, folder: Path, seconds: float) -> None:
+    """Steps may run for so long, whatever their estimate."""
+    patch = "from fruit_pipeline import estimate\n"
+    patch += f"estimate.LIMIT_FACTOR, estimate.LIMIT_FLOOR_SECONDS = 0.0, {seconds}\n"
+    (folder / "sitecustomize.py").write_text(HASTY + patch)
+    path = trial.stage.environment["PYTHONPATH"]
+    trial.variables["PYTHONPATH"] = os.pathsep.join([str(folder), path])

@@ -1,0 +1,227 @@
+"""Calls of EMR that are refused, or whose answer is lost, late or of another time."""
+
+from __future__ import annotations
+
+import json
+import time
+from email.utils import formatdate
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clusters import clusters_of, ends_by_itself, limits, steps_of
+from faulty_aws import (
+    BROKEN,
+    DENIED,
+    THROTTLED,
+    Amend,
+    Answer,
+    Call,
+    Error,
+    Exchange,
+    LoseAnswer,
+    Refuse,
+)
+from trial import Trial
+
+EMR_CALLS = (
+    *("RunJobFlow", "ListClusters", "DescribeCluster", "TerminateJobFlows", "SetTerminationProtection"),
+    *("AddJobFlowSteps", "ListSteps", "DescribeStep"),
+)
+SENT_ONCE = ("RunJobFlow", "AddJobFlowSteps")
+
+
+# Throttling
+
+
+@pytest.mark.fault("EMR throttles: each call seven times running, more than the SDK tries")
+def test_storm(trial: Trial) -> None:
+    # What is sent once is tried again by the task alone, six times in all.
+    times = dict.fromkeys(EMR_CALLS, 7) | dict.fromkeys(SENT_ONCE, 3)
+    faults = [trial.add(Refuse(THROTTLED, name, times=n)) for name, n in times.items()]
+    ended = trial.goes_through()
+    assert [fault.caught.total() for fault in faults] == [*times.values()]
+    assert len(clusters_of(trial)) == 1, "a retry made a second cluster"
+    assert len(steps_of(trial, clusters_of(trial)[0]["Id"])) == 2, "a retry added a second step"
+    assert "AWS throttles" in ended.log
+
+
+@pytest.mark.fault("EMR throttles DescribeStep for ever")
+def test_throttled_for_ever(trial: Trial) -> None:
+    fault = trial.add(Refuse(THROTTLED, "DescribeStep"))
+    ended = trial.fails(r"AWS throttles DescribeStep \(ThrottlingException\)")
+    cluster_id = clusters_of(trial)[-1]["Id"]
+    text = (
+        f"cluster {cluster_id}: AWS throttles DescribeStep (ThrottlingException), after every retry; "
+        "try again in some minutes"
+    )
+    assert ended.log.count(f"AirflowException: {text}") >= 2, "the task was not tried again"
+    assert fault.caught["DescribeStep"] > ended.log.count(text), "the SDK did not try again"
+    assert ended.subject == f"Run failed: {trial.run_key} (wait_for_extraction)"
+    assert text in ended.told
+
+
+# Permissions, and other refusals
+
+
+@pytest.mark.fault("AddJobFlowSteps is denied")
+def test_denied(trial: Trial) -> None:
+    fault = trial.add(Refuse(DENIED, "AddJobFlowSteps"))
+    ended = trial.fails("AddJobFlowSteps is denied; grant elasticmapreduce:AddJobFlowSteps")
+    text = (
+        f"cluster {clusters_of(trial)[-1]['Id']}: AddJobFlowSteps is denied; grant "
+        "elasticmapreduce:AddJobFlowSteps to the credentials in use, in their or its policy"
+    )
+    assert f"AirflowFailException: {text}" in ended.log
+    assert text in ended.told
+    assert fault.caught.total() == 1, "what is denied is not asked for again"
+    assert ended.subject == f"Run failed: {trial.run_key} (add_extraction)"
+    assert "MAY STILL BE ALIVE" not in ended.told
+
+
+@pytest.mark.fault("DescribeCluster is denied once there is a cluster")
+def test_blind(trial: Trial) -> None:
+    """Also the teardown cannot see which one is the run's."""
+    trial.add(Refuse(DENIED, "DescribeCluster", after="RunJobFlow"))
+    denied = "DescribeCluster is denied; grant elasticmapreduce:DescribeCluster to the credentials in use"
+    ended = trial.fails(denied, lambda: ends_by_itself(trial))
+    cluster_id = clusters_of(trial)[-1]["Id"]
+    assert f"AirflowFailException: cluster {cluster_id}: {denied}" in ended.log
+    assert f"AirflowException: cluster {cluster_id} was told to end, and was not seen to" in ended.log
+    assert ended.subject == f"Run failed: {trial.run_key} (add_extraction)"
+
+
+@pytest.mark.fault("RunJobFlow is refused for a quota")
+def test_quota(trial: Trial) -> None:
+    words = "The number of vCPUs for instance type m5.xlarge exceeds the EC2 service quota for that type"
+    fault = trial.add(Refuse(Error("ValidationException", words), "RunJobFlow"))
+    ended = trial.fails(words)
+    assert fault.caught.total() == 1
+    assert ended.subject == f"Run failed: {trial.run_key} (create_cluster)"
+    assert len(clusters_of(trial)) == 1, "that of the run that was resumed"
+
+
+# Answers that are lost, late or old
+
+
+def unseen(name: str, answer: str) -> LoseAnswer | Amend:
+    """AWS does the call, and it looks as if it did not."""
+    if answer == "lost":
+        return LoseAnswer(name)
+    return Amend(lambda call, _: BROKEN.answer(call), name, times=1)
+
+
+def hiding_newest(call: Call, answer: Answer) -> Answer:
+    values = json.loads(answer.body)
+    values["Clusters"] = values["Clusters"][1:]
+    return Answer(answer.status, answer.headers, json.dumps(values).encode())
+
+
+@pytest.mark.parametrize("answer", ["lost", "an error 500"])
+@pytest.mark.fault("RunJobFlow makes a cluster, and its answer is {answer}")
+def test_cluster_made_unseen(trial: Trial, answer: str) -> None:
+    trial.add(unseen("RunJobFlow", answer))
+    trial.goes_through()
+    assert len(clusters_of(trial)) == 1, "a retry made a second cluster"
+
+
+@pytest.mark.fault("RunJobFlow's answer is lost, and ListClusters does not show the cluster at once")
+def test_cluster_made_unlisted(trial: Trial) -> None:
+    trial.add(LoseAnswer("RunJobFlow"))
+    trial.add(Amend(hiding_newest, "ListClusters", after="RunJobFlow", times=2))
+    trial.goes_through()
+    assert len(clusters_of(trial)) == 1, "a retry made a second cluster"
+
+
+@pytest.mark.fault("ListClusters never shows the run's cluster")
+def test_cluster_never_listed(trial: Trial) -> None:
+    trial.add(Amend(hiding_newest, "ListClusters", after="RunJobFlow"))
+    trial.goes_through()
+
+
+@pytest.mark.parametrize("answer", ["lost", "an error 500"])
+@pytest.mark.fault("AddJobFlowSteps adds the step, and its answer is {answer}")
+def test_step_added_unseen(trial: Trial, answer: str) -> None:
+    trial.add(unseen("AddJobFlowSteps", answer))
+    trial.goes_through()
+    (cluster,) = clusters_of(trial)
+    assert len(steps_of(trial, cluster["Id"])) == 2, "a retry added a second step"
+
+
+@pytest.mark.quick
+@pytest.mark.fault("EMR does not know the new cluster, nor its step, for a moment")
+def test_not_known_yet(trial: Trial) -> None:
+    unknown = partial(Error, "InvalidRequestException")
+    cluster = unknown("Cluster id 'j-1' is not valid.")
+    trial.add(Refuse(cluster, "DescribeCluster", after="RunJobFlow", times=3))
+    trial.add(Refuse(unknown("Step id 's-1' is not valid."), "DescribeStep", times=3))
+    trial.goes_through()
+
+
+@pytest.mark.fault("EMR never starts the step: PENDING for ever")
+def test_pending_for_ever(trial: Trial, tmp_path: Path) -> None:
+    def pending(call: Call, answer: Answer) -> Answer:
+        values = json.loads(answer.body)
+        for step in [values["Step"]] if "Step" in values else values["Steps"]:
+            step["Status"].update(State="PENDING", Timeline={"CreationDateTime": time.time() - 5})
+        if call.name == "ListSteps" and call.values.get("StepStates") == ["RUNNING", "CANCEL_PENDING"]:
+            values["Steps"] = []
+        return Answer(answer.status, answer.headers, json.dumps(values).encode())
+
+    limits(trial, tmp_path, 10)
+    trial.add(Amend(pending, "DescribeStep", "ListSteps"))
+    ended = trial.fails(r"has waited for 0 min, and EMR does not start it", again=trial.variables.clear)
+    assert ended.subject == f"Run failed: {trial.run_key} (wait_for_extraction)"
+
+
+# Clocks
+
+
+def shifted(values: Any, seconds: float) -> Any:
+    """What EMR says, with other times in it."""
+    if isinstance(values, dict):
+        return {
+            key: value + seconds if key.endswith("DateTime") else shifted(value, seconds)
+            for key, value in values.items()
+        }
+    return [shifted(value, seconds) for value in values] if isinstance(values, list) else values
+
+
+def dated(answer: Answer, seconds: float) -> Answer:
+    headers = [*answer.headers, ("Date", formatdate(time.time() + seconds, usegmt=True))]
+    return Answer(answer.status, headers, answer.body)
+
+
+@pytest.mark.parametrize("minutes", [60, -60], ids=["ahead", "behind"])
+@pytest.mark.fault("AWS's clock differs from ours by {minutes} minutes")
+def test_other_clock(trial: Trial, minutes: int) -> None:
+    def change(call: Call, answer: Answer) -> Answer:
+        if answer.body:
+            body = json.dumps(shifted(json.loads(answer.body), minutes * 60)).encode()
+            answer = Answer(answer.status, answer.headers, body)
+        return dated(answer, minutes * 60)
+
+    trial.add(Amend(change, service="elasticmapreduce"))
+    trial.goes_through()
+
+
+class RefuseClock(Refuse):
+    """Refuses what is signed by a clock that is ``seconds`` behind AWS's."""
+
+    def __init__(self, seconds: float, *names: str, **which: Any) -> None:
+        words = "Signature expired: 20261121T150000Z is now earlier than 20261121T155500Z"
+        super().__init__(Error("InvalidSignatureException", words), *names, **which)
+        self.seconds = seconds
+
+    def serve(self, call: Call, exchange: Exchange) -> None:
+        exchange.swallow()
+        exchange.send(dated(self.error.answer(call), self.seconds))
+
+
+@pytest.mark.fault("EMR refuses what our clock signs, an hour behind its own")
+def test_clock_refused(trial: Trial) -> None:
+    fault = trial.add(RefuseClock(3600, service="elasticmapreduce"))
+    ended = trial.fails("this machine's clock is 60 min behind AWS's")
+    assert fault.caught.total() == 1, "what the clock decides is not asked for again"
+    assert ended.subject.endswith("(guard)")
