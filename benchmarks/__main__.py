@@ -23,6 +23,7 @@ from benchmarks import (
     growth,
     keras_loop,
     limit,
+    load,
     machine,
     notebook,
     pca,
@@ -45,6 +46,7 @@ BENCHMARKS = {
     "pca": pca.run,
     "precision": precision.run,
     "growth": growth.run,
+    "load": load.run,
     "stages": stages.run,
 }
 

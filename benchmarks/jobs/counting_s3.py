@@ -1,0 +1,68 @@
+"""The local AWS's S3, which counts its requests: on a free port of loopback, ``/_counts`` tells them.
+
+It knows no clusters, and keeps its objects in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import parse_qs
+
+from local_emr import moto_setup  # first: it tells moto what to read
+from local_emr.address import endpoint_of, listen
+from local_emr.server import quiet_logs
+
+COUNTS = "/_counts"
+
+
+class Counting:
+    """WSGI middleware: how many requests of each kind, and the bytes that were sent to S3."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._app = app
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == COUNTS:
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [json.dumps(self._counts).encode()]
+        with self._lock:
+            self._counts[kind_of(environ["REQUEST_METHOD"], environ.get("QUERY_STRING", ""))] += 1
+            self._counts["bytes sent"] += int(environ.get("CONTENT_LENGTH") or 0)
+        return self._app(environ, start_response)
+
+
+def kind_of(method: str, query: str) -> str:
+    """What S3 calls, and prices, a request: "LIST", "GET", "HEAD", "PUT", "POST", "DELETE"."""
+    asked = parse_qs(query, keep_blank_values=True)
+    if method == "GET" and ("list-type" in asked or "prefix" in asked):
+        return "LIST"
+    return method
+
+
+def main() -> None:
+    from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
+
+    class Quiet(MotoRequestHandler):
+        def log_request(self, code: Any = "-", size: Any = "-") -> None:
+            """No access log."""
+
+    quiet_logs()
+    moto_setup.forget_what_is_gone()
+    moto_setup.make_s3_concurrent()
+    app = Counting(moto_setup.OneConditionalWrite(moto_setup.Dispatcher(create_backend_app)))
+    listener = listen("127.0.0.1", 0)
+    host, port = listener.getsockname()[:2]
+    server = make_server(host, port, app, threaded=True, request_handler=Quiet, fd=listener.fileno())
+    print(endpoint_of(listener, "127.0.0.1"), flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
