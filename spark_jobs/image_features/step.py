@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import errno
 import json
+import pickle
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -142,8 +142,8 @@ def spark_session(name: str) -> Iterator[Any]:
     except (Py4JError, ConnectionError, EOFError) as error:
         traceback.print_exc()
         raise Failed(f"Spark's JVM has ended, killed or out of memory ({type(error).__name__})") from error
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (OSError, pickle.PicklingError) as error:  # as which PySpark tells that a broadcast found no room
+        if _NO_ROOM not in str(error):
             raise
         traceback.print_exc()
         raise Failed(f"{error}; {_DISK_FULL}") from error

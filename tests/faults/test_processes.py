@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import promises
+import psutil
 import pytest
 from faulty_aws import Call, FaultyAws, Meanwhile
 from ground import PARAMS, Ground
 from stage import Told
 from trial import Ended, Trial
-from victims import Freeze, Hit, Pick, Starve, above, driver, itself
+from victims import Freeze, Hit, Pick, Starve, above, caller, driver, itself
 
 from fruit_pipeline import demo
 from fruit_pipeline.aws import Aws
@@ -116,21 +117,26 @@ def small_disks(ground: Ground, size: str) -> Iterator[object]:
 def test_airflow_killed(trial: Trial, tmp_path: Path) -> None:
     """The next run of the key is refused while the cluster lives; it ends itself, then one goes through."""
     trial.variables["FRUITS_HOME"] = str(home_with_idle_timeout(trial, tmp_path, 60))
-    run = trial.stage.start  # with its own environment
-    params = {"source": str(trial.ground.source), **PARAMS}
+    start, params = trial.stage.start, {"source": str(trial.ground.source), **PARAMS}
 
     def killed_and_again() -> Ended:
-        process = run(trial.run_key, **params)
-        trial.add(Meanwhile(lambda call: process.kill(), "PUT", path=f"{trial.prefix}/features/shard-00004"))
+        process, workers = start(trial.run_key, **params), list[psutil.Process]()
+
+        def kill(call: Call) -> None:
+            process.kill()
+            # The step is held up until the next run has seen its cluster.
+            workers.append(caller(call))
+            workers[0].suspend()
+
+        trial.add(Meanwhile(kill, "PUT", path=f"{trial.prefix}/features/shard-00004"))
         process.wait()
-        assert trial.stage.clusters(*promises.ALIVE), "its cluster should live on"
         ended = trial.run()
+        workers[0].resume()
         until_nothing_is_alive(trial)
         return ended
 
-    trial.fails(
-        r"cluster j-\w+ of run [\w-]+ is alive, made by DAG run \S+ wait until it has ended", killed_and_again
-    )
+    refusal = r"cluster j-\w+ of run [\w-]+ is alive, made by DAG run \S+ wait until it has ended"
+    trial.fails(refusal, killed_and_again)
 
 
 def home_with_idle_timeout(trial: Trial, folder: Path, seconds: int) -> Path:
