@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fruit_pipeline.identities import ManifestWriter
-from fruit_pipeline.sources import LEFT_OUT, Source, SourceImage, by_name, labels_of
+from fruit_pipeline.sources import LEFT_OUT, MAX_FILE_BYTES, Source, SourceImage, by_name, labels_of
 from image_features.contract import (
     LISTED_SCHEMA,
     SAMPLE_SCHEMA,
@@ -161,6 +161,11 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
     listing = source.list()
     if listing.ignored:
         log.warning("left out %d files: %s", listing.ignored, LEFT_OUT)
+    if listing.oversized:
+        shown = ", ".join(listing.oversized[:5]) + (" ..." if len(listing.oversized) > 5 else "")
+        log.warning(
+            "left out %d images of more than %d MB: %s", len(listing.oversized), MAX_FILE_BYTES >> 20, shown
+        )
     if listing.unlabelled:
         log.warning("left out %d images that lie in no label folder", listing.unlabelled)
     chosen = draw(listing.images, request)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
 from image_features.errors import JobError
-from image_features.storage import Storage, normalise_uri
+from image_features.storage import Storage, StorageError, normalise_uri
 
 # What Pillow decodes and people keep images as; anything else in a folder (notes, thumbs.db) is
 # not an image by its name and is left out. A file with such a name that is no image is a reject.
@@ -18,7 +19,17 @@ IMAGE_SUFFIXES = (
     *(".jp2", ".ppm", ".pgm", ".pnm", ".pfm"),
 )
 
-LEFT_OUT = "no images by their name, hidden, or links to elsewhere"
+LEFT_OUT = "no images by their name, hidden, links to elsewhere, or no files (pipes, devices)"
+
+MAX_FILE_BYTES = 256 * 2**20
+"""Larger files are left out, by name: a worker holds whole files, and one photo of 50 megapixels has no more
+than this in any format that people keep photos in."""
+
+
+_NO_PATH = (
+    "a key with an empty part, '.', '..' or a control character names no path; rename or delete that "
+    "object, or give a prefix beside it"
+)
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -37,7 +48,8 @@ class Listing:
 
     images: list[SourceImage]
     unlabelled: int  # images that lie in no label folder
-    ignored: int  # files that are no images by their name, hidden files, links that lead out
+    ignored: int  # files that are no images by their name, hidden, links that lead out, pipes, devices
+    oversized: tuple[str, ...] = ()  # images of more than MAX_FILE_BYTES, by name
 
 
 class Source:
@@ -52,6 +64,7 @@ class Source:
     def list(self) -> Listing:
         """List the images. Raises JobError when there are none, or no label folders."""
         images: list[SourceImage] = []
+        oversized: list[str] = []
         labels: dict[str, str] = {}
         unlabelled = ignored = 0
         for name, size, version in self._walk():
@@ -63,6 +76,9 @@ class Source:
             if not rest:
                 unlabelled += 1
                 continue
+            if size > MAX_FILE_BYTES:
+                oversized.append(name)
+                continue
             # A million images are held at a time; their labels are few.
             images.append(SourceImage(name, labels.setdefault(label, label), size, version))
         if not images:
@@ -73,25 +89,36 @@ class Source:
                 )
             raise JobError(
                 f"{self.uri} has no images; expected <source>/<label>/<image> "
-                f"(left out {ignored} files: {LEFT_OUT})"
+                f"(left out {ignored} files: {LEFT_OUT}; {len(oversized)} that are too large)"
             )
-        return Listing(by_name(images), unlabelled, ignored)
+        return Listing(by_name(images), unlabelled, ignored, tuple(sorted(oversized)))
 
     def read(self, image: SourceImage) -> bytes:
         """The file's bytes. Raises JobError when it cannot be read."""
         if self._folder is None:
             return self._s3().get(image.image).to_pybytes()
+        path = self._folder / image.image
         try:
-            return (self._folder / image.image).read_bytes()
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
-            raise JobError(f"cannot read {self._folder / image.image}: {error.strerror}") from error
+            raise JobError(f"cannot read {path}: {error.strerror}") from error
+        if len(content) > MAX_FILE_BYTES:
+            raise JobError(f"{path} has grown over {MAX_FILE_BYTES:,} bytes since it was listed; draw again")
+        return content
 
     def _walk(self) -> Iterator[tuple[str, int | None, str]]:
         """Every file's path below the source, size and version; size None: it must not be followed."""
         if self._folder is None:
-            for obj in self._s3().list():
-                if not obj.key.endswith("/"):
-                    yield obj.key, obj.size, obj.version
+            try:
+                for obj in self._s3().list():
+                    if not obj.key.endswith("/"):
+                        yield obj.key, obj.size, obj.version
+            except StorageError as error:
+                # The same on each try: what reads objects takes keys for paths.
+                if "invalid path" in str(error):
+                    raise JobError(f"{error}: {_NO_PATH}") from error
+                raise
         else:
             yield from ((name, size, "") for name, size in _walk_folder(self._folder))
 
@@ -123,13 +150,22 @@ def _walk_folder(root: Path) -> Iterator[tuple[str, int | None]]:
             except UnicodeEncodeError:
                 raise JobError(f"the file name {os.fsencode(path)!r} is not UTF-8; rename it") from None
             # A link that leads out of the source would copy what nobody meant to upload.
-            if path.is_symlink() and top not in path.resolve().parents:
+            if path.is_symlink() and not _stays_inside(path, top):
                 yield relative, None
                 continue
             try:
-                yield relative, path.stat().st_size
+                found = path.stat()
             except OSError as error:
                 raise JobError(f"cannot read {path}: {error.strerror}") from error
+            # To read a pipe would wait for a writer, and a device has no end.
+            yield relative, found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _stays_inside(link: Path, top: Path) -> bool:
+    try:
+        return top in link.resolve().parents
+    except (OSError, RuntimeError):  # links that lead to each other in a circle
+        return False
 
 
 def by_name(images: Iterable[SourceImage]) -> list[SourceImage]:
