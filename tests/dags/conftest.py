@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
+from faulty_aws import FaultyAws
 from pipeline_harness import BUCKET, CONNECTION, REGION, LocalAws, Mailbox, finished_run
 
 from fruit_pipeline import settings
@@ -122,3 +124,37 @@ def standing_run(tmp_path_factory: pytest.TempPathFactory, random_backbone: Path
 def run(standing_run: Path, tmp_path: Path) -> Path:
     """A copy of the finished run that a test may damage."""
     return Path(shutil.copytree(standing_run, tmp_path / "run"))
+
+
+# The operators behind a proxy that makes the faults; they are imported where Airflow's home is known.
+
+
+@pytest.fixture
+def faulty(clusters: LocalAws) -> Iterator[FaultyAws]:
+    with FaultyAws(clusters.endpoint, REGION) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def arguments(faulty: FaultyAws, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Of every operator: its connection leads through the proxy."""
+    extra = {"region_name": REGION, "endpoint_url": faulty.endpoint}
+    text = json.dumps({"conn_type": "aws", "login": "test", "password": "test", "extra": extra})
+    monkeypatch.setenv(f"AIRFLOW_CONN_{CONNECTION.upper()}", text)
+    return {"task_id": "task", "aws_conn_id": CONNECTION, "region_name": REGION}
+
+
+@pytest.fixture
+def create(deployment: Settings, clusters: LocalAws, arguments: dict[str, Any]) -> Callable[[str], Any]:
+    """CreateClusterOnce with the real request of a run."""
+    from fruit_pipeline import cluster
+    from fruit_pipeline.operators import CreateClusterOnce
+
+    def build(run_key: str) -> CreateClusterOnce:
+        shape = cluster.load_shape(deployment.home, "small")
+        script = clusters.put(f"runs/{run_key}/code/install.sh", "true")
+        logs = f"s3://{BUCKET}/runs/{run_key}/logs"
+        request = cluster.build_request(deployment, shape, run_key, logs, script, "s3://b-1/wheels")
+        return CreateClusterOnce(job_flow_overrides=request, waiter_delay=1, **arguments)
+
+    return build

@@ -5,8 +5,7 @@ The operators run against the local AWS, through a proxy that makes the faults.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,14 +14,25 @@ import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from botocore import retryhandler
-from botocore.exceptions import ClientError, ReadTimeoutError
-from faulty_aws import BROKEN, DENIED, EXPIRED, THROTTLED, EndCluster, Error, FaultyAws, Refuse
-from pipeline_harness import BUCKET, CONNECTION, REGION, LocalAws, until
+from botocore.exceptions import (
+    ClientError,
+    ReadTimeoutError,
+)
+from faulty_aws import (
+    BROKEN,
+    DENIED,
+    EXPIRED,
+    THROTTLED,
+    EndCluster,
+    Error,
+    FaultyAws,
+    Refuse,
+)
+from pipeline_harness import LocalAws, until
 
-from fruit_pipeline import calls, cluster, operators, sensors
+from fruit_pipeline import calls, operators, sensors
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.cluster import RUN_TAG, name_of
-from fruit_pipeline.settings import Settings
 from image_features.errors import JobError
 from image_features.storage import StorageError
 
@@ -39,37 +49,6 @@ def _as_in_a_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
     # The SDK's own tries remain, only the waits between them are cut.
     monkeypatch.setattr(retryhandler, "delay_exponential", lambda *_, **__: 0.01)
-
-
-@pytest.fixture
-def faulty(clusters: LocalAws) -> Iterator[FaultyAws]:
-    with FaultyAws(clusters.endpoint, REGION) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def arguments(faulty: FaultyAws, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Of every operator: its connection leads through the proxy."""
-    extra = {"region_name": REGION, "endpoint_url": faulty.endpoint}
-    text = json.dumps({"conn_type": "aws", "login": "test", "password": "test", "extra": extra})
-    monkeypatch.setenv(f"AIRFLOW_CONN_{CONNECTION.upper()}", text)
-    return {"task_id": "task", "aws_conn_id": CONNECTION, "region_name": REGION}
-
-
-@pytest.fixture
-def create(
-    deployment: Settings, clusters: LocalAws, arguments: dict[str, Any]
-) -> Callable[[str], operators.CreateClusterOnce]:
-    """The operator with the real request of a run."""
-
-    def build(run_key: str) -> operators.CreateClusterOnce:
-        shape = cluster.load_shape(deployment.home, "small")
-        script = clusters.put(f"runs/{run_key}/code/install.sh", "true")
-        logs = f"s3://{BUCKET}/runs/{run_key}/logs"
-        request = cluster.build_request(deployment, shape, run_key, logs, script, "s3://b-1/wheels")
-        return operators.CreateClusterOnce(job_flow_overrides=request, waiter_delay=1, **arguments)
-
-    return build
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
-from botocore.awsrequest import AWSResponse
 from pipeline_harness import BUCKET, REGION, LocalAws, until
 
 from fruit_pipeline import cluster, operators, sensors
@@ -129,29 +128,6 @@ def test_another_runs_cluster_is_not_taken(
         request = request_of(run_key)
         operators.CreateClusterOnce(job_flow_overrides=request, **aws_arguments).execute(context)
     assert len(clusters.alive()) == 2
-
-
-def test_a_lost_answer_is_not_sent_again_by_boto3(
-    request_of: Callable[..., dict[str, Any]], aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
-) -> None:
-    """The cluster is made and the answer lost; the task's retry finds the cluster."""
-    create = operators.CreateClusterOnce(job_flow_overrides=request_of("lost"), **aws_arguments)
-    sent = []
-
-    def lose_answer(request: Any, **_: Any) -> Any:
-        sent.append(request.url)
-        clusters.emr.run_job_flow(**request_of("lost"))  # it did reach AWS
-        return AWSResponse(request.url, 503, {}, SimpleNamespace(stream=lambda: iter([b"{}"])))
-
-    create.hook.conn.meta.events.register("before-send.emr.RunJobFlow", lose_answer)
-    with pytest.raises(AirflowException, match="503") as caught:
-        create.execute(context)
-    assert not isinstance(caught.value, AirflowFailException), "it would not be tried again"
-    assert len(sent) == 1
-    (made,) = clusters.alive()
-    retry = operators.CreateClusterOnce(job_flow_overrides=request_of("lost"), **aws_arguments)
-    assert retry.execute(context) == made
-    assert clusters.alive() == [made]
 
 
 # Steps

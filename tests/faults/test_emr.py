@@ -77,7 +77,8 @@ def test_ends(
     ended = trial.fails(rf"\({code}: {reason}\)")
     assert fault.caught.total() == 1
     cluster_id = clusters_of(trial)[-1]["Id"]
-    line = next(line for line in ended.log.splitlines() if f"cluster {cluster_id} is TERMINAT" in line)
+    error, said = "AirflowFailException: ", f"cluster {cluster_id} is TERMINAT"
+    line = next(line for line in ended.log.splitlines() if error in line and said in line)
     assert f"({code}: {reason}); " in line
     assert advice in line
     assert f"its logs: s3://{demo.BUCKET}/runs/{trial.run_key}/logs/{cluster_id}/" in line

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from email.utils import formatdate
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from clocks import OtherClock, RefuseClock
 from clusters import clusters_of, ends_by_itself, limits, steps_of
 from faulty_aws import (
     BROKEN,
@@ -19,7 +18,6 @@ from faulty_aws import (
     Answer,
     Call,
     Error,
-    Exchange,
     LoseAnswer,
     Refuse,
 )
@@ -178,45 +176,11 @@ def test_pending_for_ever(trial: Trial, tmp_path: Path) -> None:
 # Clocks
 
 
-def shifted(values: Any, seconds: float) -> Any:
-    """What EMR says, with other times in it."""
-    if isinstance(values, dict):
-        return {
-            key: value + seconds if key.endswith("DateTime") else shifted(value, seconds)
-            for key, value in values.items()
-        }
-    return [shifted(value, seconds) for value in values] if isinstance(values, list) else values
-
-
-def dated(answer: Answer, seconds: float) -> Answer:
-    headers = [*answer.headers, ("Date", formatdate(time.time() + seconds, usegmt=True))]
-    return Answer(answer.status, headers, answer.body)
-
-
 @pytest.mark.parametrize("minutes", [60, -60], ids=["ahead", "behind"])
 @pytest.mark.fault("AWS's clock differs from ours by {minutes} minutes")
 def test_other_clock(trial: Trial, minutes: int) -> None:
-    def change(call: Call, answer: Answer) -> Answer:
-        if answer.body:
-            body = json.dumps(shifted(json.loads(answer.body), minutes * 60)).encode()
-            answer = Answer(answer.status, answer.headers, body)
-        return dated(answer, minutes * 60)
-
-    trial.add(Amend(change, service="elasticmapreduce"))
+    trial.add(OtherClock(minutes * 60))
     trial.goes_through()
-
-
-class RefuseClock(Refuse):
-    """Refuses what is signed by a clock that is ``seconds`` behind AWS's."""
-
-    def __init__(self, seconds: float, *names: str, **which: Any) -> None:
-        words = "Signature expired: 20261121T150000Z is now earlier than 20261121T155500Z"
-        super().__init__(Error("InvalidSignatureException", words), *names, **which)
-        self.seconds = seconds
-
-    def serve(self, call: Call, exchange: Exchange) -> None:
-        exchange.swallow()
-        exchange.send(dated(self.error.answer(call), self.seconds))
 
 
 @pytest.mark.fault("EMR refuses what our clock signs, an hour behind its own")

@@ -1,0 +1,48 @@
+"""An AWS whose clock is not ours."""
+
+from __future__ import annotations
+
+import json
+import time
+from email.utils import formatdate
+from typing import Any
+
+from faulty_aws import Amend, Answer, Call, Error, Exchange, Refuse
+
+
+class OtherClock(Amend):
+    """All that EMR says is of so many seconds later, the date of its answer as well."""
+
+    def __init__(self, seconds: float) -> None:
+        def change(call: Call, answer: Answer) -> Answer:
+            body = json.dumps(_shifted(json.loads(answer.body), seconds)).encode() if answer.body else b""
+            return _dated(Answer(answer.status, answer.headers, body), seconds)
+
+        super().__init__(change, service="elasticmapreduce")
+
+
+class RefuseClock(Refuse):
+    """Refuses what is signed by our clock, so many seconds behind AWS's."""
+
+    def __init__(self, seconds: float, *names: str, **which: Any) -> None:
+        words = "Signature expired: 20261121T150000Z is now earlier than 20261121T155500Z"
+        super().__init__(Error("InvalidSignatureException", words), *names, **which)
+        self.seconds = seconds
+
+    def serve(self, call: Call, exchange: Exchange) -> None:
+        exchange.swallow()
+        exchange.send(_dated(self.error.answer(call), self.seconds))
+
+
+def _shifted(values: Any, seconds: float) -> Any:
+    if isinstance(values, dict):
+        return {
+            key: value + seconds if key.endswith("DateTime") else _shifted(value, seconds)
+            for key, value in values.items()
+        }
+    return [_shifted(value, seconds) for value in values] if isinstance(values, list) else values
+
+
+def _dated(answer: Answer, seconds: float) -> Answer:
+    headers = [*answer.headers, ("Date", formatdate(time.time() + seconds, usegmt=True))]
+    return Answer(answer.status, headers, answer.body)
