@@ -327,7 +327,8 @@ def extract(shard: SampleShard, found: ShardImages, job: ExtractionJob, backbone
         if error.position is None:
             raise
         image = images[asked[error.position]]
-        raise memory.ShortOfMemory(f"shard {shard.shard}, image {image!r}: {error}") from error
+        # Without its cause: of a chain the driver would be told the first, which knows no image.
+        raise memory.ShortOfMemory(f"shard {shard.shard}, image {image!r}: {error}") from None
     rejected = {asked[n]: reject for n, reject in refused.items()}
     kept = [n for n in range(len(images)) if n not in rejected]
     if taken and taken.positions:

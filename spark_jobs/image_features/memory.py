@@ -43,7 +43,7 @@ def told(tasks: Sequence[str]) -> Iterator[None]:
         at = int(found[1]) if found else len(tasks)
         where = f" at {tasks[at]}" if at < len(tasks) else ""
         if said := _SAID.search(text):
-            raise Failed(f"out of memory{where}: {said[1].strip()}; {_ADVICE}") from error
+            raise Failed(f"out of memory at {said[1].strip()}; {_ADVICE}") from error
         if "MemoryError" in text:
             raise Failed(f"out of memory{where}; {_ADVICE}") from error
         if killed := _KILLED.search(text):
