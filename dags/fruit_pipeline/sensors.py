@@ -138,13 +138,21 @@ class StepDone(EmrStepSensor):
         times = answer["Step"]["Status"]["Timeline"]
         start = times.get("StartDateTime")
         if not start:
-            cluster = emr.describe_cluster(ClusterId=self.job_flow_id)["Cluster"]["Status"]["Timeline"]
-            ready = cluster.get("ReadyDateTime")
-            busy = emr.list_steps(ClusterId=self.job_flow_id, StepStates=_BUSY)["Steps"]
-            if not ready or any(step["Id"] != self.step_id for step in busy):
+            free = self._free_since(emr)
+            if not free:
                 return float(self.limit_seconds)
-            start = max(ready, times["CreationDateTime"])
+            start = max(free, times["CreationDateTime"])
         return _left(self.limit_seconds, start, answer)
+
+    def _free_since(self, emr: Any) -> datetime | None:
+        """Since when the cluster could have started the step; None while it cannot."""
+        cluster = emr.describe_cluster(ClusterId=self.job_flow_id)["Cluster"]["Status"]["Timeline"]
+        newest = emr.list_steps(ClusterId=self.job_flow_id)["Steps"]  # a page: the last to end is on it
+        others = [step["Status"] for step in newest if step["Id"] != self.step_id]
+        if "ReadyDateTime" not in cluster or any(other["State"] in _BUSY for other in others):
+            return None
+        ends = [other["Timeline"].get("EndDateTime") for other in others]
+        return max([cluster["ReadyDateTime"], *filter(None, ends)])
 
     def _give_up(self) -> None:
         emr: Any = self.hook.conn

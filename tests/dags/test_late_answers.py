@@ -6,6 +6,7 @@ The operators run against the local AWS, through a proxy that makes the faults.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -177,3 +178,27 @@ def test_a_cluster_that_aws_does_not_list_yet_is_terminated_by_its_id(
 )
 def test_what_aws_may_have_done_is_known_from_the_error(error: Exception, expected: bool) -> None:
     assert calls.may_be_done(error) is expected
+
+
+def test_a_step_that_emr_never_starts_is_cancelled_at_its_limit_and_says_so(
+    clusters: LocalAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any
+) -> None:
+    cluster_id = start(clusters, "pending")
+    step = clusters.script_step("never", "sleep 600")
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    until(lambda: clusters.step_state(cluster_id, step_id) == "RUNNING")
+
+    def pending(_: Call, answer: Answer) -> Answer:
+        values = json.loads(answer.body)
+        values["Step"]["Status"].update(State="PENDING")
+        values["Step"]["Status"]["Timeline"].pop("StartDateTime")
+        return Answer(answer.status, answer.headers, json.dumps(values).encode())
+
+    time.sleep(1.1)  # AWS's clock is read to a second
+    faulty.add(Amend(pending, "DescribeStep"))
+    sensor = sensors.StepDone(
+        job_flow_id=cluster_id, step_id=step_id, poke_interval=1, limit_seconds=0.01, **arguments
+    )
+    with pytest.raises(AirflowFailException, match="and EMR does not start it, though no other step runs"):
+        sensor.execute(context)
+    until(lambda: clusters.step_state(cluster_id, step_id) == "CANCELLED")

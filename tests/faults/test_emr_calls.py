@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from functools import partial
 from pathlib import Path
 
@@ -159,12 +158,11 @@ def test_not_known_yet(trial: Trial) -> None:
 
 @pytest.mark.fault("EMR never starts the step: PENDING for ever")
 def test_pending_for_ever(trial: Trial, tmp_path: Path) -> None:
-    def pending(call: Call, answer: Answer) -> Answer:
+    def pending(_: Call, answer: Answer) -> Answer:
         values = json.loads(answer.body)
         for step in [values["Step"]] if "Step" in values else values["Steps"]:
-            step["Status"].update(State="PENDING", Timeline={"CreationDateTime": time.time() - 5})
-        if call.name == "ListSteps" and call.values.get("StepStates") == ["RUNNING", "CANCEL_PENDING"]:
-            values["Steps"] = []
+            created = step["Status"]["Timeline"]["CreationDateTime"]
+            step["Status"].update(State="PENDING", Timeline={"CreationDateTime": created})
         return Answer(answer.status, answer.headers, json.dumps(values).encode())
 
     limits(trial, tmp_path, 10)
