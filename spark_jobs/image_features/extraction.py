@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from image_features import memory, reuse, versions
+from image_features import memory, reuse, threads, versions
 from image_features.contract import (
     FEATURES_SCHEMA,
     MARKER,
@@ -256,24 +256,24 @@ def _compute(shards: list[SampleShard], job: ExtractionJob) -> Iterator[Outcome]
     """Compute shards one after another; the next is read and the last written meanwhile."""
     backbone = open_once(job.model, job.spec)
     reader = SampleReader(Storage(job.sample), job.marker)
-    with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
-        following: Future[ShardImages] = reading.submit(reader.read, shards[0])
-        last: Future[FeaturesShard] | None = None
-        for shard, after in zip(shards, [*shards[1:], None], strict=True):
-            current = following
-            if after:
-                following = reading.submit(reader.read, after)
-            try:
-                extracted = extract(shard, current.result(), job, backbone)
-            except JobError as error:
-                # Trying again would end the same way; the driver says it in one line.
-                yield Outcome(None, error=str(error))
-                continue
-            if last:
-                yield _outcome(last)
-            last = writing.submit(write, extracted, job)
+    reading, writing = threads.reader_and_writer()
+    following: Future[ShardImages] = reading.submit(reader.read, shards[0])
+    last: Future[FeaturesShard] | None = None
+    for shard, after in zip(shards, [*shards[1:], None], strict=True):
+        current = following
+        if after:
+            following = reading.submit(reader.read, after)
+        try:
+            extracted = extract(shard, current.result(), job, backbone)
+        except JobError as error:
+            # Trying again would end the same way; the driver says it in one line.
+            yield Outcome(None, error=str(error))
+            continue
         if last:
             yield _outcome(last)
+        last = writing.submit(write, extracted, job)
+    if last:
+        yield _outcome(last)
 
 
 def _outcome(written: Future[FeaturesShard]) -> Outcome:
