@@ -15,6 +15,7 @@ a run whose features would differ by too much is refused.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import logging
 import warnings
 from collections.abc import Iterator
@@ -25,17 +26,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fruit_pipeline.backbone import BACKBONES, BackboneRequest, converter, export
+from fruit_pipeline.identities import Manifest
 from image_features.contract import (
-    MANIFEST,
     MODEL_FILE,
     MODEL_JSON,
     BackboneSpec,
     SampleMarker,
-    SampleShard,
     content_digest,
     digest_of,
     find_document,
@@ -150,15 +148,23 @@ def _draw(sample: Storage, marker: SampleMarker) -> list[dict[str, Any]]:
     def rank(what: object) -> bytes:
         return hashlib.sha256(f"int8\0{marker.seed}\0{what}".encode()).digest()
 
-    shards: dict[int, SampleShard] = {}
+    shards: set[int] = set()
+    size = 0
     for shard in sorted(marker.shards, key=lambda shard: rank(shard.shard)):
-        if sum(taken.bytes for taken in shards.values()) < _BYTES:
-            shards[shard.shard] = shard
-    manifest = pq.read_table(pa.BufferReader(sample.get(MANIFEST)))
-    rows = [row for row in manifest.to_pylist() if row["shard"] in shards]
-    for row in rows:  # where nobody has read the images yet, their shard's digest stands for them
-        row["sha256"] = row["sha256"] or shards[row["shard"]].digest
-    return sorted(rows, key=lambda row: rank(row["image"]))[: _CALIBRATED + _COMPARED + _SPARE]
+        if size < _BYTES:
+            shards.add(shard.shard)
+            size += shard.bytes
+    manifest = Manifest(sample)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for shard in marker.shards:
+            for image, label, sha256 in manifest.take(shard.shard):
+                if shard.shard in shards:
+                    # Where nobody has read the images yet, their shard's digest stands for them.
+                    row = {"image": image, "label": label, "shard": shard.shard}
+                    yield {**row, "sha256": sha256 or shard.digest}
+
+    return heapq.nsmallest(_CALIBRATED + _COMPARED + _SPARE, rows(), key=lambda row: rank(row["image"]))
 
 
 def _read(
