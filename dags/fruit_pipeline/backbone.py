@@ -162,12 +162,13 @@ def export(request: BackboneRequest, cache_dir: Path) -> tuple[BackboneSpec, Sto
 
 
 def publish(spec: BackboneSpec, cached: Storage, target: Storage) -> str:
-    """Copy an exported backbone below ``target`` under its digest, unless it is there; return its URI."""
+    """Copy a backbone to its digest below ``target``, unless it stands there whole; return its URI."""
     try:
         standing = find_document(BackboneSpec, target, f"{spec.digest}/{MODEL_JSON}")
+        whole = hashlib.sha256(target.get(f"{spec.digest}/{MODEL_FILE}")).hexdigest() == spec.digest
     except JobError:
-        standing = None  # of another schema version, or damaged: written again
-    if standing is None:
+        standing, whole = None, False  # of another schema version, or damaged: written again
+    if standing is None or not whole:
         target.put(f"{spec.digest}/{MODEL_FILE}", cached.get(MODEL_FILE))
         target.put(f"{spec.digest}/{MODEL_JSON}", cached.get(MODEL_JSON))
     return target.uri_of(spec.digest)

@@ -194,7 +194,8 @@ def _check_objects(failures: _Failures, storage: Storage, expected: set[int]) ->
     for number in sorted(expected - found):
         failures.append(f"{storage.uri_of(shard_key(number))} is missing")
     for name in sorted(odd) + [shard_key(number) for number in sorted(found - expected)]:
-        failures.append(f"{storage.uri_of(name)} is not in the marker")
+        advice = ", and no run writes such a name: delete it" if name in odd else ""
+        failures.append(f"{storage.uri_of(name)} is not in the marker{advice}")
 
 
 def _check_shard(

@@ -11,7 +11,9 @@ from typing import Any
 from fruit_pipeline import settings
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.request import RunRequest, from_params
-from image_features.storage import Storage, join_uri
+from image_features.contract import withdraw
+from image_features.errors import JobError
+from image_features.storage import Storage, StorageError, join_uri
 
 log = logging.getLogger(__name__)
 
@@ -170,14 +172,21 @@ def plan_cluster(
 
 
 def check_output(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Check everything that the steps wrote."""
+    """Check everything that the steps wrote. What is not right does not look finished any longer."""
     from dataclasses import asdict
 
     from fruit_pipeline.checks import check_run
 
     started = time.monotonic()
-    request = RunRequest.from_dict(values)
-    report = check_run(request.layout, _aws().storage, _source(request))
+    request, aws = RunRequest.from_dict(values), _aws()
+    layout = request.layout
+    try:
+        report = check_run(layout, aws.storage, _source(request))
+    except StorageError:  # nothing is known of the output
+        raise
+    except JobError as error:
+        damaged = [layout.features, layout.pca] + [layout.sample] * (f"{layout.sample}/" in str(error))
+        raise JobError(f"{error}{withdraw(*map(aws.storage, damaged))}") from None
     return {**asdict(report), "seconds": round(time.monotonic() - started, 1)}
 
 

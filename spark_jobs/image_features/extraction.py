@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,12 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from image_features import memory, reuse, threads, versions
+from image_features import memory, reuse, standing, threads, versions
 from image_features.contract import (
     FEATURES_SCHEMA,
     MARKER,
     REJECTS_SCHEMA,
-    REUSED,
     REUSED_SCHEMA,
     SCHEMA_VERSION,
     BackboneSpec,
@@ -35,20 +34,22 @@ from image_features.contract import (
     SampleMarker,
     SampleShard,
     digest_of,
-    find_document,
+    own_marker,
     read_document,
     reused_key,
     shard_key,
     to_json,
+    withdraw,
 )
-from image_features.errors import JobError
+from image_features.errors import Damaged, JobError
 from image_features.images import DEFAULT_MAX_PIXELS, RejectedImage
 from image_features.inference import Backbone, open_once, read_backbone
 from image_features.rejects import refuse_too_many
 from image_features.samples import SampleReader, ShardImages
-from image_features.shards import delete_strays, list_array, parquet_bytes, shard_info, write_shard
+from image_features.shards import list_array, parquet_bytes, write_shard
+from image_features.standing import ShardTask, delete_strays_of, task_of
 from image_features.step import Failed
-from image_features.storage import Storage, normalise_uri
+from image_features.storage import NotFound, Storage, normalise_uri
 
 
 def preprocessing_of(spec: BackboneSpec, max_pixels: int) -> str:
@@ -74,16 +75,6 @@ class ExtractionJob:
         """Digest of everything that decides a features shard's content."""
         preprocessing = preprocessing_of(self.spec, self.max_pixels)
         return digest_of(str(SCHEMA_VERSION), self.spec.digest, preprocessing, self.runtime, shard.digest)
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """A shard to do, and what stands of it already."""
-
-    shard: SampleShard
-    existing_bytes: int = 0  # of its features object, 0 when there is none
-    has_rejects: bool = False
-    has_reused: bool = False
 
 
 def bundles(count: int, slots: int) -> list[range]:
@@ -144,13 +135,15 @@ def run(
     job = ExtractionJob(normalise_uri(sample), plan, output, rejects, spec, model_bytes, max_pixels)
 
     features_storage, rejects_storage = Storage(output, create=True), Storage(rejects, create=True)
-    standing = {obj.key: obj.size for obj in features_storage.list()}
-    standing_rejects = {obj.key for obj in rejects_storage.list()}
-    tasks = [_task(shard, standing, standing_rejects) for shard in plan.shards]
-    marker = find_document(FeaturesMarker, features_storage) if MARKER in standing else None
-    expected = digest_of(*(job.fingerprint(shard) for shard in plan.shards))
-    # The footers are read although the marker stands: a shard may have been damaged since.
-    if marker and marker.digest == expected and all(_standing(task, job) for task in tasks):
+    lying = {obj.key: obj.size for obj in features_storage.list()}
+    lying_rejects = {obj.key for obj in rejects_storage.list()}
+    tasks = [task_of(shard, lying, lying_rejects) for shard in plan.shards]
+    marker = own_marker(FeaturesMarker, features_storage) if MARKER in lying else None
+    # They are read although the marker stands: a shard may have been damaged since.
+    found = _look(spark.sparkContext, tasks, job)
+    missing = [task for task in tasks if task.shard.shard not in found]
+    if marker and not missing and marker.shards == list(found.values()):
+        delete_strays_of(marker.shards, features_storage, lying, rejects_storage, lying_rejects)
         try:
             refuse_too_many(marker, max_reject_rate, rejects)
         except Failed:
@@ -166,22 +159,23 @@ def run(
     # While executors are still registering, Spark knows of fewer cores than there will be; tasks cut
     # for too few would be long ones that the other cores wait for.
     slots = max(plan.cores, spark.sparkContext.defaultParallelism)
-    parts = [tasks[part.start : part.stop] for part in bundles(len(tasks), slots)]
+    parts = [missing[part.start : part.stop] for part in bundles(len(missing), slots)]
     with memory.told([_named(part) for part in parts]):
         outcomes = (
             spark.sparkContext.parallelize(parts, max(1, len(parts)))
             .mapPartitions(lambda part: run_tasks(part, broadcast.value))
             .collect()
         )
-    failed = [outcome.error for outcome in outcomes if outcome.error]
+    failed = [outcome for outcome in outcomes if outcome.error]
     if failed:
-        raise JobError(f"{len(failed)} of {len(tasks)} shards cannot be extracted; the first: {failed[0]}")
+        # A damaged sample must not look finished any longer: only drawing it again can mend it.
+        spoilt = next((outcome for outcome in failed if outcome.damaged), None)
+        said = (spoilt or failed[0]).error + (withdraw(Storage(sample)) if spoilt else "")
+        raise JobError(f"{len(failed)} of {len(tasks)} shards cannot be extracted; the first: {said}")
 
-    shards = sorted((outcome.done for outcome in outcomes), key=lambda done: done.shard)
-    delete_strays(features_storage, standing, {s.shard for s in shards})
-    delete_strays(rejects_storage, standing_rejects, {s.shard for s in shards if s.rejects})
-    listed = {reused_key(s.shard) for s in shards if s.reused}
-    features_storage.delete(key for key in standing if key.startswith(f"{REUSED}/") and key not in listed)
+    computed = [outcome.done for outcome in outcomes]
+    shards = sorted([*found.values(), *computed], key=lambda done: done.shard)
+    delete_strays_of(shards, features_storage, lying, rejects_storage, lying_rejects)
     reasons = sum((Counter(s.rejects) for s in shards), Counter())
     marker = FeaturesMarker(
         images=sum(s.images for s in shards),
@@ -206,15 +200,29 @@ def run(
     return marker
 
 
+def _look(context: Any, tasks: list[ShardTask], job: ExtractionJob) -> dict[int, FeaturesShard]:
+    """What an earlier attempt has finished for these very inputs, by its number; looked at by the workers."""
+    there = [task for task in tasks if task.existing_bytes]
+    if not there:
+        return {}
+    slim = context.broadcast(replace(job, model=b""))
+    found = (
+        context.parallelize(there, min(len(there), 2 * context.defaultParallelism))
+        .map(lambda task: _standing(task, slim.value))
+        .collect()
+    )
+    return {info.shard: info for info in found if info}
+
+
+def _standing(task: ShardTask, job: ExtractionJob) -> FeaturesShard | None:
+    """The shard's counts when an earlier attempt finished it for these very inputs, and it is whole."""
+    return standing.found(task, job.fingerprint(task.shard), job.spec.width, job.output, job.rejects)
+
+
 def _named(tasks: Sequence[ShardTask]) -> str:
     """Which shards a Spark task works on."""
     numbers = [task.shard.shard for task in tasks]
     return f"shard {numbers[0]}" if len(numbers) == 1 else f"shards {numbers[0]} to {numbers[-1]}"
-
-
-def _task(shard: SampleShard, features: Mapping[str, int], rejects: Container[str]) -> ShardTask:
-    key = shard_key(shard.shard)
-    return ShardTask(shard, features.get(key, 0), key in rejects, reused_key(shard.shard) in features)
 
 
 @dataclass(frozen=True)
@@ -224,6 +232,7 @@ class Outcome:
     done: FeaturesShard | None
     computed: bool = False
     error: str | None = None
+    damaged: bool = False  # with an error: the sample's shard is not what its marker lists
 
 
 def run_tasks(parts: Iterator[list[ShardTask]], job: ExtractionJob) -> Iterator[Outcome]:
@@ -233,12 +242,12 @@ def run_tasks(parts: Iterator[list[ShardTask]], job: ExtractionJob) -> Iterator[
             # What an earlier attempt finished since the driver looked need not be done again.
             features = {obj.key: obj.size for obj in Storage(job.output).list()}
             rejects = {obj.key for obj in Storage(job.rejects).list()}
-            tasks = [_task(task.shard, features, rejects) for task in tasks]
+            tasks = [task_of(task.shard, features, rejects) for task in tasks]
         missing = []
         for task in tasks:
-            standing = _standing(task, job)
-            if standing:
-                yield Outcome(standing)
+            done = _standing(task, job)
+            if done:
+                yield Outcome(done)
             else:
                 missing.append(task.shard)
         if missing:
@@ -263,10 +272,15 @@ def _compute(shards: list[SampleShard], job: ExtractionJob) -> Iterator[Outcome]
         current = following
         if after:
             following = reading.submit(reader.read, after)
+        # Trying again would end the same way; the driver says it in one line.
         try:
-            extracted = extract(shard, current.result(), job, backbone)
+            images = current.result()
         except JobError as error:
-            # Trying again would end the same way; the driver says it in one line.
+            yield Outcome(None, error=str(error), damaged=isinstance(error, Damaged | NotFound))
+            continue
+        try:
+            extracted = extract(shard, images, job, backbone)
+        except JobError as error:
             yield Outcome(None, error=str(error))
             continue
         if last:
@@ -281,25 +295,6 @@ def _outcome(written: Future[FeaturesShard]) -> Outcome:
         return Outcome(written.result(), computed=True)
     except JobError as error:
         return Outcome(None, error=str(error))
-
-
-def _standing(task: ShardTask, job: ExtractionJob) -> FeaturesShard | None:
-    """The shard's counts when an earlier attempt finished it for these very inputs."""
-    if not task.existing_bytes:
-        return None
-    try:
-        metadata = Storage(job.output).parquet_metadata(shard_key(task.shard.shard), task.existing_bytes)
-    except JobError:
-        return None  # damaged: computed again
-    info = shard_info(metadata, FeaturesShard)
-    if (
-        info is None
-        or info.fingerprint != job.fingerprint(task.shard)
-        or bool(info.rejects) > task.has_rejects
-        or bool(info.reused) > task.has_reused
-    ):
-        return None
-    return info
 
 
 @dataclass(frozen=True)

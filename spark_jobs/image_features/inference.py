@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
 from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec, read_document
-from image_features.errors import JobError
+from image_features.errors import Damaged, read_again
 from image_features.images import DEFAULT_MAX_PIXELS, Preprocessor, RejectedImage, decode_rgb
 from image_features.memory import ShortOfMemory
 from image_features.storage import Storage
@@ -82,6 +82,7 @@ class Backbone:
         return done + count
 
 
+@read_again
 def read_backbone(model_uri: str) -> tuple[BackboneSpec, bytes]:
     """Read ``model.json`` and ``backbone.tflite`` below a URI; JobError when they do not agree."""
     storage = Storage(model_uri)
@@ -89,7 +90,7 @@ def read_backbone(model_uri: str) -> tuple[BackboneSpec, bytes]:
     model = storage.get(MODEL_FILE).to_pybytes()
     found = hashlib.sha256(model).hexdigest()
     if found != spec.digest:
-        raise JobError(
+        raise Damaged(
             f"{storage.uri_of(MODEL_FILE)} has SHA-256 {found}, {MODEL_JSON} beside it says {spec.digest}; "
             "export the backbone again"
         )

@@ -41,14 +41,15 @@ from image_features.contract import (
     FeaturesShard,
     PcaMarker,
     digest_of,
-    find_document,
+    own_marker,
     read_document,
     shard_key,
     to_json,
+    withdraw,
 )
-from image_features.errors import JobError
-from image_features.shards import delete_strays, list_array, read_shard, shard_info, write_shard
-from image_features.storage import Storage, normalise_uri
+from image_features.errors import Damaged, JobError
+from image_features.shards import delete_strays, info_of, list_array, read_shard, write_shard
+from image_features.storage import NotFound, Storage, normalise_uri
 
 # Groups of shards in the first pass: at least so many, else as many as make groups of so many rows.
 # Moving a group's scatter matrix costs about as much as computing with 3,000 rows.
@@ -57,6 +58,8 @@ _GROUP_ROWS = 25_000
 
 # Scatter matrices that are merged in one place: 105 MB at 1,280 features.
 _FAN_IN = 8
+
+_READERS = 8  # of the driver, which looks at the embeddings of an earlier attempt
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class Refused:
     """A shard that cannot be used; travels to the driver in place of a result."""
 
     error: str
+    damaged: bool = False  # or missing: extracting it again mends it
+
+    @classmethod
+    def for_(cls, error: JobError) -> Refused:
+        return cls(str(error), isinstance(error, Damaged | NotFound))
 
 
 def run(
@@ -100,14 +108,16 @@ def run(
         _check_backbone(model, source, job_features)
     storage = Storage(job_output, create=True)
     standing = {obj.key: obj.size for obj in storage.list()}
-    marker = find_document(PcaMarker, storage) if MARKER in standing else None
+    marker = own_marker(PcaMarker, storage) if MARKER in standing else None
     if (
         marker
         and (marker.features_digest, marker.request) == (source.digest, request)
         and {PCA_MODEL, SUMMARY} <= standing.keys()
         and _embedder_stands(storage, marker, standing, wanted=bool(model))
-        and all(_stands(storage, shard, standing) for shard in marker.shards)
+        and _model_stands(storage, marker, source)
+        and _shards_stand(storage, marker)
     ):
+        delete_strays(storage, standing, {shard.shard for shard in marker.shards})
         return marker
     # Marker first: an embedder of another PCA must never stand beside one.
     storage.delete([MARKER, EMBEDDER])
@@ -123,7 +133,7 @@ def run(
         len(groups),
     )
     if isinstance(moments, Refused):
-        raise JobError(moments.error)
+        raise _given_up(moments, job)
     fitted = pca.fit(moments, components, variance)
 
     broadcast = context.broadcast(fitted)
@@ -136,7 +146,7 @@ def run(
     )
     for outcome in outcomes:
         if isinstance(outcome, Refused):
-            raise JobError(outcome.error)
+            raise _given_up(outcome, job)
     written = sorted(outcomes, key=lambda shard: shard.shard)
     expected = {shard.shard for shard in written}
     delete_strays(storage, standing, expected)
@@ -160,6 +170,11 @@ def run(
     )
     storage.put(MARKER, to_json(marker))
     return marker
+
+
+def _given_up(refused: Refused, job: ReductionJob) -> JobError:
+    """Features that are damaged must not look finished any longer: only the extraction can mend them."""
+    return JobError(refused.error + (withdraw(Storage(job.features)) if refused.damaged else ""))
 
 
 def _check_backbone(model: str, source: FeaturesMarker, features: str) -> None:
@@ -188,15 +203,30 @@ def _embedder_stands(storage: Storage, marker: PcaMarker, sizes: dict[str, int],
     return hashlib.sha256(storage.get(EMBEDDER)).hexdigest() == marker.embedder_digest
 
 
-def _stands(storage: Storage, shard: EmbeddingsShard, sizes: dict[str, int]) -> bool:
-    """Whether a shard of a finished PCA is still there, and the one that the marker lists."""
-    key = shard_key(shard.shard)
+def _model_stands(storage: Storage, marker: PcaMarker, source: FeaturesMarker) -> bool:
+    """Whether the model is whole, and the one whose digest stands in the embeddings' fingerprints."""
     try:
-        return (
-            key in sizes and shard_info(storage.parquet_metadata(key, sizes[key]), EmbeddingsShard) == shard
-        )
+        model = pca.PcaModel.from_npz(storage.get(PCA_MODEL).to_pybytes(), storage.uri_of(PCA_MODEL))
     except JobError:
         return False
+    features = {shard.shard: shard.fingerprint for shard in source.shards}
+    return all(
+        shard.fingerprint == digest_of(features.get(shard.shard, ""), model.digest) for shard in marker.shards
+    )
+
+
+def _shards_stand(storage: Storage, marker: PcaMarker) -> bool:
+    """Whether the shards of a finished PCA are still there, whole, and those that the marker lists."""
+
+    def stands(shard: EmbeddingsShard) -> bool:
+        try:
+            table = read_shard(storage, shard_key(shard.shard), EMBEDDINGS_SCHEMA)
+        except (Damaged, NotFound):
+            return False
+        return table.num_rows == shard.rows and info_of(table, EmbeddingsShard) == shard
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        return all(readers.map(stands, marker.shards))
 
 
 def read_features(
@@ -204,27 +234,29 @@ def read_features(
 ) -> tuple[pa.Table, npt.NDArray[np.float32]]:
     """Read a features shard: the named columns, and the features as float32 (rows, width).
 
-    Raises JobError that names the object when it is not what the marker lists: other rows, another
-    width, NaN or infinity.
+    Raises Damaged, or NotFound, that names the object when it is not what the marker lists: other rows,
+    another width, NaN or infinity, features of another backbone.
     """
     key = shard_key(shard.shard)
     uri = storage.uri_of(key)
     table = read_shard(storage, key, FEATURES_SCHEMA, [*columns, "features"])
     if table.num_rows != shard.features:
-        raise JobError(f"{uri} has {table.num_rows} rows, the marker says {shard.features}; extract it again")
+        raise Damaged(f"{uri} has {table.num_rows} rows, the marker says {shard.features}; extract it again")
     lists = table.column("features").combine_chunks()
     offsets = np.from_dlpack(lists.offsets)
     lengths = np.diff(offsets)
     if (lengths != width).any():
         row = int(np.flatnonzero(lengths != width)[0])
-        raise JobError(f"{uri}: row {row} has {lengths[row]} features, expected {width}")
+        raise Damaged(f"{uri}: row {row} has {lengths[row]} features, expected {width}")
     flat = lists.values.slice(offsets[0], width * len(lists))
     if flat.null_count:
         flat = flat.fill_null(float("nan"))
     values = np.asarray(np.from_dlpack(flat), np.float32).reshape(-1, width)
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
-        raise JobError(f"{uri}: row {int(np.flatnonzero(~finite)[0])} has NaN or infinity")
+        raise Damaged(f"{uri}: row {int(np.flatnonzero(~finite)[0])} has NaN or infinity")
+    if info_of(table, FeaturesShard) != shard:  # the same rows, made by something else
+        raise Damaged(f"{uri} is not the shard that the marker lists; extract it again")
     return table, values
 
 
@@ -259,7 +291,7 @@ def moments_of(shards: Iterable[FeaturesShard], job: ReductionJob) -> pca.Moment
             pca.Moments.of(read.result()[1]) for _, read in read_ahead(storage, shards, job.width)
         )
     except JobError as error:
-        return Refused(str(error))
+        return Refused.for_(error)
 
 
 def merged(parts: Any, count: int) -> pca.Moments | Refused:
@@ -305,7 +337,7 @@ def project(
             write_shard(target, EMBEDDINGS_SCHEMA, columns, info)
             yield info
         except JobError as error:
-            yield Refused(str(error))
+            yield Refused.for_(error)
 
 
 def _summary(

@@ -17,7 +17,7 @@ from image_features.contract import (
     content_digest,
     shard_key,
 )
-from image_features.errors import JobError
+from image_features.errors import Damaged, JobError
 from image_features.shards import read_shard
 from image_features.storage import NotFound, Storage
 
@@ -48,8 +48,8 @@ class SampleReader:
     def read(self, shard: SampleShard, only: Container[str] | None = None) -> ShardImages:
         """Read one shard, or only some of its images, by name.
 
-        Raises JobError when it is not what the marker lists: other rows or bytes, or an image that
-        has been changed or deleted since.
+        Raises Damaged, or NotFound, when it is not what the marker lists: other rows or bytes; and
+        JobError for an image that has been changed or deleted since.
         """
         return self._unpack(shard, only) if self._packed else self._fetch(shard, only)
 
@@ -97,9 +97,9 @@ class SampleReader:
             )
         return memoryview(content).cast("B")
 
-    def _other(self, shard: SampleShard) -> JobError:
+    def _other(self, shard: SampleShard) -> Damaged:
         uri = self._sample.uri_of(shard_key(shard.shard))
-        return JobError(f"{uri} is not the shard that the sample's marker lists; draw it again")
+        return Damaged(f"{uri} is not the shard that the sample's marker lists; draw it again")
 
 
 def listed_digest(

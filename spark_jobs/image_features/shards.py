@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from image_features.contract import EmbeddingsShard, FeaturesShard, SampleShard, shard_key, shard_number
-from image_features.errors import JobError
+from image_features.errors import Damaged, read_again
 from image_features.storage import Storage
 
 _METADATA_KEY = "image_features"
@@ -45,10 +45,20 @@ def list_array(rows: npt.NDArray[np.float32]) -> pa.ListArray:
 
 
 def parquet_bytes(table: pa.Table) -> pa.Buffer:
-    """Encode a table. Floats and image bytes get no dictionary: it would only grow them."""
+    """Encode a table. Floats and image bytes get no dictionary: it would only grow them.
+
+    Each page has a checksum: zstd's own is left out by parquet, and a flipped bit would go unseen.
+    """
     sink = pa.BufferOutputStream()
     dictionary = [name for name in ("label", "reason") if name in table.column_names]
-    pq.write_table(table, sink, compression="zstd", compression_level=1, use_dictionary=dictionary)
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=dictionary,
+        write_page_checksum=True,
+    )
     return sink.getvalue()
 
 
@@ -60,21 +70,28 @@ def shard_info(metadata: dict[str, str], kind: type[Info]) -> Info | None:
         return None
 
 
-def read_shard(storage: Storage, key: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Read a shard, or some of its columns. Raises JobError that names the object.
+def info_of(table: pa.Table, kind: type[Info]) -> Info | None:
+    """shard_info of a table that read_shard has read."""
+    found = table.schema.metadata or {}
+    return shard_info({key.decode(): value.decode(errors="replace") for key, value in found.items()}, kind)
 
-    Refused: an object that is no whole parquet file, and one whose columns are not the schema's.
+
+@read_again
+def read_shard(storage: Storage, key: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read a shard, or some of its columns. Raises Damaged, or NotFound, that names the object.
+
+    Damaged: no whole parquet file, pages that are not what was written, columns that are not the schema's.
     """
     uri = storage.uri_of(key)
     data = storage.get(key)
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         found = file.schema_arrow
         for name in schema.names:
             if name not in found.names:
-                raise JobError(f"{uri} has no column {name!r}; found {', '.join(found.names)}")
+                raise Damaged(f"{uri} has no column {name!r}; found {', '.join(found.names)}")
             if found.field(name).type != schema.field(name).type:
-                raise JobError(
+                raise Damaged(
                     f"{uri}: column {name!r} is {found.field(name).type}, expected {schema.field(name).type}"
                 )
         table = file.read(columns=columns, use_threads=False)
@@ -83,10 +100,10 @@ def read_shard(storage: Storage, key: str, schema: pa.Schema, columns: list[str]
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise JobError(f"{uri} cannot be read as parquet: {first}") from error
+        raise Damaged(f"{uri} cannot be read as parquet: {first}") from error
     for name in table.column_names:
         if table.column(name).null_count:
-            raise JobError(f"{uri}: column {name!r} has {table.column(name).null_count} nulls")
+            raise Damaged(f"{uri}: column {name!r} has {table.column(name).null_count} nulls")
     return table
 
 

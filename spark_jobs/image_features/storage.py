@@ -11,6 +11,7 @@ and ``AWS_ENDPOINT_URL`` are honoured.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from urllib.parse import urlsplit
 import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
 from obstore.store import LocalStore, S3Store
 
 from image_features.errors import JobError
@@ -33,6 +34,18 @@ _RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
 
 # A parquet footer of our shards is a few KiB; one range request of this size gets it.
 _FOOTER_BYTES = 64 * 1024
+
+
+_ACTIONS = {
+    "read": "s3:GetObject",
+    "look up": "s3:GetObject",
+    "write": "s3:PutObject",
+    "delete": "s3:DeleteObject",
+    "list": "s3:ListBucket",
+}
+
+
+_CODE = re.compile(r"<Code>(\w+)</Code>")
 
 
 class StorageError(JobError):
@@ -185,6 +198,19 @@ class Storage:
             attributes: Any = {"Content-Type": content_type} if content_type and self._on_s3 else None
             obstore.put(self._store, self._prefix + key, body, attributes=attributes)
 
+    def put_if(self, key: str, data: bytes, replaces: str | None = None) -> bool:
+        """Write an object where there is none, or only over the version ``replaces``; whether it was written.
+
+        On S3 alone does it replace.
+        """
+        mode: Any = {"e_tag": replaces} if replaces else "create"
+        with self._explain("write", key):
+            try:
+                obstore.put(self._store, self._prefix + key, data, mode=mode)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+        return True
+
     def exists(self, key: str) -> bool:
         try:
             with self._explain("look up", key):
@@ -215,6 +241,12 @@ class Storage:
             yield
         except FileNotFoundError as error:  # obstore's NotFoundError derives from it
             raise NotFound(f"cannot {verb} {self.uri_of(key)}: it does not exist") from error
+        except PermissionDeniedError as error:
+            code = _CODE.search(str(error))  # such as RequestTimeTooSkewed, where it is not the policy
+            raise StorageError(
+                f"cannot {verb} {self.uri_of(key)}: S3 says {code[1] if code else 'AccessDenied'}; allow "
+                f"{_ACTIONS[verb]} to the role that asked, in its policy, the bucket's and its KMS key's"
+            ) from error
         except (BaseError, OSError) as error:
             raise StorageError(f"cannot {verb} {self.uri_of(key)}: {_first_line(error)}") from error
 

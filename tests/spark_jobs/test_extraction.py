@@ -147,7 +147,7 @@ def test_a_run_whose_marker_is_gone_takes_all_shards_as_they_stand(run: Run) -> 
 
 
 @pytest.mark.parametrize("marker_stands", [True, False])
-@pytest.mark.parametrize("damage", ["deleted", "cut", "empty", "text"])
+@pytest.mark.parametrize("damage", ["deleted", "cut", "empty", "text", "flipped"])
 def test_a_lost_or_damaged_shard_is_computed_again_alone_and_equals_the_first(
     damage: str, marker_stands: bool, run: Run
 ) -> None:
@@ -158,7 +158,10 @@ def test_a_lost_or_damaged_shard_is_computed_again_alone_and_equals_the_first(
     whole = file.read_bytes()
     file.unlink()
     if damage != "deleted":
-        file.write_bytes({"cut": whole[:-100], "empty": b"", "text": b"text" * 100}[damage])
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]  # the footer is whole
+        damaged = {"cut": whole[:-100], "empty": b"", "text": b"text" * 100, "flipped": flipped}
+        file.write_bytes(damaged[damage])
     if not marker_stands:
         (run.features / "_SUCCESS").unlink()
     assert run.extract().computed_shards == 1
@@ -254,13 +257,16 @@ def test_rejects_above_the_other_prefixes_delete_nothing_of_theirs(run: Run) -> 
 
 
 def test_a_failure_in_the_middle_leaves_no_marker_and_a_rerun_computes_the_rest(run: Run) -> None:
-    kept = (run.sample / SHARDS[2]).read_bytes()
+    kept, marker = (run.sample / SHARDS[2]).read_bytes(), (run.sample / "_SUCCESS").read_bytes()
     (run.sample / SHARDS[2]).unlink()
     with pytest.raises(JobError, match="1 of 4 shards cannot be extracted") as caught:
         run.extract()
     assert f"file://{run.sample}/{SHARDS[2]}" in str(caught.value)
+    assert "_SUCCESS of sample is taken away" in str(caught.value)
+    assert not (run.sample / "_SUCCESS").exists(), "a sample that lacks a shard looks finished"
     assert contents(run.features).keys() == {SHARDS[0], SHARDS[1], SHARDS[3]}
     (run.sample / SHARDS[2]).write_bytes(kept)
+    (run.sample / "_SUCCESS").write_bytes(marker)
     assert run.extract().computed_shards == 1
     assert contents(run.features).keys() == {*SHARDS, "_SUCCESS"}
 

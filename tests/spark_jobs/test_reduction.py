@@ -36,7 +36,7 @@ from image_features.contract import (
 from image_features.embedder import Embedder
 from image_features.errors import JobError
 from image_features.reduction import ReductionJob, Refused
-from image_features.shards import parquet_bytes, shard_info, write_shard
+from image_features.shards import info_of, parquet_bytes, read_shard, shard_info, write_shard
 from image_features.storage import Storage
 
 WIDTH = 24
@@ -240,8 +240,27 @@ def test_another_request_is_computed_anew(request_: dict, step: Step) -> None:
     assert names(step.pca) == WRITTEN
 
 
+def refingerprint(step: Step) -> None:
+    """Make the first features shard that of other inputs."""
+    storage = Storage(step.features)
+    table = read_shard(storage, SHARDS[0], FEATURES_SCHEMA)
+    info = info_of(table, FeaturesShard)
+    assert info is not None
+    columns = {name: table.column(name) for name in FEATURES_SCHEMA.names}
+    write_shard(storage, FEATURES_SCHEMA, columns, dataclasses.replace(info, fingerprint="other"))
+
+
+def test_features_that_something_else_made_are_refused_and_do_not_look_finished(step: Step) -> None:
+    refingerprint(step)
+    error = step.refused()
+    assert f"file://{step.features}/{SHARDS[0]} is not the shard that the marker lists" in error
+    assert "_SUCCESS of features is taken away" in error
+    assert not (step.features / "_SUCCESS").exists()
+
+
 def test_other_features_are_computed_anew(step: Step) -> None:
     first = step.reduce(5)
+    refingerprint(step)
     edit_marker(step, lambda values: values["shards"][0].update(fingerprint="other"))
     again = step.reduce(5)
     assert again.features_digest != first.features_digest
@@ -605,11 +624,18 @@ def test_a_damaged_backbone_leaves_nothing_that_looks_finished(images: ImageStep
     assert not (images.pca / "_SUCCESS").exists()
 
 
-@pytest.mark.parametrize("damage", ["deleted", "cut"])
-def test_a_damaged_embeddings_shard_is_made_again_although_the_marker_stands(damage: str, step: Step) -> None:
+@pytest.mark.parametrize("damage", ["deleted", "cut", "flipped"])
+@pytest.mark.parametrize("name", [SHARDS[3], "model.npz"])
+def test_a_damaged_pca_is_made_again_although_the_marker_stands(damage: str, name: str, step: Step) -> None:
     step.reduce(5)
-    file = step.pca / SHARDS[1]
+    file = step.pca / name
     whole = file.read_bytes()
-    file.unlink() if damage == "deleted" else file.write_bytes(whole[:-30])
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    file.unlink() if damage == "deleted" else file.write_bytes(whole[:-30] if damage == "cut" else flipped)
     step.reduce(5)
-    assert file.read_bytes() == whole
+    if name in SHARDS:
+        assert file.read_bytes() == whole
+    else:  # an archive has the time in it
+        found, expected = np.load(file), np.load(io.BytesIO(whole))
+        assert all(np.array_equal(found[array], expected[array]) for array in expected)

@@ -18,7 +18,7 @@ from image_features.contract import (
     FeaturesShard,
     SampleShard,
 )
-from image_features.errors import JobError
+from image_features.errors import Damaged, JobError
 from image_features.shards import parquet_bytes, read_shard, shard_info, write_shard
 from image_features.storage import Storage
 
@@ -175,3 +175,26 @@ def test_images_and_features_get_no_dictionary_and_labels_do() -> None:
 
 def test_rejects_have_the_reason_and_the_detail_as_text() -> None:
     assert [REJECTS_SCHEMA.field(name).type for name in ("reason", "detail")] == [pa.string()] * 2
+
+
+def test_a_flipped_bit_never_changes_what_is_read(storage: Storage) -> None:
+    features = {**FEATURES, "features": [list(range(100))]}
+    write_shard(storage, FEATURES_SCHEMA, features, FeaturesShard(3, 1, 1, {}, "ab"))
+    whole = storage.get(KEY).to_pybytes()
+    expected, refused = read_shard(storage, KEY, FEATURES_SCHEMA), 0
+    for at in range(len(whole)):
+        storage.put(KEY, whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            assert read_shard(storage, KEY, FEATURES_SCHEMA).equals(expected), f"other rows by byte {at}"
+        except Damaged:
+            refused += 1
+    assert refused > 500, "the pages are not checked"
+
+
+def test_what_arrives_damaged_once_is_read_again(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shard(storage, SAMPLE_SCHEMA, SAMPLE, SampleShard(3, 1, 2, "ab"))
+    whole = storage.get(KEY)
+    answers = [whole.slice(0, whole.size // 2), whole]
+    monkeypatch.setattr(storage, "get", lambda _: answers.pop(0))
+    assert read_shard(storage, KEY, SAMPLE_SCHEMA).to_pydict() == SAMPLE
+    assert not answers
