@@ -11,6 +11,7 @@ from typing import Any
 from fruit_pipeline import estimate, prices
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.calls import explained
+from fruit_pipeline.cluster import DAG_RUN_TAG as DAG_RUN_TAG
 from fruit_pipeline.cluster import Shape, alive_of_run, load_shape
 from fruit_pipeline.precision import MIN_IMAGES, check_precision
 from fruit_pipeline.request import RunRequest
@@ -20,9 +21,6 @@ from image_features.contract import FeaturesMarker, read_document
 from image_features.errors import JobError
 from image_features.reuse import features_of
 from image_features.storage import normalise_uri
-
-DAG_RUN_TAG = "image-features-dag-run"
-"""Tag of the cluster whose value is the id of the DAG run that made it."""
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
 PUBLIC_ACCESS_FLAGS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
@@ -226,6 +224,10 @@ def _reaches_s3(ec2: Any, subnet: Mapping[str, Any], settings: Settings) -> bool
 
 
 def check_alone(request: RunRequest, aws: Aws) -> None:
+    check_owners(aws, request.run_key, request.dag_run)
+
+
+def check_owners(aws: Aws, run_key: str, dag_run: str) -> None:
     """No cluster of the run may be alive but this DAG run's own, which its tasks take over again.
 
     Two DAG runs on one cluster would end each other's: the first that is through terminates it.
@@ -234,12 +236,12 @@ def check_alone(request: RunRequest, aws: Aws) -> None:
     with explained("the clusters", aws):
         owners = {
             cluster: _tags(emr.describe_cluster(ClusterId=cluster)["Cluster"]).get(DAG_RUN_TAG)
-            for cluster in alive_of_run(emr, request.run_key)
+            for cluster in alive_of_run(emr, run_key)
         }
     for cluster, owner in owners.items():
-        if owner != request.dag_run:
+        if owner != dag_run:
             raise JobError(
-                f"cluster {cluster} of run {request.run_key} is alive, made by "
+                f"cluster {cluster} of run {run_key} is alive, made by "
                 f"{f'DAG run {owner}' if owner else 'hand'}: wait until it has ended, clear that DAG run's "
                 "failed task to go on with it, or, when nobody works on it any more: "
                 f"aws emr terminate-clusters --cluster-ids {cluster}"

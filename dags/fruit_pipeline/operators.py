@@ -23,12 +23,13 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fruit_pipeline import tasks
+from fruit_pipeline import lock, tasks
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.calls import explained, may_be_done
-from fruit_pipeline.cluster import ENDING, RUN_TAG, TERMINAL, alive_of_run
+from fruit_pipeline.cluster import DAG_RUN_TAG, ENDING, RUN_TAG, TERMINAL, alive_of_run
 from fruit_pipeline.failures import explain_cluster
 from fruit_pipeline.links import browser_url
+from fruit_pipeline.request import key_of
 from image_features.errors import JobError
 from image_features.storage import StorageError
 
@@ -96,7 +97,19 @@ class CreateClusterOnce(EmrCreateJobFlowOperator):
     def execute(self, context: Any) -> str | None:
         request = cast("dict[str, Any]", self.job_flow_overrides)
         tags = {tag["Key"]: tag["Value"] for tag in request["Tags"]}
-        found = self._found(tags[RUN_TAG])
+        dag_run = tags.get(DAG_RUN_TAG)
+        if not dag_run:  # made by hand, as that of the notebooks
+            return self._made(context, tags[RUN_TAG])
+        from fruit_pipeline.guards import check_owners
+
+        aws, run_uri = aws_of(self), request["LogUri"].rstrip("/").rpartition("/")[0]
+        with lock.held(aws.storage(run_uri), dag_run):
+            # Only under the lock does a look tell: nobody of this key makes a cluster at the same moment.
+            check_owners(aws, tags[RUN_TAG], dag_run)
+            return self._made(context, tags[RUN_TAG])
+
+    def _made(self, context: Any, run_key: str) -> str | None:
+        found = self._found(run_key)
         if found:
             return found
         try:
@@ -111,7 +124,7 @@ class CreateClusterOnce(EmrCreateJobFlowOperator):
             self.log.warning("whether a cluster was made is not known: %s", error)
             for _ in range(_LOOKS):
                 time.sleep(self.waiter_delay)
-                if found := self._found(tags[RUN_TAG]):
+                if found := self._found(run_key):
                     return found
             raise
 
@@ -156,9 +169,10 @@ def _same_step(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 class TerminateClusters(EmrTerminateJobFlowOperator):
-    """Terminates every living cluster of the run and waits until AWS says that it has ended.
+    """Terminates every living cluster that the DAG run made and waits until AWS says that it has ended.
 
-    By tag, not only by id: a create task that was killed before it told its id leaves one too.
+    By tag, not only by id: a create task that was killed before it told its id leaves one too. A cluster that
+    another DAG run made for the same run key is left alone: this one was refused for it.
     """
 
     template_fields = (*EmrTerminateJobFlowOperator.template_fields, "run_key")
@@ -173,7 +187,7 @@ class TerminateClusters(EmrTerminateJobFlowOperator):
         told: list[str] = []
         try:
             with explained(f"run {self.run_key}", aws_of(self), patient=True):
-                self._terminate(told)
+                self._terminate(told, key_of(context["run_id"]) if "run_id" in context else None)
         except JobError as error:
             raise AirflowException(f"{self._warning(told)}: {error}. Then clear this task") from None
 
@@ -191,11 +205,11 @@ class TerminateClusters(EmrTerminateJobFlowOperator):
         answer = emr.describe_cluster(ClusterId=self.job_flow_id)
         return answer["Cluster"]["Status"]["State"] not in ENDING
 
-    def _terminate(self, told: list[str]) -> None:
+    def _terminate(self, told: list[str], dag_run: str | None) -> None:
         """``told``: is given the clusters that AWS has taken the order for."""
         emr: Any = self.hook.conn
         try:
-            alive = alive_of_run(emr, self.run_key)
+            alive = alive_of_run(emr, self.run_key, dag_run=dag_run)
             if self.job_flow_id and self.job_flow_id not in alive and self._lives(emr):
                 alive.append(self.job_flow_id)
         except ClientError:
@@ -212,7 +226,7 @@ class TerminateClusters(EmrTerminateJobFlowOperator):
             emr.terminate_job_flows(JobFlowIds=alive)
             told += alive
         # Also those that an earlier attempt of this task terminated and did not see end.
-        clusters = sorted({*alive, *alive_of_run(emr, self.run_key, ending=True)})
+        clusters = sorted({*alive, *alive_of_run(emr, self.run_key, ending=True, dag_run=dag_run)})
         if not clusters:
             self.log.info("no cluster of run %s is alive", self.run_key)
             return
