@@ -111,6 +111,15 @@ class Ground:
         self.stage = Stage(made, behind, environment)
         draw_images(self.source)
 
+    def beside(self, stage: Stage) -> Stage:
+        """A second Airflow, with a database and logs of its own, for the same account."""
+        home = self.work / "beside"
+        environment = {**stage.environment, "AIRFLOW_HOME": str(home / "airflow")}
+        made = replace(stage.demo, work=home)
+        if not home.is_dir():
+            demo.migrate(made, environment)
+        return replace(stage, demo=made, environment=environment)
+
     @contextmanager
     def airflow(self, **variables: str) -> Iterator[Components]:
         """Airflow's own processes on the stage, with a database of their own; the DAG is awake."""

@@ -21,7 +21,7 @@ from image_features.contract import (
     FeaturesMarker,
     PcaMarker,
     RunLayout,
-    find_document,
+    own_marker,
     shard_key,
     shard_number,
 )
@@ -88,10 +88,11 @@ def nothing_alive(stage: Stage) -> None:
 
 
 def markers(stage: Stage, storage: Storage) -> tuple[FeaturesMarker | None, PcaMarker | None]:
+    """None for one that no reader takes: damaged, or of another release."""
     layout = RunLayout(storage.uri)
     return (
-        find_document(FeaturesMarker, stage.aws.storage(layout.features)),
-        find_document(PcaMarker, stage.aws.storage(layout.pca)),
+        own_marker(FeaturesMarker, stage.aws.storage(layout.features)),
+        own_marker(PcaMarker, stage.aws.storage(layout.pca)),
     )
 
 

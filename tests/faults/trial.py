@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import promises
-from faulty_aws import Fault
+from faulty_aws import Fault, Meanwhile
 from ground import PARAMS, Ground
 from stage import Stage, Told
 
@@ -56,6 +57,21 @@ class Trial:
         """Below the run's prefix."""
         return self.stage.run_storage(self.run_key)
 
+    def finished(self) -> None:
+        """Make the key that of a run that has gone through: with the undisturbed run's output."""
+        there = self.stage.run_storage("undisturbed")
+        for obj in there.list():
+            if obj.key.partition("/")[0] in ("sample", "features", "rejects", "pca"):
+                self.storage.put(obj.key, there.get(obj.key))
+
+    def upload_source(self) -> Storage:
+        """The ground's images, put below a prefix of the bucket."""
+        target = self.stage.aws.storage(f"s3://{demo.BUCKET}/sources/{self.run_key}")
+        for file in self.ground.source.rglob("*"):
+            if file.is_file():
+                target.put(file.relative_to(self.ground.source).as_posix(), file)
+        return target
+
     def add(self, fault: AnyFault) -> AnyFault:
         """A fault that has to strike: a trial in which it does not shows nothing."""
         self.ground.proxy.add(fault)
@@ -67,7 +83,24 @@ class Trial:
         run = self.stage.run(self.run_key, **{"source": str(self.ground.source), **PARAMS, **self.params})
         self.ground.proxy.lift()  # the mailbox is asked through it as well
         last = (self.mailbox.read() or [{"Message": "", "Subject": ""}])[-1]
-        return Ended(run.ok, run.log, last["Message"], last["Subject"])
+        return Ended(run.ok, run.log, **_words(last))
+
+    def run_beside(self) -> tuple[Ended, Ended]:
+        """Two runs of this key at once, by two Airflows, each with a database of its own.
+
+        Both have come to make their cluster before either may ask for it.
+        """
+        both = threading.Barrier(2)
+        self.add(Meanwhile(lambda _: both.wait(1200), "PUT", path=f"{self.prefix}/_LOCK", times=2))
+        second = self.ground.beside(self.stage)
+        params = {"source": str(self.ground.source), **PARAMS, **self.params}
+        processes = [(stage, stage.start(self.run_key, **params)) for stage in (self.stage, second)]
+        runs = [stage.ended(process, self.run_key) for stage, process in processes]
+        self.ground.proxy.lift()
+        told = {"failed" in message["Subject"]: message for message in self.mailbox.read()}
+        nothing = {"Message": "", "Subject": ""}
+        ended = [Ended(run.ok, run.log, **_words(told.get(not run.ok, nothing))) for run in runs]
+        return ended[0], ended[1]
 
     def goes_through(self, run: Callable[[], Ended] | None = None) -> Ended:
         """The run ends well, as if nothing had been done to it."""
@@ -116,3 +149,7 @@ class Trial:
     def _judged(self, outcome: str) -> None:
         self.row["outcome"] = outcome
         self.row["recomputed"] = promises.recomputed(self.stage, self.run_key)
+
+
+def _words(message: Mapping[str, str]) -> dict[str, str]:
+    return {"told": message["Message"], "subject": message["Subject"]}
