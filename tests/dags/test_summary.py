@@ -111,7 +111,8 @@ def test_a_cost_that_cannot_be_known_does_not_fail_a_run_that_is_through(params:
 def test_staging_puts_into_the_bucket_what_the_plan_names(
     params: dict[str, Any], local_aws: LocalAws
 ) -> None:
-    run = tasks.guard({**params, "run_key": "planned", "per_label": 2}, "manual__1")
+    asked = {"run_key": "planned", "per_label": 2, "max_reject_rate": 0.2}
+    run = tasks.guard({**params, **asked}, "manual__1")
     sample = tasks.draw_sample(run)
     assert (sample["images"], sample["labels"]) == (24, 12)
     exported = tasks.export_backbone(run)
@@ -125,6 +126,7 @@ def test_staging_puts_into_the_bucket_what_the_plan_names(
     words = [word for name in ("extraction", "reduction") for word in plan[name][0]["HadoopJarStep"]["Args"]]
     assert f"s3://{BUCKET}/runs/planned/sample" in words
     assert model["uri"] in words
+    assert words[words.index("--max-reject-rate") + 1] == "0.2"
     assert "backbone.tflite" in local_aws.keys(model["uri"].removeprefix(f"s3://{BUCKET}/"))
     assert {"_SUCCESS", "manifest.parquet"} <= set(local_aws.keys("runs/planned/sample"))
 
