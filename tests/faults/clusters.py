@@ -23,9 +23,9 @@ def steps_of(trial: Trial, cluster_id: str) -> list[dict[str, Any]]:
     return trial.ground.proxy.ask("ListSteps", ClusterId=cluster_id)["Steps"]
 
 
-def ends_by_itself(trial: Trial, seconds: float = 600) -> Ended:
-    """The trial's run, and the end of the clusters that it left."""
-    ended, deadline = trial.run(), time.monotonic() + seconds
+def ends(trial: Trial, ended: Ended, seconds: float = 600) -> Ended:
+    """A run, once the clusters that it left have ended as well."""
+    deadline = time.monotonic() + seconds
     while any(cluster["Status"]["State"] in promises.ALIVE for cluster in clusters_of(trial)):
         assert time.monotonic() < deadline, f"a cluster lives on after {seconds} s"
         time.sleep(0.2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clocks import OtherClock, RefuseClock
-from clusters import clusters_of, ends_by_itself, limits, steps_of
+from clusters import clusters_of, ends, limits, steps_of
 from faulty_aws import (
     BROKEN,
     DENIED,
@@ -82,7 +82,7 @@ def test_blind(trial: Trial) -> None:
     """Also the teardown cannot see which one is the run's."""
     trial.add(Refuse(DENIED, "DescribeCluster", after="RunJobFlow"))
     denied = "DescribeCluster is denied; grant elasticmapreduce:DescribeCluster to the credentials in use"
-    ended = trial.fails(denied, lambda: ends_by_itself(trial))
+    ended = trial.fails(denied, lambda: ends(trial, trial.run()))
     cluster_id = clusters_of(trial)[-1]["Id"]
     assert f"AirflowFailException: cluster {cluster_id}: {denied}" in ended.log
     assert f"AirflowException: cluster {cluster_id} was told to end, and was not seen to" in ended.log
