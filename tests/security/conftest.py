@@ -1,4 +1,4 @@
-"""A local AWS of these tests' own, and a browser."""
+"""A local AWS, a browser, and a run of the DAG with planted credentials and hostile names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 from emr_harness import Aws, ServerProcess
+from planting import HOSTILE_LABELS, SMALL, CommandLines, Planted, connection_of
+from stage import DagRun, Stage
+
+from fruit_pipeline import demo
+from fruit_pipeline.local_account import set_up_account
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +45,74 @@ def browser() -> Iterator[Any]:
         opened = playwright.chromium.launch(executable_path=chromium, args=arguments, timeout=300_000)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def planted() -> Planted:
+    return Planted()
+
+
+@pytest.fixture(scope="session")
+def command_lines(planted: Planted) -> Iterator[CommandLines]:
+    thread = CommandLines(planted)
+    thread.start()
+    yield thread
+    thread.stopping.set()
+    thread.join()
+
+
+@pytest.fixture(scope="session")
+def stage(
+    tmp_path_factory: pytest.TempPathFactory, planted: Planted, command_lines: CommandLines
+) -> Iterator[Stage]:
+    """A local AWS and an Airflow, both started with planted credentials in their environment."""
+    work = tmp_path_factory.mktemp("planted")
+    made = demo.Demo(
+        work=work,
+        output=work / "output",
+        source="",
+        weights="random:0",
+        alpha=0.35,
+        components=5,
+        variance=None,
+        run_key="planted",
+        region="eu-west-3",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", planted["environment_key"])
+        patch.setenv("AWS_SECRET_ACCESS_KEY", planted["environment_secret"])
+        patch.setenv("AWS_SESSION_TOKEN", planted["environment_token"])
+        with demo.local_aws(made) as aws:
+            set_up_account(aws, demo.BUCKET)
+            topic = aws.client("sns").create_topic(Name="runs")["TopicArn"]
+            environment = demo.airflow_environment(made, aws) | {
+                "AIRFLOW_CONN_AWS_LOCAL": connection_of(planted, str(aws.endpoint_url)),
+                "AIRFLOW__API_AUTH__JWT_SECRET": planted["jwt"],
+                "AIRFLOW__API__SECRET_KEY": planted["api_secret"],
+                "AIRFLOW__CORE__FERNET_KEY": planted["fernet"],
+                "FRUITS_SNS_TOPIC_ARN": topic,
+            }
+            assert environment["AWS_SECRET_ACCESS_KEY"] == planted["environment_secret"]
+            demo.migrate(made, environment)
+            yield Stage(made, aws, environment)
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory, drawn_folder: Path) -> Path:
+    """A folder of images under hostile names: its own, its labels', its images'."""
+    folder = tmp_path_factory.mktemp("images") / "{{ 7*7 }} {{ params.bucket }} '\"<b>"
+    drawn = sorted(path for path in drawn_folder.iterdir() if path.is_dir())
+    for label, images in zip(HOSTILE_LABELS, drawn, strict=False):
+        shutil.copytree(images, folder / label)
+        first = min((folder / label).iterdir())
+        first.rename(first.with_name(f"{{{{ 7*7 }}}} {label}.jpg"))
+    (folder / HOSTILE_LABELS[0] / "<img src=x onerror=alert(1)>.jpg").touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(stage: Stage, source: Path) -> DagRun:
+    """A run of these names, with the planted credentials."""
+    run = stage.run("planted", source=str(source), labels=list(HOSTILE_LABELS), **SMALL)
+    assert run.ok, run.log[-5000:]
+    return run
