@@ -178,6 +178,9 @@ class _Partitions:
     def mapPartitions(self, work: Callable[[Iterator[Any]], Iterable[Any]]) -> _Partitions:
         return _Partitions([list(work(iter(part))) for part in self._parts])
 
+    def map(self, work: Callable[[Any], Any]) -> _Partitions:
+        return self.mapPartitions(lambda part: map(work, part))
+
     def collect(self) -> list[Any]:
         return [row for part in self._parts for row in part]
 
