@@ -23,6 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.faults)
+            # Two whole runs, on a machine that may be busy; the first test waits for the ground as well.
+            item.add_marker(pytest.mark.timeout(3000))
             if item.get_closest_marker("quick"):
                 item.add_marker(pytest.mark.e2e)
 
