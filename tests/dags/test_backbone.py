@@ -137,6 +137,15 @@ def test_publishing_mends_an_upload_that_was_cut_short(
     assert read_backbone(publish(spec, cached, target))[0] == spec
 
 
+def test_publishing_mends_a_model_that_was_damaged_since(
+    random_backbone: Path, spec: BackboneSpec, tmp_path: Path
+) -> None:
+    cached, target = Storage(random_backbone), Storage(tmp_path, create=True)
+    publish(spec, cached, target)
+    target.put(f"{spec.digest}/{MODEL_FILE}", b"damaged")
+    assert read_backbone(publish(spec, cached, target))[0] == spec
+
+
 def test_publishing_replaces_what_an_older_version_left(
     random_backbone: Path, spec: BackboneSpec, tmp_path: Path
 ) -> None:

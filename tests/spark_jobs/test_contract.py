@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from image_features.contract import (
+    MARKER,
     BackboneSpec,
     EmbeddingsShard,
     FeaturesMarker,
@@ -22,10 +24,12 @@ from image_features.contract import (
     digest_of,
     find_document,
     from_json,
+    own_marker,
     read_document,
     shard_key,
     shard_number,
     to_json,
+    withdraw,
 )
 from image_features.errors import JobError
 from image_features.storage import Storage
@@ -205,3 +209,31 @@ def test_the_prefixes_of_a_run_are_six_different_ones_below_its_root() -> None:
 
 def test_reject_reasons_print_as_the_text_that_is_stored() -> None:
     assert f"{RejectReason.NOT_AN_IMAGE}" == "not-an-image"
+
+
+@every_document
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"schema_version": 1}', b'{"schema_version": 2}'])
+def test_an_own_marker_that_nobody_can_read_is_none(document: Any, text: bytes, tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    assert own_marker(type(document), storage) is None
+    storage.put(MARKER, text)
+    assert own_marker(type(document), storage) is None
+    storage.put(MARKER, to_json(document))
+    assert own_marker(type(document), storage) == document
+
+
+def test_what_was_found_damaged_does_not_look_finished(tmp_path: Path) -> None:
+    stages = [Storage(tmp_path / name, create=True) for name in ("features", "pca")]
+    stages[0].put(MARKER, b"{}")  # the other has none: somebody else has taken it away
+    said = withdraw(*stages)
+    assert (
+        said == "; _SUCCESS of features and pca is taken away: the same run key makes again what is not whole"
+    )
+    assert [list(stage.list()) for stage in stages] == [[], []]
+
+
+def test_a_document_that_arrives_cut_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    storage, text = Storage(tmp_path), to_json(DOCUMENTS[0])
+    answers = [pa.py_buffer(text[:40]), pa.py_buffer(text)]
+    monkeypatch.setattr(storage, "get_or_none", lambda _: answers.pop(0))
+    assert read_document(SampleMarker, storage) == DOCUMENTS[0]
