@@ -67,7 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.prog = "python -m benchmarks"
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--quick", action="store_true", help="small sizes, few repeats: some minutes")
-    size.add_argument("--full", action="store_true", help="the sizes that count: 80 minutes on two cores")
+    size.add_argument("--full", action="store_true", help="the sizes that count: 80 minutes, and load")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="folder of <label>/<image>.jpg")
     parser.add_argument("--weights", default="random:0", help="imagenet, a file, or random:<seed> (default)")
     parser.add_argument(
