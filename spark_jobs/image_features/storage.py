@@ -32,6 +32,8 @@ from image_features.errors import JobError
 # obstore's own default retries for three minutes, too long to learn of a wrong endpoint.
 _RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
 
+_LISTINGS = 3  # tries of one that breaks off
+
 # A parquet footer of our shards is a few KiB; one range request of this size gets it.
 _FOOTER_BYTES = 64 * 1024
 
@@ -222,11 +224,23 @@ class Storage:
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """All objects below ``prefix`` (a folder, without its trailing slash), in no given order."""
         full = (self._prefix + prefix).rstrip("/")
-        with self._explain("list", prefix):
-            for batch in obstore.list(self._store, prefix=f"{full}/" if full else None):
-                for meta in batch:
-                    key = meta["path"][len(self._prefix) :]
-                    yield StoredObject(key, meta["size"], meta["last_modified"], meta["e_tag"] or "")
+        last: str | None = None
+        # obstore asks again for a page that is refused, not for one that breaks off. S3 lists in order, so a
+        # listing can go on behind the last object; folders have no order, and do not break off.
+        tries = _LISTINGS if self._on_s3 else 1
+        while tries:
+            tries -= 1
+            try:
+                with self._explain("list", prefix):
+                    for batch in obstore.list(self._store, prefix=f"{full}/" if full else None, offset=last):
+                        for meta in batch:
+                            last = meta["path"]
+                            key = last[len(self._prefix) :]
+                            yield StoredObject(key, meta["size"], meta["last_modified"], meta["e_tag"] or "")
+                return
+            except StorageError as error:
+                if not tries or "response body" not in str(error):
+                    raise
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; one that is gone already is no error."""
