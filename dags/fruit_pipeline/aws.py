@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from image_features.storage import S3Access, Storage
 
 if TYPE_CHECKING:
     import boto3
+
+_URL = re.compile(r"https?://[^/\s]+")
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,20 @@ class Aws:
     def from_connection(conn_id: str, region: str) -> Aws:
         """Use an Airflow connection; one that is not defined means boto3's own chain.
 
-        Raises JobError when the AWS profile that is named does not exist.
+        Raises JobError when the AWS profile that is named does not exist, or the endpoint is no URL.
         """
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
         hook = AwsBaseHook(aws_conn_id=conn_id, region_name=region)
         with _known_profile():
-            return Aws(hook.get_session(), region, hook.conn_config.endpoint_url)
+            session = hook.get_session()
+        endpoint = hook.conn_config.endpoint_url
+        if endpoint and not _URL.match(endpoint):
+            raise JobError(
+                f"the endpoint_url of the Airflow connection {conn_id!r} is no URL; give "
+                "http(s)://<host>:<port>, or leave it out for AWS itself"
+            )
+        return Aws(session, region, endpoint)
 
     @staticmethod
     def from_environment(region: str) -> Aws:

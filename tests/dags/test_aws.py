@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pipeline_harness import BUCKET, REGION, LocalAws
 
@@ -40,3 +42,12 @@ def test_a_profile_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch)
     for make in (Aws.from_environment, lambda region: Aws.from_connection("not_defined", region)):
         with pytest.raises(JobError, match=r"^the AWS profile 'no-such' does not exist; set AWS_PROFILE"):
             make(REGION)
+
+
+def test_an_endpoint_that_is_no_url_is_told_with_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = {"conn_type": "aws", "extra": {"endpoint_url": "127.0.0.1:5000"}}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_ODD", json.dumps(connection))
+    with pytest.raises(
+        JobError, match=r"^the endpoint_url of the Airflow connection 'aws_odd' is no URL; give"
+    ):
+        Aws.from_connection("aws_odd", REGION)
