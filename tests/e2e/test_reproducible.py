@@ -1,4 +1,4 @@
-"""The same inputs on 1, 2 and 4 workers, and cut into other shards: what is the same, how near the rest is."""
+"""The same inputs on 1, 2 and 4 workers, and in other shards: what is the same, how near the rest is."""
 
 from __future__ import annotations
 
