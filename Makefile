@@ -129,15 +129,15 @@ lint: $(VENV)/.dev ## ruff, mypy, bandit
 
 CODE := dags spark_jobs local_emr docker infra benchmarks examples notebooks/execute.py
 
-# pip-audit's answer changes by the day, and needs pypi.org: so it is no part of the tests. `--strict`: a package
-# that nothing is known about fails it.
+# pip-audit's answer changes by the day, and comes from a service of PyPI: so it is no part of the tests.
+# `--strict`: a package that nothing is known about fails it.
 AUDIT := $(UV) tool run -q --from pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes \
   --progress-spinner off
 AUDITED := requirements.txt requirements-dev.txt bootstrap/requirements-node.txt
 IGNORED = $(shell sed -n 's/^\([A-Za-z0-9-]\{1,\}\) .*/--ignore-vuln \1/p' .pip-audit-ignored)
 
 .PHONY: audit
-audit: $(VENV)/.dev ## known holes of the dependencies (asks pypi.org), unsafe code, secrets in the tree and git's history
+audit: $(VENV)/.dev ## known holes of the dependencies (asks PyPI), unsafe code, secrets in the tree and git's history
 	@echo "bandit"
 	@$(BIN)/bandit -q -c pyproject.toml -r $(CODE)
 	@echo "secrets in the tree and in the history"
@@ -146,7 +146,7 @@ audit: $(VENV)/.dev ## known holes of the dependencies (asks pypi.org), unsafe c
 	@failed=; for file in $(AUDITED); do \
 	  echo "pip-audit $$file"; $(AUDIT) $(IGNORED) -r "$$file" || failed="$$failed $$file"; \
 	done; test -z "$$failed" || { \
-	  echo "error: NOT AUDITED, or with known holes:$$failed. The lines above say which; where pypi.org cannot be"; \
+	  echo "error: NOT AUDITED, or with known holes:$$failed. The lines above say which; where PyPI cannot be"; \
 	  echo "reached, nothing is known. A hole that does not reach us goes into .pip-audit-ignored, with the reason"; \
 	  exit 1; }
 
