@@ -159,7 +159,14 @@ def test_an_old_cluster_is_terminated_though_it_is_at_work(clusters: LocalAws) -
     step = clusters.script_step("hangs", "sleep 600")
     clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])
     assert reaper.reap(clusters.emr, 1, allowed=True) == []
-    (orphan,) = reaper.reap(clusters.emr, 0, allowed=True)
+    orphans: list[reaper.Orphan] = []
+
+    def reaped() -> bool:
+        orphans.extend(reaper.reap(clusters.emr, 0, allowed=True))
+        return bool(orphans)
+
+    until(reaped)  # AWS's clock is read to the second
+    (orphan,) = orphans
     assert (orphan.reason, orphan.terminated) == (reaper.AGE, True)
     until(lambda: clusters.state(cluster_id) == "TERMINATED")
 

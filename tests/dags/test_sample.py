@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-import socket
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from pipeline_harness import LocalAws
 from fruit_pipeline import sample
 from fruit_pipeline.aws import Aws
 from fruit_pipeline.sample import SampleRequest, draw, split, write_sample
-from fruit_pipeline.sources import Source, SourceImage
+from fruit_pipeline.sources import Listing, Source, SourceImage
 from image_features.contract import MANIFEST, MARKER, SAMPLE_SCHEMA, SampleMarker, read_document, shard_key
 from image_features.errors import JobError
 from image_features.shards import read_shard
@@ -294,22 +293,23 @@ def test_shards_of_an_attempt_that_did_not_finish_are_gone_afterwards(
     assert len(packed(target)) == 48
 
 
-def test_a_file_that_cannot_be_read_is_named_and_nothing_looks_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_read_is_named_and_nothing_looks_whole(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "s", [f"a/{n}.jpg" for n in range(8)])
-    # A socket can be listed but not opened, not even by root. Its path must be short: hence chdir.
-    monkeypatch.chdir(source / "a")
-    with socket.socket(socket.AF_UNIX) as unreadable:
-        unreadable.bind("7.jpg.sock")
-    Path("7.jpg.sock").replace("7.jpg")
+
+    class Vanishing(Source):
+        """Loses a file once it has been listed."""
+
+        def list(self) -> Listing:
+            listing = super().list()
+            (source / "a" / "7.jpg").unlink()
+            return listing
+
     target, request = Storage(tmp_path / "t", create=True), SampleRequest(str(source), cores=1)
     with pytest.raises(JobError, match=r"cannot read .*/a/7\.jpg: "):
-        write_sample(request, Source(source), target)
+        write_sample(request, Vanishing(source), target)
     assert not {MARKER, MANIFEST} & {obj.key for obj in target.list()}
 
-    Path("7.jpg").unlink()
-    Path("7.jpg").write_bytes(b"mended")
+    (source / "a" / "7.jpg").write_bytes(b"mended")
     write_sample(request, Source(source), target)
     assert packed(target)["a/7.jpg"] == ("a", b"mended")
 
