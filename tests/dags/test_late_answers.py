@@ -22,7 +22,8 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 from clocks import OtherClock, RefuseClock
-from faulty_aws import BROKEN, Amend, Answer, Call, Error, FaultyAws, LoseAnswer, Refuse
+from fault_kinds import BROKEN, Amend, Error, LoseAnswer, Refuse
+from faulty_aws import Answer, Call, FaultyAws
 from pipeline_harness import CONNECTION, REGION, LocalAws, until
 
 from fruit_pipeline import calls, operators, reaper, sensors

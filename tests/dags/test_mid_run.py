@@ -18,16 +18,8 @@ from botocore.exceptions import (
     ClientError,
     ReadTimeoutError,
 )
-from faulty_aws import (
-    BROKEN,
-    DENIED,
-    EXPIRED,
-    THROTTLED,
-    EndCluster,
-    Error,
-    FaultyAws,
-    Refuse,
-)
+from fault_kinds import BROKEN, DENIED, EXPIRED, THROTTLED, EndCluster, Error, Refuse
+from faulty_aws import FaultyAws
 from pipeline_harness import LocalAws, until
 
 from fruit_pipeline import calls, operators, sensors

@@ -6,19 +6,8 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
-from faulty_aws import (
-    BROKEN,
-    DENIED,
-    THROTTLED,
-    Amend,
-    Answer,
-    Call,
-    CutBody,
-    Fault,
-    FaultyAws,
-    LoseAnswer,
-    Refuse,
-)
+from fault_kinds import BROKEN, DENIED, THROTTLED, Amend, CutBody, LoseAnswer, Refuse
+from faulty_aws import Answer, Call, Fault, FaultyAws
 from pipeline_harness import BUCKET, REGION, LocalAws
 
 from fruit_pipeline.aws import Aws

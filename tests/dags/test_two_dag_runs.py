@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException
-from faulty_aws import FaultyAws, Meanwhile
+from fault_kinds import Meanwhile
+from faulty_aws import FaultyAws
 from pipeline_harness import BUCKET, LocalAws
 
 from fruit_pipeline import cluster, lock, operators

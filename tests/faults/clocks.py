@@ -7,7 +7,8 @@ import time
 from email.utils import formatdate
 from typing import Any
 
-from faulty_aws import Amend, Answer, Call, Error, Exchange, Refuse
+from fault_kinds import Amend, Error, Refuse
+from faulty_aws import Answer, Call, Exchange
 
 
 class OtherClock(Amend):

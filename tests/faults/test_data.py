@@ -7,7 +7,7 @@ import re
 import damage
 import pytest
 from damage import FEATURES, Damage
-from faulty_aws import Meanwhile
+from fault_kinds import Meanwhile
 from trial import Trial
 
 NAMED = r"shard-00002.parquet "

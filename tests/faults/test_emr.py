@@ -18,7 +18,8 @@ from clusters import (
     steps_of,
     told_in_log,
 )
-from faulty_aws import BROKEN, EXPIRED, Call, EndCluster, Meanwhile, Refuse
+from fault_kinds import BROKEN, EXPIRED, EndCluster, Meanwhile, Refuse
+from faulty_aws import Call
 from trial import Ended, Trial
 from victims import Hit, above
 

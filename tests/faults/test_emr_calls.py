@@ -9,17 +9,8 @@ from pathlib import Path
 import pytest
 from clocks import OtherClock, RefuseClock
 from clusters import clusters_of, ends, limits, steps_of
-from faulty_aws import (
-    BROKEN,
-    DENIED,
-    THROTTLED,
-    Amend,
-    Answer,
-    Call,
-    Error,
-    LoseAnswer,
-    Refuse,
-)
+from fault_kinds import BROKEN, DENIED, THROTTLED, Amend, Error, LoseAnswer, Refuse
+from faulty_aws import Answer, Call
 from trial import Trial
 
 EMR_CALLS = (

@@ -12,7 +12,8 @@ from pathlib import Path
 import promises
 import psutil
 import pytest
-from faulty_aws import Call, FaultyAws, Meanwhile
+from fault_kinds import Meanwhile
+from faulty_aws import Call, FaultyAws
 from ground import PARAMS, Ground
 from stage import Told
 from trial import Ended, Trial

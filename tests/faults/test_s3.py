@@ -8,19 +8,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from faulty_aws import (
-    BROKEN,
-    DENIED,
-    THROTTLED,
-    Amend,
-    Answer,
-    Call,
-    CutBody,
-    Error,
-    LoseAnswer,
-    Meanwhile,
-    Refuse,
-)
+from fault_kinds import BROKEN, DENIED, THROTTLED, Amend, CutBody, Error, LoseAnswer, Meanwhile, Refuse
+from faulty_aws import Answer, Call
 from trial import Trial
 
 LISTING = r"list-type=2.*"

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import promises
-from faulty_aws import Fault, Meanwhile
+from fault_kinds import Meanwhile
+from faulty_aws import Fault
 from ground import PARAMS, Ground
 from stage import Stage, Told
 
