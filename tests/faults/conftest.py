@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     rows = [
-        dict(value)
+        value if outcome == "passed" else {**value, "outcome": table.BROKEN}
         for outcome in ("passed", "failed")
         for report in terminalreporter.stats.get(outcome, [])
         for name, value in getattr(report, "user_properties", [])
@@ -84,7 +84,7 @@ def trial(
     row: dict[str, Any] = {
         "kind": request.path.stem.split("_")[1],  # test_<kind>.py, test_<kind>_<part>.py
         "fault": mark.args[0].format(**(spec.params if spec else {})),
-        "outcome": "PROMISE BROKEN",
+        "outcome": table.BROKEN,
     }
     request.node.user_properties.append(("fault", row))
     run_key = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")[:80]

@@ -8,6 +8,8 @@ from typing import Any
 
 BEGIN, END = "<!-- faults: written by make faults -->", "<!-- faults: end -->"
 
+BROKEN = "PROMISE BROKEN"
+
 _HEAD = ("fault", "outcome", "seconds", "images recomputed", "what is told")
 _KINDS = ("processes", "s3", "emr", "data", "load")
 
@@ -17,7 +19,7 @@ def text(rows: Sequence[dict[str, Any]]) -> str:
     lines = [_HEAD, *(_cells(row) for row in _sorted(rows))]
     widths = [min(60, max(len(line[at]) for line in lines)) for at in range(len(_HEAD))]
     shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    broken = sum(row["outcome"] == "PROMISE BROKEN" for row in rows)
+    broken = sum(row["outcome"] == BROKEN for row in rows)
     return "\n".join([*shown, f"{len(rows)} faults, {broken or 'no'} promise{'s' * (broken > 1)} broken"])
 
 

@@ -138,7 +138,7 @@ def test_cancelled_by_hand(trial: Trial) -> None:
 
     in_mid_step(trial, cancel)
     ended = trial.fails(r"step s-\w+ \(extract features\) is CANCELLED: somebody cancelled it")
-    assert f"trigger again with run_key {trial.run_key}" in ended.told or "run_key" in ended.told
+    assert f"trigger again with run_key set to {trial.run_key}" in ended.told
 
 
 @pytest.mark.fault("the Spark driver hangs for ever")
@@ -189,12 +189,11 @@ def test_teardown_breaks_for_ever(trial: Trial) -> None:
 def test_teardown_cannot_look(trial: Trial) -> None:
     """It is terminated by its id."""
     trial.add(Refuse(BROKEN, "ListClusters", after="AddJobFlowSteps"))
-    ended = trial.fails(
+    trial.fails(
         r"cluster j-\w+ was told to end, and was not seen to",
         lambda: ends(trial, trial.run()),
         results_stand=True,
     )
-    assert "MAY STILL BE ALIVE" not in ended.told
 
 
 @pytest.mark.fault("the credentials expire after the first step is added, and are renewed at the teardown")
@@ -213,7 +212,8 @@ def test_expired_until_teardown(trial: Trial) -> None:
 @pytest.mark.fault("the credentials expire after the first step is added, for good; the log tells it")
 def test_expired_for_ever(trial: Trial, tmp_path: Path) -> None:
     idle_minute(trial, tmp_path)
-    trial.add(Refuse(EXPIRED, after="AddJobFlowSteps"))
+    for service in ("elasticmapreduce", "sns"):  # the nodes have credentials of their own for S3
+        trial.add(Refuse(EXPIRED, service=service, after="AddJobFlowSteps"))
     ended = trial.fails(
         "the credentials have expired; renew them", lambda: told_in_log(ends(trial, trial.run()))
     )
