@@ -45,7 +45,7 @@ class Call:
     name: str
     body: bytes | None = None
     path: str = "/"  # with its query; of S3: /<bucket>/<key>
-    port: int = 0  # the caller's, on this machine
+    ports: tuple[int, int] = (0, 0)  # of the connection: the caller's, on this machine, and the proxy's
 
     @property
     def values(self) -> dict[str, Any]:
@@ -120,6 +120,7 @@ class FaultyAws:
         self.region = region
         self.calls: list[Call] = []
         self.reasons: dict[str, tuple[str, str]] = {}
+        self.errors: list[Exception] = []
         self._faults: list[Fault] = []
         self._passed: set[str] = set()
         self._lock = threading.Lock()
@@ -158,6 +159,7 @@ class FaultyAws:
             self._passed.clear()
             self.calls.clear()
             self.reasons.clear()
+            self.errors.clear()
 
     def asked(self, name: str) -> int:
         """How often a call was asked, caught or not."""
@@ -238,7 +240,7 @@ class Exchange(BaseHTTPRequestHandler):
             body = b"".join(self._request_body())
             name = name or urllib.parse.parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
         self._body_is_read = body is not None
-        call = Call(service, name or self.command, body, self.path, self.client_address[1])
+        call = Call(service, name or self.command, body, self.path, self._ports())
         fault = self.aws.fault_for(call)
         try:
             if fault:
@@ -247,8 +249,14 @@ class Exchange(BaseHTTPRequestHandler):
                 self.pass_on(call)
         except OSError:  # either end is gone: the other learns of it as on a real network
             self.drop()
+        except Exception as error:  # a fault that could not be made: its trial shows nothing
+            self.aws.errors.append(error)
+            self.drop()
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
+
+    def _ports(self) -> tuple[int, int]:
+        return self.client_address[1], self.connection.getsockname()[1]
 
     # What a fault may do with it.
 

@@ -150,6 +150,7 @@ class Trial:
 
     def _struck(self) -> None:
         self.ground.proxy.lift()
+        assert not self.ground.proxy.errors, f"the fault could not be made: {self.ground.proxy.errors}"
         idle = [fault for fault in self._faults if not fault.caught.total()]
         assert not idle, f"the fault did not strike: {idle}"
 

@@ -26,13 +26,10 @@ Pick = Callable[[psutil.Process], psutil.Process]
 def caller(call: Call) -> psutil.Process:
     """The process whose connection a call came by."""
     for connection in psutil.net_connections(kind="tcp"):
-        if (
-            connection.laddr
-            and connection.laddr.port == call.port
-            and connection.pid not in (None, os.getpid())
-        ):
+        # Both ends: another process may have the same port, for a connection to somewhere else.
+        if connection.raddr and (connection.laddr.port, connection.raddr.port) == call.ports:
             return psutil.Process(connection.pid)
-    raise LookupError(f"no process has port {call.port}")
+    raise LookupError(f"no process has the connection {call.ports}")
 
 
 def itself(process: psutil.Process) -> psutil.Process:
