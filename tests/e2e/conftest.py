@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,13 +46,3 @@ def nothing_left_alive(stage: Stage) -> Iterator[None]:
     """Whatever the test did, no cluster lives on after it."""
     yield
     assert stage.clusters("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING") == []
-
-
-@pytest.fixture
-def process_killer() -> Callable[[str], bool]:
-    """Kill the processes whose command line matches a pattern; say whether there were any."""
-
-    def kill(pattern: str) -> bool:
-        return subprocess.run(["pkill", "-KILL", "-f", pattern], check=False).returncode == 0
-
-    return kill

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -136,36 +135,6 @@ def test_a_run_from_the_bucket_that_copies_nothing_and_reuses_an_earlier_one(
     assert not wrong.ok
     assert "cannot be reused: its backbone is" in wrong.log
     assert "wrong" not in {c["Name"].split()[-1] for c in stage.clusters("TERMINATED", "WAITING", "RUNNING")}
-
-
-def test_a_run_whose_step_was_killed_resumes_where_it_was(stage: Stage, source: Path, process_killer):
-    # More images than before, so that the kill finds the step at work.
-    bigger = source.parent / "bigger"
-    draw_folder(bigger, per_label=60)
-    params = {"source": str(bigger), "components": 20, **SMALL_MODEL}
-    process = stage.start("killed", **params)
-    storage = stage.run_storage("killed")
-    deadline = time.monotonic() + 300
-    while len(standing := [o.key for o in storage.list("features")]) < 4:
-        assert time.monotonic() < deadline, "no shard appeared"
-        assert process.poll() is None, "the run ended before a shard appeared"
-        time.sleep(0.05)
-    assert process_killer(r"extract_features\.py .*/runs/killed/")
-    broken = stage.ended(process, "killed")
-    assert not broken.ok
-    features = stage.aws.storage(storage.uri_of("features"))
-    assert find_document(FeaturesMarker, features) is None, "a killed step must not look finished"
-    kept = {key: storage.get(key).to_pybytes() for key in standing}
-
-    resumed = stage.run("killed", **params)
-    assert resumed.ok, resumed.log[-5000:]
-    marker = read_document(FeaturesMarker, features)
-    assert 0 < marker.computed_shards <= len(marker.shards) - len(kept)
-    assert {key: storage.get(key).to_pybytes() for key in kept} == kept
-    undisturbed = stage.run("undisturbed", **params)
-    assert undisturbed.ok
-    for prefix in ("features", "pca"):
-        assert table_of(resumed.storage, prefix).equals(table_of(undisturbed.storage, prefix))
 
 
 def test_a_failing_step_fails_the_run_and_names_its_log(stage: Stage, source: Path):

@@ -33,10 +33,12 @@ def test_worker_killed(trial: Trial) -> None:
     trial.goes_through()
 
 
+@pytest.mark.quick
 @pytest.mark.fault("the Spark driver's JVM is killed")
 def test_driver_killed(trial: Trial) -> None:
     trial.add(Hit("PUT", path=f"{trial.prefix}/features/shard-00005", pick=above("SparkSubmit")))
     trial.fails(KILLED)
+    assert trial.row["recomputed"] == 0, "a shard that stood was computed again"
 
 
 @pytest.mark.fault("the Spark driver's Python process is killed")
