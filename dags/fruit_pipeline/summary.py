@@ -100,11 +100,10 @@ def _file_digests(request: RunRequest) -> dict[str, str]:
 
 
 def _own_versions(request: RunRequest) -> dict[str, str]:
-    """Versions of the pipeline, of Airflow, and of the cluster's release."""
+    """Versions of Airflow and of the cluster's release. The pipeline's is its digest: it need not be installed."""
     return {
         "emr": load_shape(settings.load().home, request.shape).release_label,
         "airflow": importlib.metadata.version("apache-airflow"),
-        "pipeline": importlib.metadata.version("fruit-features"),
     }
 
 

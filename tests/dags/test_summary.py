@@ -80,7 +80,7 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
     assert list(seconds) == ["sample", "model", "code", "cluster start", EXTRACTION, REDUCTION, "checks"]
     assert seconds[EXTRACTION] >= 0.3
     nodes = {"python", "numpy", "pillow", "ai-edge-litert", "spark", "java"}
-    assert nodes | {"keras", "tensorflow", "emr", "airflow", "pipeline"} <= set(summary["versions"])
+    assert nodes | {"keras", "tensorflow", "emr", "airflow"} <= set(summary["versions"])
     assert {name: len(digest) for name, digest in summary["digests"].items()} == dict.fromkeys(DIGESTS, 64)
     shape = (repo / "emr_configs" / f"{run['shape']}.json").read_bytes()
     assert summary["digests"]["shape"] == hashlib.sha256(shape).hexdigest()
