@@ -100,7 +100,7 @@ def _file_digests(request: RunRequest) -> dict[str, str]:
 
 
 def _own_versions(request: RunRequest) -> dict[str, str]:
-    """Versions of Airflow and of the cluster's release; the pipeline, which may not be installed, has a digest."""
+    """Of Airflow and the cluster's release; the pipeline, which may not be installed, has a digest."""
     return {
         "emr": load_shape(settings.load().home, request.shape).release_label,
         "airflow": importlib.metadata.version("apache-airflow"),
