@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ BEGIN, END = "<!-- faults: written by make faults -->", "<!-- faults: end -->"
 BROKEN = "PROMISE BROKEN"
 
 _HEAD = ("fault", "outcome", "seconds", "images recomputed", "what is told")
+_IDS = re.compile(r"\b([sji]-)\w{8,}")  # of steps, clusters, instances
+_LONGEST = 180
 _KINDS = ("processes", "s3", "emr", "data", "load")
 
 
@@ -51,5 +54,11 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["outcome"],
         str(row.get("seconds", "")),
         str(row.get("recomputed", "")),
-        row.get("cause", ""),
+        _short(row.get("cause", "")),
     )
+
+
+def _short(cause: str) -> str:
+    """The message without what is another in each run, and no longer than tells it."""
+    text = _IDS.sub(r"\1…", cause)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rsplit(' ', 1)[0]} ..."
