@@ -79,7 +79,7 @@ e2e: $(VENV)/.dev ## end-to-end tests only: real Airflow, local AWS, Spark
 
 .PHONY: faults
 faults: $(VENV)/.dev ## break whole runs in every way we know and print what came of it; PAGE=docs/reliability.md keeps the table
-	@echo "faults: about a hundred whole runs of the DAG, two at a time; an hour and a half on two idle cores"
+	@echo "faults: about a hundred whole runs of the DAG, two at a time: give it hours"
 	@$(BIN)/python -m pytest -m faults tests/faults tests/load --numprocesses 2 --dist load $(if $(PAGE),--faults-page '$(PAGE)')
 
 .PHONY: compose
@@ -99,7 +99,7 @@ bench: $(VENV)/.dev ## benchmarks at small sizes; IMAGES=<folder> WEIGHTS=<file>
 	@$(BIN)/python -m benchmarks --quick $(BENCH_OPTIONS)
 
 .PHONY: bench-full
-bench-full: $(VENV)/.dev ## benchmarks at full sizes (80 minutes), written to benchmarks/RESULTS.md; IMAGES=<folder> WEIGHTS=<file>
+bench-full: $(VENV)/.dev ## benchmarks at full sizes (hours), written to benchmarks/RESULTS.md; IMAGES=<folder> WEIGHTS=<file>
 	@$(BIN)/python -m benchmarks --full $(BENCH_OPTIONS)
 
 BENCH_OPTIONS = $(if $(IMAGES),--images '$(IMAGES)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')

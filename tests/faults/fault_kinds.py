@@ -76,19 +76,6 @@ class Meanwhile(Fault):
         exchange.pass_on(call)
 
 
-class AfterIt(Fault):
-    """Does something of the test's own when AWS has done the call, before the caller learns of it."""
-
-    def __init__(self, act: Callable[[Call], object], *names: str, **which: Any) -> None:
-        super().__init__(names, **{"times": 1, **which})
-        self.act = act
-
-    def serve(self, call: Call, exchange: Exchange) -> None:
-        answer = exchange.done(call)
-        self.act(call)
-        exchange.send(answer)
-
-
 class LoseAnswer(Fault):
     """AWS does the call, and the connection ends before the caller learns of it."""
 

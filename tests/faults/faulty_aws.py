@@ -161,11 +161,6 @@ class FaultyAws:
             self.reasons.clear()
             self.errors.clear()
 
-    def asked(self, name: str) -> int:
-        """How often a call was asked, caught or not."""
-        with self._lock:
-            return sum(call.name == name for call in self.calls)
-
     def fault_for(self, call: Call) -> Fault | None:
         with self._lock:
             fault = next((fault for fault in self._faults if fault.catches(call, self._passed)), None)

@@ -6,7 +6,6 @@ reach S3 through it.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import boto3
 from components import Components
@@ -144,6 +144,6 @@ def draw_images(folder: Path) -> None:
     (folder / "Plum" / "page.png").write_text("<html>not found</html>")
 
 
-def conf_of(ground: Ground, run_key: str) -> str:
-    """The conf of a DAG run, as JSON."""
-    return json.dumps({"run_key": run_key, "source": str(ground.source), **PARAMS})
+def conf_of(ground: Ground, run_key: str) -> dict[str, Any]:
+    """The conf of a DAG run."""
+    return {"run_key": run_key, "source": str(ground.source), **PARAMS}

@@ -5,7 +5,6 @@ What is killed starts again, as systemd or compose (`restart: unless-stopped`) w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
@@ -47,7 +46,7 @@ def run(trial: Trial, airflow: Components) -> Run:
     """One run, triggered by the API."""
 
     def triggered() -> Ended:
-        body = {"logical_date": None, "conf": json.loads(conf_of(trial.ground, trial.run_key))}
+        body = {"logical_date": None, "conf": conf_of(trial.ground, trial.run_key)}
         made = airflow.api.call("POST", f"{DAG}/dagRuns", body)
         path = f"{DAG}/dagRuns/{quote(made['dag_run_id'])}"
         ended = airflow.api.until(path, lambda answer: answer["state"] in ENDED, 700)
