@@ -23,7 +23,7 @@ BAD_OPTION = 2
 EPILOG = """\
 examples:
   python -m local_emr                                # in memory, http://127.0.0.1:5000
-  python -m local_emr --directory .local-aws         # objects and ended clusters survive a restart
+  python -m local_emr --directory .local-aws         # objects, ended clusters and roles survive a restart
   python -m local_emr --port 0                       # a free port; the ready line has it
   python -m local_emr --master 'local-cluster[2,1,1024]'   # executors in processes of their own
   AWS_ENDPOINT_URL=http://127.0.0.1:5000 aws emr list-clusters

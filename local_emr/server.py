@@ -20,6 +20,7 @@ from local_emr.runner import Job, NodeRunner
 from local_emr.settings import Settings
 from local_emr.stored_clusters import ClusterStore
 from local_emr.stored_objects import ObjectStore
+from local_emr.stored_roles import RoleStore
 
 SNAPSHOT_SECONDS = 30.0
 
@@ -81,12 +82,13 @@ class Server:
             _end_orphans(self.directory)
             objects = ObjectStore(self.directory, s3.client(self.settings.endpoint, "us-east-1"))
             clusters = ClusterStore(self.directory, self._emr)
-            objects.load()
-            clusters.load()
+            roles = RoleStore(self.directory)
+            for store in (objects, clusters, roles):
+                store.load()
 
             def save() -> None:
-                objects.save()
-                clusters.save()
+                for store in (objects, clusters, roles):
+                    store.save()
 
             self._snapshots = snapshot.Snapshots(save, self._snapshot_seconds)
             self._snapshots.start()

@@ -1,10 +1,11 @@
-"""Keeps what must survive a restart: buckets and their objects, and clusters that have ended.
+"""Keeps what must survive a restart: buckets and their objects, clusters that have ended, roles.
 
 Layout of the directory::
 
     objects.json          buckets, their settings, and each object's name, metadata and digest
     objects/ab/abcdef...  the bytes of an object, named by their SHA-256
     clusters.json         all clusters with their steps
+    roles.json            IAM's roles and instance profiles
 
 Files are written beside their place and renamed, content before index, so that a crash leaves the last
 snapshot whole.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -358,6 +359,27 @@ def test_buckets_objects_and_ended_clusters_survive_a_restart(tmp_path: Path, st
     )
     assert {s["Status"]["State"] for s in aws.steps(alive).values()} == {"CANCELLED"}
     assert {c["Id"] for c in aws.emr.list_clusters()["Clusters"]} == {ended, alive}
+
+
+def test_roles_and_instance_profiles_survive_a_restart(tmp_path: Path, start: Start) -> None:
+    server = start("--directory", str(tmp_path))
+    iam = client(server.endpoint, "iam")
+    who = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "ec2.amazonaws.com"}}
+    trust = {"Version": "2012-10-17", "Statement": [who]}
+    iam.create_role(RoleName="nodes", AssumeRolePolicyDocument=json.dumps(trust), Path="/fruit/")
+    what = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
+    read = json.dumps({"Version": "2012-10-17", "Statement": [what]})
+    iam.put_role_policy(RoleName="nodes", PolicyName="read", PolicyDocument=read)
+    iam.create_instance_profile(InstanceProfileName="profile")
+    iam.add_role_to_instance_profile(InstanceProfileName="profile", RoleName="nodes")
+    assert server.stop() == 0
+
+    iam = client(start("--directory", str(tmp_path)).endpoint, "iam")
+    role = iam.get_role(RoleName="nodes")["Role"]
+    assert (role["Path"], role["AssumeRolePolicyDocument"]) == ("/fruit/", trust)
+    assert iam.get_role_policy(RoleName="nodes", PolicyName="read")["PolicyDocument"] == json.loads(read)
+    (held,) = iam.get_instance_profile(InstanceProfileName="profile")["InstanceProfile"]["Roles"]
+    assert held["RoleName"] == "nodes"
 
 
 def objects(aws: Aws) -> list[dict[str, str]]:
