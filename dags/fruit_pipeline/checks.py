@@ -29,6 +29,8 @@ from image_features.contract import (
     PcaMarker,
     RunLayout,
     SampleMarker,
+    SampleShard,
+    content_digest,
     read_document,
     reused_key,
     shard_key,
@@ -110,9 +112,11 @@ def check_run(
     images, rows = RowsDigest(), RowsDigest()
     moments = np.zeros((2, pca.components))
     if not failures:  # the shards only mean something when the plan of them holds
+        drawn = {shard.shard: shard for shard in sample.shards}
         for shard, read in read_ahead(features_store, features.shards, features.width, COLUMNS):
             listed = manifest.take(shard.shard)
             try:
+                _check_manifest(sample_store.uri_of(MANIFEST), drawn[shard.shard], listed, sample.packed)
                 table, values = read.result()
                 found = _check_shard(
                     failures, shard, table, listed, sample.packed, features_store, rejects_store
@@ -196,6 +200,17 @@ def _check_objects(failures: _Failures, storage: Storage, expected: set[int]) ->
     for name in sorted(odd) + [shard_key(number) for number in sorted(found - expected)]:
         advice = ", and no run writes such a name: delete it" if name in odd else ""
         failures.append(f"{storage.uri_of(name)} is not in the marker{advice}")
+
+
+def _check_manifest(uri: str, shard: SampleShard, listed: list[Identity], packed: bool) -> None:
+    """Raises JobError when a shard's rows of the manifest are not what was drawn."""
+    # Where images are not packed, the shard's digest is of what the manifest does not have.
+    same = not packed or content_digest(*([row[n] for row in listed] for n in range(3))) == shard.digest
+    if len(listed) != shard.images or not same:
+        raise JobError(
+            f"{uri}: its rows of shard {shard.shard} are not those that the sample's marker lists "
+            f"({len(listed)} rows for {shard.images} images)"
+        )
 
 
 def _check_shard(

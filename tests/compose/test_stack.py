@@ -65,6 +65,7 @@ def test_containers_are_shut_in(stack: ComposeStack) -> None:
         assert not host["CapAdd"], name
         assert "no-new-privileges:true" in host["SecurityOpt"], name
         assert not host["Privileged"], name
+        assert host["ReadonlyRootfs"], name
     assert sum(found[name]["HostConfig"]["Memory"] for name in LASTING) < 7e9
 
 

@@ -216,9 +216,17 @@ def test_a_manifest_that_is_missing(run: Path) -> None:
     assert "manifest.parquet: it does not exist" in failure(run)
 
 
-def test_a_manifest_with_another_label(run: Path) -> None:
-    rewrite(run / "sample" / "manifest.parquet", column("label", lambda values: ["other", *values[1:]]))
-    assert "1 images are not in the manifest" in failure(run)
+@pytest.mark.parametrize(
+    "change",
+    [column("label", lambda values: ["other", *values[1:]]), lambda table: table.slice(1)],
+    ids=["another-label", "a-row-less"],
+)
+def test_a_manifest_that_is_not_what_was_drawn(run: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """It is the manifest that is named, and drawn again then, not the features."""
+    rewrite(run / "sample" / "manifest.parquet", change)
+    text = failure(run)
+    assert f"{run}/sample/manifest.parquet: its rows of shard 0 are not those that the sample's" in text
+    assert "features" not in text
 
 
 def test_counts_that_do_not_add_up(run: Path) -> None:

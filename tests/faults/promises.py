@@ -126,4 +126,4 @@ def recomputed(stage: Stage, run_key: str) -> int:
         for version in page.get("Versions", []):
             name = version["Key"].rpartition("/")[2]
             written[name] = written.get(name, 0) + 1
-    return sum(shard.images * (written.get(shard_key(shard.shard), 1) - 1) for shard in features.shards)
+    return sum(shard.images for shard in features.shards if written.get(shard_key(shard.shard), 1) > 1)

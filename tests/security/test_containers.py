@@ -43,6 +43,7 @@ def test_no_service_can_gain_rights_or_reaches_the_host(services: dict[str, dict
         assert service["security_opt"] == ["no-new-privileges:true"], name
         if name != AS_ITS_IMAGE_WANTS:
             assert service["cap_drop"] == ["ALL"], name
+            assert service["read_only"] is True, name
         wider = {
             "privileged",
             "cap_add",
