@@ -47,7 +47,9 @@ _ACTIONS = {
 }
 
 
-_CODE = re.compile(r"<Code>(\w+)</Code>")
+# Of obstore's words: S3's own, and how often it was asked.
+_ANSWER = re.compile(r"<Code>(\w+)</Code>(?:.*?<Message>([^<]*)</Message>)?", re.DOTALL)
+_RETRIED = re.compile(r"after (\d+) retries")
 
 
 class StorageError(JobError):
@@ -256,13 +258,13 @@ class Storage:
         except FileNotFoundError as error:  # obstore's NotFoundError derives from it
             raise NotFound(f"cannot {verb} {self.uri_of(key)}: it does not exist") from error
         except PermissionDeniedError as error:
-            code = _CODE.search(str(error))  # such as RequestTimeTooSkewed, where it is not the policy
+            answer = _ANSWER.search(str(error))  # such as RequestTimeTooSkewed, where it is not the policy
             raise StorageError(
-                f"cannot {verb} {self.uri_of(key)}: S3 says {code[1] if code else 'AccessDenied'}; allow "
+                f"cannot {verb} {self.uri_of(key)}: S3 says {answer[1] if answer else 'AccessDenied'}; allow "
                 f"{_ACTIONS[verb]} to the role that asked, in its policy, the bucket's and its KMS key's"
             ) from error
         except (BaseError, OSError) as error:
-            raise StorageError(f"cannot {verb} {self.uri_of(key)}: {_first_line(error)}") from error
+            raise StorageError(f"cannot {verb} {self.uri_of(key)}: {_in_short(error)}") from error
 
 
 def _s3_store(bucket: str, access: S3Access) -> Any:
@@ -280,6 +282,15 @@ def _s3_store(bucket: str, access: S3Access) -> Any:
     if access.credential_provider is not None:
         options["credential_provider"] = access.credential_provider
     return S3Store(bucket, retry_config=_RETRIES, **options)
+
+
+def _in_short(error: BaseException) -> str:
+    """What S3 says in its answer, and how often it was asked; where it gave none, the error's first line."""
+    answer, retried = _ANSWER.search(str(error)), _RETRIED.search(str(error))
+    if not answer:
+        return _first_line(error)
+    said = f"S3 says {answer[1]}" + (f" ({answer[2].strip()})" if answer[2] else "")
+    return said + (f", after {retried[1]} retries" if retried else "")
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
-from fault_kinds import BROKEN, DENIED, THROTTLED, Amend, CutBody, LoseAnswer, Refuse
+from fault_kinds import BROKEN, DENIED, EXPIRED, THROTTLED, Amend, CutBody, Error, LoseAnswer, Refuse
 from faulty_aws import Answer, Call, Fault, FaultyAws
 from pipeline_harness import BUCKET, REGION, LocalAws
 
@@ -93,3 +93,20 @@ def test_what_is_denied_is_told_with_the_permission_to_give(
         f"cannot {words} {storage.uri_of(KEY)}: S3 says AccessDenied; allow s3:{action} to the role that "
         "asked, in its policy, the bucket's and its KMS key's"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (THROTTLED, "S3 says SlowDown (Rate exceeded), after 8 retries"),
+        (EXPIRED, "S3 says ExpiredToken (The security token included in the request is expired)"),
+    ],
+    ids=["slow-down", "expired"],
+)
+def test_what_s3_refuses_is_told_in_its_words(
+    error: Error, said: str, storage: Storage, faulty: FaultyAws
+) -> None:
+    faulty.add(Refuse(error, "GET"))
+    with pytest.raises(StorageError) as caught:
+        storage.get(KEY)
+    assert str(caught.value) == f"cannot read {storage.uri_of(KEY)}: {said}"

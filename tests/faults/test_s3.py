@@ -61,7 +61,7 @@ def test_slow_down(trial: Trial) -> None:
 @pytest.mark.fault("S3 is slow down without an end, at one shard of the sample")
 def test_slow_down_for_ever(trial: Trial) -> None:
     trial.add(Refuse(THROTTLED, "GET", path=f"{trial.prefix}/sample/shard-00001"))
-    trial.fails(r"cannot read \S+/sample/shard-00001.parquet: .*")
+    trial.fails(r"cannot read \S+/sample/shard-00001.parquet: S3 says SlowDown .*")
 
 
 @pytest.mark.parametrize(
