@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import damage
 import pytest
@@ -156,7 +157,9 @@ def test_unpacked_image(trial: Trial, what: str, cause: str) -> None:
 
 @pytest.mark.fault("two runs of one key, by two Airflows, come to make their cluster at the same moment")
 def test_two_at_once(trial: Trial) -> None:
+    started = time.monotonic()
     ended = sorted(trial.run_beside(), key=lambda one: one.ok)
+    seconds = round(time.monotonic() - started)
     refused = re.search(
         r"(DAG run \S+ is making a cluster|cluster \S+ of run \S+ is alive, made by).*", ended[0].told
     )
@@ -164,4 +167,4 @@ def test_two_at_once(trial: Trial) -> None:
         f"both went through, or one failed for another reason: {ended[0].told}\n{ended[0].log[-6000:]}"
     )
     trial.goes_through(run=lambda: ended[1])
-    trial.row["outcome"], trial.row["cause"] = "one went through, one was refused", refused[0]
+    trial.row.update(outcome="one went through, one was refused", cause=refused[0], seconds=seconds)
