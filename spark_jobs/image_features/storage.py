@@ -29,8 +29,9 @@ from obstore.store import LocalStore, S3Store
 
 from image_features.errors import JobError
 
-# obstore's own default retries for three minutes, too long to learn of a wrong endpoint.
-_RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
+# Eight retries end soon where the answer is quick, as from a wrong endpoint. The time is for calls that hang:
+# a worker that stood still for a minute must find some of it left.
+_RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(minutes=3)}
 
 _LISTINGS = 3  # tries of one that breaks off
 
@@ -50,6 +51,7 @@ _ACTIONS = {
 # Of obstore's words: S3's own, and how often it was asked.
 _ANSWER = re.compile(r"<Code>(\w+)</Code>(?:.*?<Message>([^<]*)</Message>)?", re.DOTALL)
 _RETRIED = re.compile(r"after (\d+) retries")
+_HOW_IT_RETRIES = re.compile(r", max_retries: \d+, retry_timeout: \w+ *")
 
 
 class StorageError(JobError):
@@ -285,10 +287,10 @@ def _s3_store(bucket: str, access: S3Access) -> Any:
 
 
 def _in_short(error: BaseException) -> str:
-    """What S3 says in its answer, and how often it was asked; where it gave none, the error's first line."""
+    """What S3 says in its answer, and how often it was asked; where it gave none, obstore's first line."""
     answer, retried = _ANSWER.search(str(error)), _RETRIED.search(str(error))
     if not answer:
-        return _first_line(error)
+        return _HOW_IT_RETRIES.sub(" ", _first_line(error))
     said = f"S3 says {answer[1]}" + (f" ({answer[2].strip()})" if answer[2] else "")
     return said + (f", after {retried[1]} retries" if retried else "")
 

@@ -26,8 +26,10 @@ Pick = Callable[[psutil.Process], psutil.Process]
 def caller(call: Call) -> psutil.Process:
     """The process whose connection a call came by."""
     for connection in psutil.net_connections(kind="tcp"):
+        if not connection.raddr or connection.pid is None:  # nobody's: its process has just ended
+            continue
         # Both ends: another process may have the same port, for a connection to somewhere else.
-        if connection.raddr and (connection.laddr.port, connection.raddr.port) == call.ports:
+        if (connection.laddr.port, connection.raddr.port) == call.ports:
             return psutil.Process(connection.pid)
     raise LookupError(f"no process has the connection {call.ports}")
 
@@ -145,8 +147,9 @@ class Starve(Victim):
     """From its call on the caller gets no more memory than it has; the call is passed on."""
 
     def serve(self, call: Call, exchange: Exchange) -> None:
-        # A limit below what it has takes nothing away, and every page more is refused.
-        caller(call).rlimit(resource.RLIMIT_AS, (1, 1))
+        with suppress(psutil.NoSuchProcess):  # one that has been starved before dies any moment
+            # A limit below what it has takes nothing away, and every page more is refused.
+            caller(call).rlimit(resource.RLIMIT_AS, (1, 1))
         exchange.pass_on(call)
 
 
