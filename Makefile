@@ -79,8 +79,8 @@ e2e: $(VENV)/.dev ## end-to-end tests only: real Airflow, local AWS, Spark
 
 .PHONY: faults
 faults: $(VENV)/.dev ## break whole runs in every way we know and print what came of it; PAGE=docs/reliability.md keeps the table
-	@echo "faults: about a hundred whole runs of the DAG, two at a time: give it hours"
-	@$(BIN)/python -m pytest -m faults tests/faults tests/load --numprocesses 2 --dist load $(if $(PAGE),--faults-page '$(PAGE)')
+	@echo "faults: some 150 whole runs of the DAG, three at a time: about two hours on two cores"
+	@$(BIN)/python -m pytest -m faults tests/faults tests/load --numprocesses 3 --dist load $(if $(PAGE),--faults-page '$(PAGE)')
 
 .PHONY: compose
 compose: $(VENV)/.dev ## tests of the containers only; skipped, with the reason, where no Docker engine runs

@@ -147,7 +147,9 @@ class Starve(Victim):
     """From its call on the caller gets no more memory than it has; the call is passed on."""
 
     def serve(self, call: Call, exchange: Exchange) -> None:
-        with suppress(psutil.NoSuchProcess):  # one that has been starved before dies any moment
+        # Where all are starved, one that was before dies any moment.
+        gone = (LookupError, psutil.NoSuchProcess) if self.times is None else ()
+        with suppress(*gone):
             # A limit below what it has takes nothing away, and every page more is refused.
             caller(call).rlimit(resource.RLIMIT_AS, (1, 1))
         exchange.pass_on(call)
