@@ -50,7 +50,7 @@ def test_internal_errors(trial: Trial) -> None:
     trial.goes_through()
 
 
-@pytest.mark.fault("S3 is slow down: each read and write of the run is refused three times")
+@pytest.mark.fault("S3 says SlowDown: each read and write of the run is refused three times")
 def test_slow_down(trial: Trial) -> None:
     trial.add(
         RefuseEach(THROTTLED, "GET", "PUT", each=3, service="s3", path=f"{trial.prefix}/(features|pca)/")
@@ -58,7 +58,7 @@ def test_slow_down(trial: Trial) -> None:
     trial.goes_through()
 
 
-@pytest.mark.fault("S3 is slow down without an end, at one shard of the sample")
+@pytest.mark.fault("S3 says SlowDown without an end, at one shard of the sample")
 def test_slow_down_for_ever(trial: Trial) -> None:
     trial.add(Refuse(THROTTLED, "GET", path=f"{trial.prefix}/sample/shard-00001"))
     trial.fails(r"cannot read \S+/sample/shard-00001.parquet: S3 says SlowDown .*")
