@@ -60,6 +60,35 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return data
 
 
+class Document:
+    """A JSON file that is written again only when its content has changed; dates become text."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._written: bytes | None = None
+
+    def save(self, **values: Any) -> bool:
+        """Whether it was written. Raises OSError."""
+        data = json.dumps({"version": VERSION, **values}, default=str).encode()
+        if data == self._written:
+            return False
+        write(self.path, data)
+        self._written = data
+        return True
+
+    def load(self, key: str) -> list[Any]:
+        """What was saved as ``key``, nothing where no file is. Raises StateError."""
+        data = read_json(self.path)
+        if data is None:
+            return []
+        if not isinstance(data.get(key), list):
+            raise self.damaged(f"no {key}")
+        return data[key]
+
+    def damaged(self, why: str) -> StateError:
+        return StateError(f"{self.path} is damaged: {why}; move it away to start empty")
+
+
 def claim(directory: Path) -> Any:
     """Locks the directory for one server; keep the result. Raises StateError, OSError."""
     file = (directory / "lock").open("w")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ class ClusterStore:
     """``clusters.json`` of a directory. ``backends`` is moto's dict of EMR backends."""
 
     def __init__(self, directory: Path, backends: Any) -> None:
-        self.path = directory / "clusters.json"
+        self.document = snapshot.Document(directory / "clusters.json")
         self.backends = backends
-        self._written: bytes | None = None
 
     def save(self) -> None:
         """Raises OSError."""
@@ -26,21 +24,15 @@ class ClusterStore:
             for life in list(backend.lives.values()):
                 with life.changed:
                     clusters.append(life.cluster.to_json())
-        data = json.dumps({"version": snapshot.VERSION, "clusters": clusters}).encode()
-        if data != self._written:
-            snapshot.write(self.path, data)
-            self._written = data
+        self.document.save(clusters=clusters)
 
     def load(self) -> None:
         """Brings the clusters back. Raises StateError."""
-        data = snapshot.read_json(self.path)
-        for item in data["clusters"] if data else []:
+        for item in self.document.load("clusters"):
             try:
                 cluster = Cluster.from_json(item)
             except (KeyError, TypeError) as error:
-                raise snapshot.StateError(
-                    f"{self.path} is damaged: {error!r}; move it away to start empty"
-                ) from error
+                raise self.document.damaged(repr(error)) from error
             if cluster.state not in ENDED:
                 _end(cluster)
             self.backends[cluster.account][cluster.region].restore(cluster)

@@ -7,7 +7,6 @@ written again); the settings of a bucket go through S3's own API, whose answers 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,10 +35,9 @@ class ObjectStore:
     """``objects.json`` and ``objects/`` of a directory; ``s3`` is a client of this very server."""
 
     def __init__(self, directory: Path, s3: Any) -> None:
-        self.index = directory / "objects.json"
+        self.index = snapshot.Document(directory / "objects.json")
         self.content = directory / "objects"
         self.s3 = s3
-        self._written: bytes | None = None
 
     def save(self) -> None:
         """Raises OSError."""
@@ -60,20 +58,18 @@ class ObjectStore:
                         "keys": keys,
                     }
                 )
-        data = json.dumps({"version": snapshot.VERSION, "buckets": buckets}, default=str).encode()
-        if data != self._written:
-            snapshot.write(self.index, data)
-            self._written = data
+        if self.index.save(buckets=buckets):
             self._clean(used)
 
     def load(self) -> None:
         """Brings buckets and objects back. Raises StateError."""
-        data = snapshot.read_json(self.index)
-        for item in data["buckets"] if data else []:
+        for item in self.index.load("buckets"):
             try:
                 self._load_bucket(item)
             except (KeyError, TypeError, OSError, ClientError, BotoCoreError) as error:
-                raise snapshot.StateError(f"{self.index}, bucket {item.get('name')}: {error!r}") from error
+                raise snapshot.StateError(
+                    f"{self.index.path}, bucket {item.get('name')}: {error!r}"
+                ) from error
 
     def _load_bucket(self, item: dict[str, Any]) -> None:
         backend = s3_backends[item["account"]][item["partition"]]

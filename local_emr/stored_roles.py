@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ class RoleStore:
     """``roles.json`` of a directory. Managed policies that are attached to a role are not kept."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / "roles.json"
-        self._written: bytes | None = None
+        self.document = snapshot.Document(directory / "roles.json")
 
     def save(self) -> None:
         """Raises OSError."""
@@ -29,16 +27,12 @@ class RoleStore:
             }
             for account, partition, backend in list(iam_backends.iter_backends())
         ]
-        data = json.dumps({"version": snapshot.VERSION, "accounts": accounts}).encode()
-        if data != self._written:
-            snapshot.write(self.path, data)
-            self._written = data
+        self.document.save(accounts=accounts)
 
     def load(self) -> None:
         """Brings them back. Raises StateError."""
-        data = snapshot.read_json(self.path)
         try:
-            for item in data["accounts"] if data else []:
+            for item in self.document.load("accounts"):
                 backend = iam_backends[item["account"]][item["partition"]]
                 for kept in item["roles"]:
                     policies = kept.pop("policies")
@@ -46,9 +40,7 @@ class RoleStore:
                 for profile in item["profiles"]:
                     backend.create_instance_profile(**profile)
         except (KeyError, TypeError, AttributeError) as error:
-            raise snapshot.StateError(
-                f"{self.path} is damaged: {error!r}; move it away to start empty"
-            ) from error
+            raise self.document.damaged(repr(error)) from error
 
 
 def _of_role(role: Any) -> dict[str, Any]:
