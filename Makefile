@@ -23,7 +23,7 @@ help: ## list the commands
 
 .PHONY: demo
 demo: $(VENV)/.run ## run the whole pipeline here; IMAGES=<folder or s3://> WEIGHTS=<imagenet|file|random:0> COMPONENTS=50 PRECISION=<float32|int8>
-	@$(BIN)/python -m fruit_pipeline.demo \
+	@$(BIN)/python -m fruit_pipeline demo \
 	  $(if $(IMAGES),--images '$(IMAGES)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
 	  $(if $(ALPHA),--alpha '$(ALPHA)') $(if $(COMPONENTS),--components '$(COMPONENTS)') \
 	  $(if $(VARIANCE),--variance '$(VARIANCE)') \
@@ -116,7 +116,7 @@ infra-plan: $(VENV)/.dev ## what infra/template.yaml makes in an AWS account, an
 .PHONY: clean-run
 clean-run: $(VENV)/.run ## show a run's temporary data; RUN=<key or s3://> YES=1 deletes it, EVERYTHING=1 its results too
 	@test -n '$(RUN)' || { echo "error: give RUN=<key>, or RUN=s3://<bucket>/runs/<key>"; exit 2; }
-	@$(BIN)/python -m fruit_pipeline.clean --run '$(RUN)' $(if $(EVERYTHING),--everything) $(if $(YES),--yes,--dry-run)
+	@$(BIN)/python -m fruit_pipeline clean --run '$(RUN)' $(if $(EVERYTHING),--everything) $(if $(YES),--yes,--dry-run)
 	@$(if $(YES),:,echo "nothing was deleted; the same with YES=1 deletes this")
 
 .PHONY: lint

@@ -33,10 +33,11 @@ from benchmarks import (
     stages,
 )
 from benchmarks.context import Context
-from fruit_pipeline import cli
-from fruit_pipeline.backbone import BackboneRequest
+from fruit_pipeline.commands import cli as commands_cli
+from fruit_pipeline.model.backbones import BackboneRequest
+from image_features import cli, errors
+from image_features.cli import at_least_one
 from image_features.errors import JobError
-from image_features.step import at_least_one
 
 BENCHMARKS = {
     "notebook": notebook.run,
@@ -103,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
             )
             return run_all(context, args.only or list(BENCHMARKS), args.output)
 
-    return cli.run(run, args, show=lambda _: None)  # shown as they came
+    return commands_cli.run(run, args, show=lambda _: None)  # shown as they came
 
 
 def run_all(context: Context, names: list[str], output: Path) -> list[report.Result]:
@@ -133,7 +134,7 @@ def run_all(context: Context, names: list[str], output: Path) -> list[report.Res
         print(f"{name} took {seconds:.0f} s", flush=True)
     print(f"tables: {output / report.TABLE_NAME}")
     if failed:
-        raise cli.Failed(f"failed: {', '.join(failed)}")
+        raise errors.Failed(f"failed: {', '.join(failed)}")
     return results
 
 

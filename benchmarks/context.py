@@ -19,19 +19,21 @@ import numpy.typing as npt
 
 from benchmarks import sampling, spark
 from benchmarks.measure import ShardTime
-from fruit_pipeline import job_code, settings
-from fruit_pipeline.drawn_images import KINDS, draw_folder
-from fruit_pipeline.sample import SampleRequest, draw
-from fruit_pipeline.sources import Source, SourceImage
+from fruit_pipeline import settings
+from fruit_pipeline.cluster import job_code
+from fruit_pipeline.sample.draw import draw
+from fruit_pipeline.sample.drawn_images import KINDS, draw_folder
+from fruit_pipeline.sample.request import SampleRequest
+from fruit_pipeline.sample.sources import Source, SourceImage
 from image_features.contract import (
     FEATURES_SCHEMA,
     MARKER,
     FeaturesMarker,
     PcaMarker,
     SampleMarker,
-    read_document,
     shard_key,
 )
+from image_features.documents import read_document
 from image_features.errors import JobError
 from image_features.extraction import bundles
 from image_features.shards import read_shard
@@ -110,7 +112,7 @@ class Context:
 
     def export(self, options: list[str]) -> Path:
         """Export the backbone, or take it from the cache; its folder."""
-        command = [sys.executable, "-m", "fruit_pipeline.backbone", "--weights", self.weights, *options]
+        command = [sys.executable, "-m", "fruit_pipeline", "backbone", "--weights", self.weights, *options]
         target = self.work / "models"
         done = subprocess.run(
             [*command, "--output", str(target), "--json"], capture_output=True, text=True, check=False
@@ -165,7 +167,7 @@ class Context:
 
     def sample(self, images: Path, run: Path) -> sampling.Use:
         """Our first stage: pack the images of a folder."""
-        command = [sys.executable, "-m", "fruit_pipeline.sample", "--source", str(images), "--all"]
+        command = [sys.executable, "-m", "fruit_pipeline", "sample", "--source", str(images), "--all"]
         return checked(
             [*command, "--output", f"file://{run}/sample", "--cores", str(self.cores)], run / "sample.log"
         )

@@ -23,7 +23,8 @@ from benchmarks import load_data, sampling
 from benchmarks.context import COMPONENTS, REPO, Context, Sizes, answer, checked
 from benchmarks.jobs.counting_s3 import COUNTS
 from benchmarks.report import Result, Row, row
-from image_features.contract import MODEL_JSON, BackboneSpec, FeaturesMarker, read_document
+from image_features.contract import MODEL_JSON, BackboneSpec, FeaturesMarker
+from image_features.documents import read_document
 from image_features.errors import JobError
 from image_features.storage import Storage
 
@@ -139,13 +140,18 @@ def _stages(context: Context, server: Server, images: Path, size: int) -> dict[s
 
     drawn = ["--source", str(images), "--cores", str(CORES)]
     command(
-        "draw and pack the sample", "fruit_pipeline.sample", *drawn, "--all", "--output", f"{root}/sample"
+        "draw and pack the sample",
+        "fruit_pipeline.sample.draw",
+        *drawn,
+        "--all",
+        "--output",
+        f"{root}/sample",
     )
-    command("estimate", "fruit_pipeline.estimate", "--images", str(size), "--shape", "standard")
+    command("estimate", "fruit_pipeline.cost.estimate", "--images", str(size), "--shape", "standard")
     few = max(100, min(_EXTRACTED, size // 20))
     command(
         "draw a part of it",
-        "fruit_pipeline.sample",
+        "fruit_pipeline.sample.draw",
         *drawn,
         "--total",
         str(few),
@@ -176,7 +182,7 @@ def _stages(context: Context, server: Server, images: Path, size: int) -> dict[s
         log = logs / f"look at the progress of {stage}.log"
         command(log.stem, "benchmarks.jobs.look", "--run", root, "--stage", stage)
         found[log.stem] |= {"shards": len(marker.shards), **answer(log)}
-    command("check", "fruit_pipeline.checks", "--run", root)
+    command("check", "fruit_pipeline.checks.output", "--run", root)
     command("report", "fruit_pipeline.report", "--run", root, "--output", str(logs / "report.html"))
     found["report"]["bytes"] = (logs / "report.html").stat().st_size
     objects = list(Storage(root).list())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fruit_pipeline.identities import COLUMNS, Manifest
+from fruit_pipeline.sample.manifest import COLUMNS, Manifest
 from image_features.contract import (
     FEATURES_SCHEMA,
     MARKER,
@@ -19,10 +19,10 @@ from image_features.contract import (
     FeaturesShard,
     RunLayout,
     SampleMarker,
-    read_document,
-    to_json,
 )
-from image_features.extraction import ExtractionJob, preprocessing_of
+from image_features.documents import read_document, to_json
+from image_features.extract_worker import ExtractionJob
+from image_features.images import preprocessing_of
 from image_features.shards import list_array, write_shard
 from image_features.storage import Storage
 

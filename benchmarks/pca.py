@@ -14,7 +14,8 @@ from benchmarks.context import COMPONENTS, Context, Sizes, answer, pca_marker
 from benchmarks.measure import interleaved, median, ratio
 from benchmarks.notebook import variance_rows
 from benchmarks.report import Result, Row, row
-from image_features.contract import FEATURES_SCHEMA, MARKER, FeaturesMarker, FeaturesShard, to_json
+from image_features.contract import FEATURES_SCHEMA, MARKER, FeaturesMarker, FeaturesShard
+from image_features.documents import to_json
 from image_features.shards import list_array, write_shard
 from image_features.storage import Storage
 

@@ -11,11 +11,11 @@ from benchmarks import goals, limit
 from benchmarks.context import Context, Sizes, read_features
 from benchmarks.measure import interleaved, median, ratio
 from benchmarks.report import Goal, Result, Row, row
-from fruit_pipeline import precision
+from fruit_pipeline.model import backbones, quantise
 from image_features.contract import MODEL_JSON
 
 # Half of the least are calibrated with.
-SIZES = Sizes(quick={400: 2}, full={10_000: 1}, least=2 * precision.MIN_IMAGES)
+SIZES = Sizes(quick={400: 2}, full={10_000: 1}, least=2 * backbones.MIN_IMAGES)
 _TITLE = "int8 against float32"
 _RATIO = "int8 / float32"
 
@@ -74,7 +74,7 @@ def _extraction(context: Context, sample: Path, name: str, model: Path) -> dict[
     return found
 
 
-def compare(context: Context) -> precision.Quality:
+def compare(context: Context) -> quantise.Quality:
     """Both precisions' features of the last round."""
     runs = context.work / "runs"
     images, exact = read_features(runs / "precision-float32" / "features")
@@ -82,10 +82,10 @@ def compare(context: Context) -> precision.Quality:
     if images != others:
         raise ValueError("the two extractions hold different images")
     labels = [Path(image).parent.name for image in images]
-    return precision.compare(exact, found, labels, images_calibrated=0)
+    return quantise.compare(exact, found, labels, images_calibrated=0)
 
 
-def quality_rows(size: int, quality: precision.Quality) -> list[Row]:
+def quality_rows(size: int, quality: quantise.Quality) -> list[Row]:
     """Rows of the int8 features' quality."""
     return [
         row(

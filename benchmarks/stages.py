@@ -16,13 +16,14 @@ import numpy as np
 from benchmarks import goals
 from benchmarks.context import COMPONENTS, Context, Sizes, checked, features_marker
 from benchmarks.report import Result, Row, row
-from fruit_pipeline.demo import PER_LABEL
-from fruit_pipeline.drawn_images import KINDS, draw_folder
-from image_features.contract import PcaMarker, RunLayout, SampleMarker, read_document
-from image_features.extraction import ExtractionJob, extract, write
+from fruit_pipeline.demo.run import PER_LABEL
+from fruit_pipeline.sample.drawn_images import KINDS, draw_folder
+from image_features.contract import PcaMarker, RunLayout, SampleMarker
+from image_features.documents import read_document
+from image_features.extract_worker import ExtractionJob, extract, write
 from image_features.images import Preprocessor, decode_rgb
 from image_features.inference import Backbone, read_backbone
-from image_features.samples import SampleReader
+from image_features.sample_reader import SampleReader
 from image_features.storage import Storage
 
 SIZES = Sizes(quick={400: 1}, full={10_000: 1}, least=COMPONENTS + 1)
@@ -111,7 +112,7 @@ def _demo(context: Context, options: list[str]) -> dict[str, float]:
     folder = context.work / "runs" / "demo"
     output = folder / "output"
     shutil.rmtree(output, ignore_errors=True)
-    command = [sys.executable, "-m", "fruit_pipeline.demo", *options]
+    command = [sys.executable, "-m", "fruit_pipeline", "demo", *options]
     command += ["--weights", context.weights, "--components", str(COMPONENTS)]
     command += ["--work", str(folder / "work"), "--output", str(output)]
     use = checked(command, folder / "log")

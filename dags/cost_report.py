@@ -23,8 +23,9 @@ from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
 
-from fruit_pipeline import bill, upkeep
-from fruit_pipeline.operators import refuse_cleanly
+from fruit_pipeline.cost import bill
+from fruit_pipeline.dag.errors import refuse_cleanly
+from fruit_pipeline.housekeeping import tasks
 
 COMMON: dict[str, Any] = {
     "start_date": datetime(2026, 1, 5),
@@ -64,16 +65,16 @@ def cost_report() -> None:
     @task
     @refuse_cleanly
     def clean_up() -> list[dict[str, Any]]:
-        return upkeep.clean_up()
+        return tasks.clean_up()
 
     @task
     @refuse_cleanly
     def write_report(cleaned: list[dict[str, Any]]) -> dict[str, str]:
-        return upkeep.write_report(get_current_context()["params"]["days"], cleaned)
+        return tasks.write_report(get_current_context()["params"]["days"], cleaned)
 
     @task
     def say_report(report: dict[str, str]) -> None:
-        upkeep.say_report(report)
+        tasks.say_report(report)
 
     say_report(write_report(clean_up()))
 
@@ -83,7 +84,7 @@ def reap_clusters() -> None:
     @task
     @refuse_cleanly
     def reap() -> list[dict[str, Any]]:
-        return upkeep.reap()
+        return tasks.reap()
 
     reap()
 

@@ -46,21 +46,19 @@ from typing import Any
 
 from airflow.sdk import chain, dag, get_current_context, task, task_group
 
-from fruit_pipeline import assets, cluster, messages, request, schedule, settings, tasks
-from fruit_pipeline.operators import (
-    AddStepOnce,
-    CreateClusterOnce,
-    MakeReport,
-    TerminateClusters,
-    refuse_cleanly,
-)
-from fruit_pipeline.sensors import ClusterReady, StepDone
+from fruit_pipeline import settings
+from fruit_pipeline.cluster import shapes
+from fruit_pipeline.dag import assets, form, schedule, tasks
+from fruit_pipeline.dag.errors import refuse_cleanly
+from fruit_pipeline.dag.operators import AddStepOnce, CreateClusterOnce, MakeReport, TerminateClusters
+from fruit_pipeline.dag.sensors import ClusterReady, StepDone
+from fruit_pipeline.notify import messages
 
 DEPLOYMENT = settings.load()
 # What may pass, such as throttling, is tried again for a quarter of an hour: a cluster hangs on it.
 AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region, "retries": 5}
 POLL = {"poke_interval": DEPLOYMENT.poll_seconds}
-FORM = request.form(cluster.descriptions(DEPLOYMENT.home), DEPLOYMENT.source, DEPLOYMENT.weights)
+FORM = form.form(shapes.descriptions(DEPLOYMENT.home), DEPLOYMENT.source, DEPLOYMENT.weights)
 SCHEDULED = schedule.params(DEPLOYMENT, FORM)
 ASSETS = assets.outlets(DEPLOYMENT.bucket)
 

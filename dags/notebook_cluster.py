@@ -20,14 +20,19 @@ from typing import Any
 
 from airflow.sdk import chain, dag, get_current_context, task
 
-from fruit_pipeline import cluster, notebooks, settings
-from fruit_pipeline.operators import CreateClusterOnce, TerminateClusters, refuse_cleanly
-from fruit_pipeline.sensors import ClusterReady
+from fruit_pipeline import settings
+from fruit_pipeline.cluster import shapes
+from fruit_pipeline.dag import cluster_over
+from fruit_pipeline.dag.errors import refuse_cleanly
+from fruit_pipeline.dag.operators import CreateClusterOnce, TerminateClusters
+from fruit_pipeline.dag.sensors import ClusterReady
+from fruit_pipeline.notebook_cluster import connect
+from fruit_pipeline.notebook_cluster import plan as notebook_cluster_plan
 
 DEPLOYMENT = settings.load()
 AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region}
 POLL = {"poke_interval": DEPLOYMENT.poll_seconds, "max_attempts": 2 * 3600 // DEPLOYMENT.poll_seconds}
-SHAPES = cluster.descriptions(DEPLOYMENT.home, cluster.NOTEBOOKS)
+SHAPES = shapes.descriptions(DEPLOYMENT.home, shapes.NOTEBOOKS)
 
 
 @dag(
@@ -35,7 +40,7 @@ SHAPES = cluster.descriptions(DEPLOYMENT.home, cluster.NOTEBOOKS)
     catchup=False,
     doc_md=__doc__,
     tags=["emr", "notebooks"],
-    params=notebooks.form(SHAPES, DEPLOYMENT.owner, DEPLOYMENT.time_zone),
+    params=notebook_cluster_plan.form(SHAPES, DEPLOYMENT.owner, DEPLOYMENT.time_zone),
     render_template_as_native_obj=True,
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
 )
@@ -43,11 +48,11 @@ def notebook_cluster() -> None:
     @task(multiple_outputs=True)
     @refuse_cleanly
     def plan_cluster() -> dict[str, Any]:
-        return notebooks.plan(get_current_context()["params"])
+        return notebook_cluster_plan.plan(get_current_context()["params"])
 
     @task
     def say_how_to_connect(plan: dict[str, Any], cluster_id: str) -> str:
-        return notebooks.say_how_to_connect(plan, cluster_id)
+        return connect.say_how_to_connect(plan, cluster_id)
 
     @task
     def over(state: str) -> str:
@@ -62,7 +67,7 @@ def notebook_cluster() -> None:
     )
     cluster_id = create_cluster.output
     cluster_ready = ClusterReady(task_id="cluster_ready", job_flow_id=cluster_id, **POLL, **AWS)
-    wait_until_over = notebooks.ClusterOver(
+    wait_until_over = cluster_over.ClusterOver(
         task_id="wait_until_over",
         job_flow_id=cluster_id,
         until=plan["until"],

@@ -17,8 +17,9 @@ import numpy as np
 # With the node packages alone, the job code is not installed: it lies beside this folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "spark_jobs"))
 
-from image_features import step
-from image_features.contract import EMBEDDINGS_SCHEMA, PcaMarker, RunLayout, read_document, shard_key
+from image_features import cli
+from image_features.contract import EMBEDDINGS_SCHEMA, PcaMarker, RunLayout, shard_key
+from image_features.documents import read_document
 from image_features.embedder import open_embedder
 from image_features.errors import JobError
 from image_features.images import RejectedImage, decode_rgb
@@ -60,11 +61,11 @@ def find(run: str, photo: Path, neighbours: int) -> list[Neighbour]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = step.parser(__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument("--run", required=True, metavar="URI", help="a run: its folder, or s3://...")
     parser.add_argument("--image", required=True, type=Path, metavar="FILE", help="the photo")
     parser.add_argument(
-        "--neighbours", type=step.at_least_one, default=5, metavar="N", help="default: %(default)s"
+        "--neighbours", type=cli.at_least_one, default=5, metavar="N", help="default: %(default)s"
     )
     args = parser.parse_args(argv)
 
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         for neighbour in found:
             print(f"{neighbour.distance:10.4g}  {neighbour.label:24}  {neighbour.image}")
 
-    return step.main(lambda: find(args.run, args.image, args.neighbours), args, show)
+    return cli.main(lambda: find(args.run, args.image, args.neighbours), args, show)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from local_emr import address, snapshot
-from local_emr.java import NoJavaError, find_java_home
+from local_emr.node.java import NoJavaError, find_java_home
+from local_emr.server import address
 from local_emr.settings import MASTER, Settings
+from local_emr.state import snapshot
 
 BAD_OPTION = 2
 
@@ -109,7 +110,7 @@ def _serve(args: argparse.Namespace) -> int:
     lock: Any = None
     try:
         lock = snapshot.claim(directory) if directory else None
-        from local_emr import server as serving  # moto takes a second to import: after all checks
+        from local_emr.server import app as serving  # moto takes a second to import: after all checks
 
         serving.quiet_logs()
         names = [args.host, *args.allow_host]

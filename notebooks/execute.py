@@ -26,9 +26,9 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from image_features import step
+from image_features import cli
 from image_features.errors import JobError
-from local_emr.java import find_java_home
+from local_emr.node.java import find_java_home
 
 HERE = Path(__file__).resolve().parent
 STEP_BY_STEP = HERE / "01_local_step_by_step.ipynb"
@@ -213,9 +213,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="<label>/<image>")
     parser.add_argument("--weights", required=True, help="imagenet, a Keras weights file, or random:<seed>")
-    parser.add_argument("--per-label", type=step.at_least_one, default=20, help="default: %(default)s")
+    parser.add_argument("--per-label", type=cli.at_least_one, default=20, help="default: %(default)s")
     args = parser.parse_args(argv)
-    return step.main(lambda: execute_all(args.images, args.weights, args.per_label))
+    return cli.main(lambda: execute_all(args.images, args.weights, args.per_label))
 
 
 if __name__ == "__main__":

@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import sys
 
-from image_features import extraction, step
+from image_features import cli, extraction
+from image_features import spark as image_features_spark
 from image_features.contract import FeaturesMarker
 from image_features.images import DEFAULT_MAX_PIXELS
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = step.parser(__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument("--sample", required=True, metavar="URI", help="the sample's prefix")
     parser.add_argument("--model", required=True, metavar="URI", help="prefix of backbone.tflite, model.json")
     parser.add_argument("--output", required=True, metavar="URI", help="prefix that the features go to")
     parser.add_argument("--rejects", metavar="URI", help="default: 'rejects' beside the output")
     parser.add_argument(
         "--max-pixels",
-        type=step.at_least_one,
+        type=cli.at_least_one,
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
         help="images of more pixels are rejected undecoded (default: %(default)s)",
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--max-reject-rate",
-        type=step.share_or_all,
+        type=cli.share_or_all,
         default=1.0,
         metavar="SHARE",
         help="fail, with all written, above this share of rejected images (default: 1, never)",
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def run() -> FeaturesMarker:
-        with step.spark_session("extract_features") as spark:
+        with image_features_spark.spark_session("extract_features") as spark:
             return extraction.run(
                 spark,
                 args.sample,
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
             f"shards {len(done.shards)} (computed {done.computed_shards}), {done.seconds:.1f} s"
         )
 
-    return step.main(run, args, show)
+    return cli.main(run, args, show)
 
 
 if __name__ == "__main__":

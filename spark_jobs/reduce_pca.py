@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import sys
 
-from image_features import reduction, step
+from image_features import cli, reduction
+from image_features import spark as image_features_spark
 from image_features.contract import PcaMarker
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = step.parser(__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument("--features", required=True, metavar="URI", help="the features' prefix")
     parser.add_argument("--output", required=True, metavar="URI", help="prefix that the embeddings go to")
     kept = parser.add_mutually_exclusive_group(required=True)
-    kept.add_argument("--components", type=step.at_least_one, metavar="N", help="components to keep")
+    kept.add_argument("--components", type=cli.at_least_one, metavar="N", help="components to keep")
     kept.add_argument(
-        "--variance", type=step.share, metavar="SHARE", help="share of variance to keep, 0.9 say"
+        "--variance", type=cli.share, metavar="SHARE", help="share of variance to keep, 0.9 say"
     )
     parser.add_argument(
         "--model",
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def run() -> PcaMarker:
-        with step.spark_session("reduce_pca") as spark:
+        with image_features_spark.spark_session("reduce_pca") as spark:
             return reduction.run(
                 spark, args.features, args.output, args.components, args.variance, args.model
             )
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
             f"variance kept {done.variance_kept:.2%}, {done.seconds:.1f} s"
         )
 
-    return step.main(run, args, show)
+    return cli.main(run, args, show)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fruit_pipeline.backbone import BackboneRequest, export
-from fruit_pipeline.drawn_images import draw_folder
+from fruit_pipeline.model.backbones import BackboneRequest
+from fruit_pipeline.model.export import export
+from fruit_pipeline.sample.drawn_images import draw_folder
 
 REPO = Path(__file__).resolve().parents[1]
 

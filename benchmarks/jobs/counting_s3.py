@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
-from local_emr import moto_setup  # first: it tells moto what to read
-from local_emr.address import endpoint_of, listen
-from local_emr.server import quiet_logs
+from local_emr.server import moto_setup  # first: it tells moto what to read
+from local_emr.server.address import endpoint_of, listen
+from local_emr.server.app import quiet_logs
 
 COUNTS = "/_counts"
 

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from benchmarks.jobs import command
-from fruit_pipeline.progress import STAGES
+from fruit_pipeline.run.progress import STAGES
 from image_features.contract import RunLayout
 from image_features.storage import Storage
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from moto.emr.exceptions import InvalidRequestException, ValidationException
 
+from local_emr.emr.cluster import STEP_ENDED, Cluster, Step
 from local_emr.emr.instances import ROLES, Collection, new_id
-from local_emr.emr.records import STEP_ENDED, Cluster, Step
 
 ACTIONS = ("TERMINATE_JOB_FLOW", "TERMINATE_CLUSTER", "CANCEL_AND_WAIT", "CONTINUE")
 MAX_ACTIVE_STEPS = 256

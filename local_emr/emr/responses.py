@@ -12,7 +12,7 @@ from moto.emr.exceptions import InvalidRequestException, ValidationException
 from moto.emr.responses import ElasticMapReduceResponse
 
 from local_emr.emr import requests
-from local_emr.emr.backend import LocalEmrBackend
+from local_emr.emr.models import LocalEmrBackend
 
 PAGE = 50  # EMR's page size
 

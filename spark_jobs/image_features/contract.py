@@ -13,13 +13,11 @@ import enum
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from image_features.errors import Damaged, JobError, read_again
-from image_features.storage import Storage, StorageError, join_uri
+from image_features.storage import join_uri
 
 SCHEMA_VERSION = 2
 """Raised whenever a schema or the meaning of a column changes; older output is then refused."""
@@ -280,84 +278,3 @@ class RunLayout:
     @property
     def report(self) -> str:
         return join_uri(self.root, REPORT)
-
-
-_DOCUMENTS = SampleMarker | FeaturesMarker | PcaMarker | BackboneSpec
-Document = TypeVar("Document", SampleMarker, FeaturesMarker, PcaMarker, BackboneSpec)
-_SHARD_TYPES: dict[type, type] = {
-    SampleMarker: SampleShard,
-    FeaturesMarker: FeaturesShard,
-    PcaMarker: EmbeddingsShard,
-}
-
-
-def to_json(document: _DOCUMENTS) -> bytes:
-    return json.dumps(asdict(document), indent=1, ensure_ascii=False).encode()
-
-
-def from_json(kind: type[Document], text: bytes, uri: str) -> Document:
-    """Parse a marker or model.json. Raises JobError that names ``uri``, Damaged when it is none of ours."""
-    try:
-        values: Any = json.loads(text)
-        version = values["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{uri} is not a {kind.__name__}: no JSON object with a schema_version") from error
-    if version != SCHEMA_VERSION:
-        raise JobError(
-            f"{uri} has schema version {version}, this code reads {SCHEMA_VERSION}; "
-            "run the earlier stage again, under another run key"
-        )
-    try:
-        if kind in _SHARD_TYPES:
-            values["shards"] = [_SHARD_TYPES[kind](**shard) for shard in values["shards"]]
-        return kind(**values)
-    except (TypeError, KeyError) as error:
-        expected = ", ".join(f.name for f in fields(kind))
-        raise Damaged(f"{uri} is not a {kind.__name__} (fields {expected}): {error}") from error
-
-
-@read_again
-def read_document(kind: type[Document], storage: Storage, key: str = MARKER) -> Document:
-    """Read a marker or model.json below ``storage``. Raises JobError when it is missing or wrong."""
-    data = storage.get_or_none(key)
-    if data is None:
-        if key == MARKER:
-            raise JobError(
-                f"{storage.uri} has no {MARKER}: the stage that writes it has not finished; run it first"
-            )
-        raise JobError(f"{storage.uri_of(key)} does not exist")
-    return from_json(kind, data.to_pybytes(), storage.uri_of(key))
-
-
-@read_again
-def find_document(kind: type[Document], storage: Storage, key: str = MARKER) -> Document | None:
-    """Like read_document, but None when the object is missing."""
-    data = storage.get_or_none(key)
-    return None if data is None else from_json(kind, data.to_pybytes(), storage.uri_of(key))
-
-
-def own_marker(kind: type[Document], storage: Storage) -> Document | None:
-    """What an earlier attempt of the calling stage left; None also when it is damaged, or of another release.
-
-    The stage then looks at its shards and writes the marker anew.
-    """
-    try:
-        return find_document(kind, storage)
-    except StorageError:
-        raise
-    except JobError:
-        return None
-
-
-def withdraw(*storages: Storage) -> str:
-    """Take away the markers of prefixes that were found damaged; says so, as the end of an error's line.
-
-    Nobody then takes them for finished ones, and a rerun makes again what is not whole.
-    """
-    names = " and ".join(storage.uri.rpartition("/")[2] for storage in storages)
-    try:
-        for storage in storages:
-            storage.delete([MARKER])
-    except StorageError as error:
-        return f"; {MARKER} of {names} could not be taken away, delete it, then run again: {error}"
-    return f"; {MARKER} of {names} is taken away: the same run key makes again what is not whole"

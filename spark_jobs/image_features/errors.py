@@ -33,3 +33,7 @@ def read_again(read: Callable[Arguments, Found]) -> Callable[Arguments, Found]:
             return read(*args, **kwargs)
 
     return wrapped
+
+
+class Failed(Exception):
+    """The work was begun and failed; the message is one line for the user."""

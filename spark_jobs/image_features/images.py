@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from image_features import claims
-from image_features.contract import RejectReason
+from image_features import decoder_limits
+from image_features.contract import BackboneSpec, RejectReason
 from image_features.memory import ShortOfMemory
 
 DEFAULT_MAX_PIXELS = 50_000_000
@@ -47,7 +47,6 @@ _FIXED_BYTES = 64 * 2**20  # what decoders take whatever the image's size
 
 # Modes that hold more than 8 bits a channel with no agreed range: there is no honest way to RGB.
 _UNSUPPORTED_MODES = {"F", "I"}
-
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)
 """ImageNet's mean pixel, blue first, that "caffe" preprocessing subtracts."""
@@ -142,7 +141,7 @@ class _File:
                 words = f"{image.width} x {image.height} is over {self._max_pixels} pixels"
                 raise RejectedImage(RejectReason.TOO_MANY_PIXELS, words)
             self.pixels = pixels
-            if claim := claims.outrageous(image, content, self._max_pixels):
+            if claim := decoder_limits.outrageous(image, content, self._max_pixels):
                 raise RejectedImage(*claim)
             image.load()
             return np.asarray(_to_rgb(image).resize((size, size), Image.Resampling.BICUBIC))
@@ -187,3 +186,8 @@ class Preprocessor:
             return
         for channel, table in enumerate(self._tables):
             out[:, :, channel] = table[rgb[:, :, 2 - channel]]
+
+
+def preprocessing_of(spec: BackboneSpec, max_pixels: int) -> str:
+    """What decides an image's features beside its bytes and the backbone."""
+    return f"{spec.preprocessing} {spec.input_size} {max_pixels}"

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
-from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec, read_document
+from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec
+from image_features.documents import read_document
 from image_features.errors import Damaged, read_again
 from image_features.images import DEFAULT_MAX_PIXELS, Preprocessor, RejectedImage, decode_rgb
 from image_features.memory import ShortOfMemory

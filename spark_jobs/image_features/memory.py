@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from image_features.step import Failed
+from image_features.errors import Failed
 
 _ADVICE = (
     "lower max_pixels, which bounds what an image takes, or take a cluster shape with more memory for each "

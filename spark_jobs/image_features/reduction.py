@@ -15,21 +15,16 @@ import hashlib
 import itertools
 import json
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
-from image_features import pca, step, versions
+from image_features import pca, versions
+from image_features import spark as image_features_spark
 from image_features.contract import (
     EMBEDDER,
     EMBEDDINGS_SCHEMA,
-    FEATURES_SCHEMA,
     MARKER,
     MODEL_JSON,
     PCA_MODEL,
@@ -41,13 +36,11 @@ from image_features.contract import (
     FeaturesShard,
     PcaMarker,
     digest_of,
-    own_marker,
-    read_document,
     shard_key,
-    to_json,
-    withdraw,
 )
+from image_features.documents import own_marker, read_document, to_json, withdraw
 from image_features.errors import Damaged, JobError
+from image_features.features import read_ahead
 from image_features.shards import delete_strays, info_of, list_array, read_shard, write_shard
 from image_features.storage import NotFound, Storage, normalise_uri
 
@@ -166,7 +159,10 @@ def run(
     if embedder:
         storage.put(EMBEDDER, embedder)
     storage.put(
-        SUMMARY, json.dumps(_summary(source, marker, fitted, step.versions_of(spark)), indent=1).encode()
+        SUMMARY,
+        json.dumps(
+            _summary(source, marker, fitted, image_features_spark.versions_of(spark)), indent=1
+        ).encode(),
     )
     storage.put(MARKER, to_json(marker))
     return marker
@@ -229,58 +225,11 @@ def _shards_stand(storage: Storage, marker: PcaMarker) -> bool:
         return all(readers.map(stands, marker.shards))
 
 
-def read_features(
-    storage: Storage, shard: FeaturesShard, width: int, columns: tuple[str, ...] = ()
-) -> tuple[pa.Table, npt.NDArray[np.float32]]:
-    """Read a features shard: the named columns, and the features as float32 (rows, width).
-
-    Raises Damaged, or NotFound, that names the object when it is not what the marker lists: other rows,
-    another width, NaN or infinity, features of another backbone.
-    """
-    key = shard_key(shard.shard)
-    uri = storage.uri_of(key)
-    table = read_shard(storage, key, FEATURES_SCHEMA, [*columns, "features"])
-    if table.num_rows != shard.features:
-        raise Damaged(f"{uri} has {table.num_rows} rows, the marker says {shard.features}; extract it again")
-    lists = table.column("features").combine_chunks()
-    offsets = np.from_dlpack(lists.offsets)
-    lengths = np.diff(offsets)
-    if (lengths != width).any():
-        row = int(np.flatnonzero(lengths != width)[0])
-        raise Damaged(f"{uri}: row {row} has {lengths[row]} features, expected {width}")
-    flat = lists.values.slice(offsets[0], width * len(lists))
-    if flat.null_count:
-        flat = flat.fill_null(float("nan"))
-    values = np.asarray(np.from_dlpack(flat), np.float32).reshape(-1, width)
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        raise Damaged(f"{uri}: row {int(np.flatnonzero(~finite)[0])} has NaN or infinity")
-    if info_of(table, FeaturesShard) != shard:  # the same rows, made by something else
-        raise Damaged(f"{uri} is not the shard that the marker lists; extract it again")
-    return table, values
-
-
 def _groups(shards: list[FeaturesShard], rows: int) -> list[list[FeaturesShard]]:
     """Cut shards that hold ``rows`` rows into runs of about equal length, by their number alone."""
     count = max(1, min(len(shards), max(_GROUPS, -(-rows // _GROUP_ROWS))))
     cuts = [at * len(shards) // count for at in range(count + 1)]
     return [shards[start:end] for start, end in itertools.pairwise(cuts)]
-
-
-def read_ahead(
-    storage: Storage, shards: Iterable[FeaturesShard], width: int, columns: tuple[str, ...] = ()
-) -> Iterator[tuple[FeaturesShard, Future[tuple[pa.Table, npt.NDArray[np.float32]]]]]:
-    """read_features of each shard, begun while the caller computes with the one before.
-
-    So the wait for an object, long on S3, does not hold up the computing.
-    """
-    with ThreadPoolExecutor(1) as reader:
-        begun: deque[Any] = deque()
-        for shard in shards:
-            begun.append((shard, reader.submit(read_features, storage, shard, width, columns)))
-            if len(begun) > 1:
-                yield begun.popleft()
-        yield from begun
 
 
 def moments_of(shards: Iterable[FeaturesShard], job: ReductionJob) -> pca.Moments | Refused:

@@ -17,16 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from image_features.contract import (
-    BackboneSpec,
-    FeaturesMarker,
-    FeaturesShard,
-    RunLayout,
-    read_document,
-    shard_key,
-)
+from image_features.contract import BackboneSpec, FeaturesMarker, FeaturesShard, RunLayout, shard_key
+from image_features.documents import read_document
 from image_features.errors import JobError
-from image_features.reduction import read_features
+from image_features.features import read_features
 from image_features.shards import shard_info
 from image_features.storage import Storage, normalise_uri
 

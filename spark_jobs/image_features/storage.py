@@ -38,7 +38,6 @@ _LISTINGS = 3  # tries of one that breaks off
 # A parquet footer of our shards is a few KiB; one range request of this size gets it.
 _FOOTER_BYTES = 64 * 1024
 
-
 _ACTIONS = {
     "read": "s3:GetObject",
     "look up": "s3:GetObject",

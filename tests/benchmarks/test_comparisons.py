@@ -8,7 +8,7 @@ from benchmarks import goals
 from benchmarks.notebook import WRONG, EndToEnd, compare, variance_rows
 from benchmarks.precision import quality_rows
 from benchmarks.report import Goal
-from fruit_pipeline.precision import Quality
+from fruit_pipeline.model.quantise import Quality
 
 
 def test_no_goal_is_claimed_on_a_wrong_answer() -> None:

@@ -12,7 +12,7 @@ from benchmarks.__main__ import BENCHMARKS, parse
 from benchmarks.context import Context, Sizes, features_marker
 from benchmarks.pca import write_features
 from benchmarks.stages import _epoch
-from image_features.reduction import read_features
+from image_features.features import read_features
 from image_features.storage import Storage
 
 

@@ -11,12 +11,14 @@ import pytest
 
 from benchmarks import load, load_data
 from benchmarks.jobs.counting_s3 import kind_of
-from fruit_pipeline.progress import Extraction
-from fruit_pipeline.sample import SampleRequest, write_sample
-from fruit_pipeline.sources import Source
-from image_features.contract import MODEL_JSON, BackboneSpec, RunLayout, read_document
+from fruit_pipeline.run.progress import Extraction
+from fruit_pipeline.sample.draw import write_sample
+from fruit_pipeline.sample.request import SampleRequest
+from fruit_pipeline.sample.sources import Source
+from image_features.contract import MODEL_JSON, BackboneSpec, RunLayout
+from image_features.documents import read_document
+from image_features.features import read_features
 from image_features.images import decode_rgb
-from image_features.reduction import read_features
 from image_features.storage import Storage
 
 

@@ -17,7 +17,7 @@ from faulty_aws import FaultyAws
 from pipeline_harness import BUCKET, CONNECTION, REGION, LocalAws, Mailbox, finished_run
 
 from fruit_pipeline import settings
-from fruit_pipeline.aws import Aws
+from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.settings import Settings
 
 # Airflow reads these when it is imported, which only the test modules do.
@@ -147,14 +147,14 @@ def arguments(faulty: FaultyAws, monkeypatch: pytest.MonkeyPatch) -> dict[str, A
 @pytest.fixture
 def create(deployment: Settings, clusters: LocalAws, arguments: dict[str, Any]) -> Callable[[str], Any]:
     """CreateClusterOnce with the real request of a run."""
-    from fruit_pipeline import cluster
-    from fruit_pipeline.operators import CreateClusterOnce
+    from fruit_pipeline.cluster import job_flow, shapes
+    from fruit_pipeline.dag.operators import CreateClusterOnce
 
     def build(run_key: str) -> CreateClusterOnce:
-        shape = cluster.load_shape(deployment.home, "small")
+        shape = shapes.load_shape(deployment.home, "small")
         script = clusters.put(f"runs/{run_key}/code/install.sh", "true")
         logs = f"s3://{BUCKET}/runs/{run_key}/logs"
-        request = cluster.build_request(deployment, shape, run_key, logs, script, "s3://b-1/wheels")
+        request = job_flow.build_request(deployment, shape, run_key, logs, script, "s3://b-1/wheels")
         return CreateClusterOnce(job_flow_overrides=request, waiter_delay=1, **arguments)
 
     return build

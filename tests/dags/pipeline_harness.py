@@ -20,10 +20,11 @@ import botocore.session
 from botocore.config import Config
 from botocore.validate import ParamValidator
 
-from fruit_pipeline.aws import Aws
-from fruit_pipeline.local_account import set_up_account
-from fruit_pipeline.sample import SampleRequest, write_sample
-from fruit_pipeline.sources import Source
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.demo.local_account import set_up_account
+from fruit_pipeline.sample.draw import write_sample
+from fruit_pipeline.sample.request import SampleRequest
+from fruit_pipeline.sample.sources import Source
 from image_features import extraction, reduction
 from image_features.storage import Storage
 

@@ -11,8 +11,9 @@ from typing import Any
 from pipeline_harness import InProcessSpark
 
 from fruit_pipeline.report.build import Report, make
-from fruit_pipeline.sample import SampleRequest, write_sample
-from fruit_pipeline.sources import Source
+from fruit_pipeline.sample.draw import write_sample
+from fruit_pipeline.sample.request import SampleRequest
+from fruit_pipeline.sample.sources import Source
 from image_features import extraction, reduction
 from image_features.contract import RunLayout
 from image_features.storage import Storage

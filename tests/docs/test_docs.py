@@ -15,7 +15,8 @@ import markdown_harness as markdown
 import pytest
 import yaml
 
-from fruit_pipeline import request, settings
+from fruit_pipeline import settings
+from fruit_pipeline.run import request
 from image_features import contract
 
 REPO = Path(__file__).resolve().parents[2]
@@ -104,9 +105,9 @@ def test_options_in_the_text_exist(page: str) -> None:
     ("line", "reason"),
     [
         ("python -m fruit_pipeline.fruit --run r", "no module fruit_pipeline.fruit"),
-        ("python -m fruit_pipeline.checks --fruit r", "required: --run"),
-        ("python -m fruit_pipeline.checks --run r --fruit r", "--fruit"),
-        ("python -m fruit_pipeline.estimate --images many", "--images"),
+        ("python -m fruit_pipeline check --fruit r", "required: --run"),
+        ("python -m fruit_pipeline check --run r --fruit r", "--fruit"),
+        ("python -m fruit_pipeline estimate --images many", "--images"),
         ("python examples/fruit.py", "no script"),
         ("spark-submit --py-files a.zip reduce_pca.py --features a --output b", "--components --variance"),
     ],

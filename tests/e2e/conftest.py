@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from stage import Stage
 
-from fruit_pipeline import demo
-from fruit_pipeline.local_account import set_up_account
+from fruit_pipeline.demo import run
+from fruit_pipeline.demo.local_account import set_up_account
 
 HERE = Path(__file__).parent
 
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     work = tmp_path_factory.mktemp("stage")
-    made = demo.Demo(
+    made = run.Demo(
         work=work,
         output=work / "output",
         source="",
@@ -34,10 +34,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         run_key="e2e",
         region="eu-west-3",
     )
-    with demo.local_aws(made) as aws:
-        set_up_account(aws, demo.BUCKET)
-        environment = demo.airflow_environment(made, aws)
-        demo.migrate(made, environment)
+    with run.local_aws(made) as aws:
+        set_up_account(aws, run.BUCKET)
+        environment = run.airflow_environment(made, aws)
+        run.migrate(made, environment)
         yield Stage(made, aws, environment)
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fruit_pipeline import demo
-from fruit_pipeline.aws import Aws
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.demo import run as demo_run
 from image_features.storage import Storage
 
 
@@ -30,14 +30,14 @@ class DagRun:
 class Stage:
     """Airflow and a local AWS that stay for the whole session."""
 
-    demo: demo.Demo
+    demo: demo_run.Demo
     aws: Aws
     environment: dict[str, str]
 
     def start(self, run_key: str, **params: Any) -> subprocess.Popen[bytes]:
         """Start one run of the DAG with these Params."""
         conf = json.dumps({"run_key": run_key, **params})
-        command = [sys.executable, "-m", "airflow", "dags", "test", demo.DAG_ID, "--conf", conf]
+        command = [sys.executable, "-m", "airflow", "dags", "test", demo_run.DAG_ID, "--conf", conf]
         # A file: a pipe that nobody reads would stop Airflow when it is full.
         with self._log(run_key).open("wb") as log:
             return subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
@@ -54,7 +54,7 @@ class Stage:
         return self.demo.work / f"{run_key}.log"
 
     def run_storage(self, run_key: str) -> Storage:
-        return self.aws.storage(f"s3://{demo.BUCKET}/runs/{run_key}")
+        return self.aws.storage(f"s3://{demo_run.BUCKET}/runs/{run_key}")
 
     def clusters(self, *states: str) -> list[dict[str, Any]]:
         return self.aws.client("emr").list_clusters(ClusterStates=list(states))["Clusters"]

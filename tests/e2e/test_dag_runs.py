@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from stage import DagRun, Stage
 
-from fruit_pipeline import demo
-from fruit_pipeline.drawn_images import draw_folder
-from image_features.contract import FeaturesMarker, PcaMarker, find_document, read_document, shard_key
+from fruit_pipeline.demo import run as demo_run
+from fruit_pipeline.sample.drawn_images import draw_folder
+from image_features.contract import FeaturesMarker, PcaMarker, shard_key
+from image_features.documents import find_document, read_document
 from image_features.storage import Storage
 
 pytestmark = pytest.mark.usefixtures("nothing_left_alive")
@@ -116,7 +117,7 @@ def test_a_run_from_the_bucket_that_copies_nothing_and_reuses_an_earlier_one(
     shutil.copytree(source, folder)
     (folder / "Kiwi").rename(folder / "Kiwi gold")
     draw_folder(folder, per_label=21)  # one more of each kind, and the kiwis under their old name as well
-    storage = stage.aws.storage(f"s3://{demo.BUCKET}/photos")
+    storage = stage.aws.storage(f"s3://{demo_run.BUCKET}/photos")
     for path in folder.rglob("*.*"):
         storage.put(path.relative_to(folder).as_posix(), path)
     # The demo's own connection is for the local AWS; sources come from the user's account.
@@ -218,7 +219,7 @@ def test_300_real_images_with_real_weights(stage: Stage, shared_data: Path):
     assert 0.72 < summary["variance_kept"] < 0.85
     marker = read_document(PcaMarker, stage.aws.storage(run.storage.uri_of("pca")))
     assert marker.components == 50
-    assert demo.BUCKET in summary["places"]["embeddings"]
+    assert demo_run.BUCKET in summary["places"]["embeddings"]
 
 
 def test_an_int8_run_of_smaller_images_says_how_good_it_is(stage: Stage, shared_data: Path):

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fruit_pipeline.backbone import BackboneRequest, export
-from fruit_pipeline.sample import SampleRequest, draw
-from fruit_pipeline.sources import Source, SourceImage, labels_of
+from fruit_pipeline.model.backbones import BackboneRequest
+from fruit_pipeline.model.export import export
+from fruit_pipeline.sample.draw import draw
+from fruit_pipeline.sample.request import SampleRequest
+from fruit_pipeline.sample.sources import Source, SourceImage, labels_of
 from image_features import pca
 from image_features.contract import MODEL_FILE
 from image_features.inference import Backbone

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from stage import Stage
 
-from fruit_pipeline import demo
-from fruit_pipeline.cluster import RUN_TAG, name_of
-from fruit_pipeline.reaper import UNTIL_TAG
+from fruit_pipeline.aws.clusters import RUN_TAG, name_of
+from fruit_pipeline.demo import run as demo_run
+from fruit_pipeline.housekeeping.reaper import UNTIL_TAG
 
 pytestmark = pytest.mark.usefixtures("nothing_left_alive")
 
@@ -112,7 +112,7 @@ def test_the_reaper_ends_what_nobody_waits_for(stage: Stage, tmp_path: Path):
 
 
 def test_the_cost_report_is_written_whatever_cost_explorer_knows(stage: Stage, tmp_path: Path):
-    storage = stage.aws.storage(f"s3://{demo.BUCKET}")
+    storage = stage.aws.storage(f"s3://{demo_run.BUCKET}")
     storage.put("runs/counted/summary.json", b'{"cost": {"by_the_clock": {"total_usd": 1.25}}}')
     ok, log = run(stage, "cost_report", tmp_path / "log", days=7)
     assert ok, log[-5000:]

@@ -10,7 +10,7 @@ from pathlib import Path
 import markdown_harness as markdown
 import pytest
 
-from fruit_pipeline.checks import check_run
+from fruit_pipeline.checks.output import check_run
 from image_features.contract import RunLayout
 
 pytestmark = pytest.mark.timeout(3600)  # the first test makes the walk

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import spark
-from fruit_pipeline import job_code
-from fruit_pipeline.checks import CheckReport, check_run
-from fruit_pipeline.drawn_images import draw_folder
-from fruit_pipeline.sample import SampleRequest, write_sample
-from fruit_pipeline.sources import Source
+from fruit_pipeline.checks.output import CheckReport, check_run
+from fruit_pipeline.cluster import job_code
+from fruit_pipeline.sample.draw import write_sample
+from fruit_pipeline.sample.drawn_images import draw_folder
+from fruit_pipeline.sample.request import SampleRequest
+from fruit_pipeline.sample.sources import Source
 from image_features.contract import RunLayout
 from image_features.storage import Storage
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from stage import DagRun, Stage, Told
 
-from fruit_pipeline.drawn_images import draw_folder
+from fruit_pipeline.sample.drawn_images import draw_folder
 from image_features.contract import shard_key
 
 pytestmark = pytest.mark.usefixtures("nothing_left_alive")

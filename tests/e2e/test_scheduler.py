@@ -17,12 +17,12 @@ import pytest
 from components import ENDED, Api, Components
 from stage import Stage
 
-from fruit_pipeline import demo
-from fruit_pipeline.drawn_images import draw_folder
+from fruit_pipeline.demo import run as demo_run
+from fruit_pipeline.sample.drawn_images import draw_folder
 
 pytestmark = pytest.mark.usefixtures("nothing_left_alive")
 
-DAG, FOLLOWER = f"/api/v2/dags/{demo.DAG_ID}", "/api/v2/dags/follow_fruit_features"
+DAG, FOLLOWER = f"/api/v2/dags/{demo_run.DAG_ID}", "/api/v2/dags/follow_fruit_features"
 RUN = {"alpha": 0.35, "weights": "random:0"}
 
 
@@ -45,8 +45,8 @@ def airflow(stage: Stage, source: Path, tmp_path_factory: pytest.TempPathFactory
     weekly.write_text(json.dumps({**RUN, "source": str(source), "per_label": 5, "components": 10}))
     # The stage's Airflow knows the DAG already, without a schedule, and unpaused.
     made = replace(stage.demo, work=tmp_path_factory.mktemp("scheduled"))
-    own = demo.airflow_environment(made, stage.aws)
-    demo.migrate(made, own)
+    own = demo_run.airflow_environment(made, stage.aws)
+    demo_run.migrate(made, own)
     environment = {
         **own,
         "FRUITS_SCHEDULE": f"{datetime.now(UTC) - timedelta(days=1):%M %H %d %m} *",
@@ -188,7 +188,7 @@ def test_clearing_a_scheduled_run_resumes_it(airflow: Api, runs: Runs, stage: St
 
 def test_a_failed_run_stays_failed_though_its_end_was_told_and_its_error_is_kept(airflow: Api):
     """The error that a message shows is kept by a callback, which runs after the task's own end."""
-    dag = f"/api/v2/dags/{demo.DAG_ID}"
+    dag = f"/api/v2/dags/{demo_run.DAG_ID}"
     conf = {"source": "/no/such/folder", "weights": "random:0"}
     run = airflow.call("POST", f"{dag}/dagRuns", {"logical_date": None, "conf": conf})
     path = f"{dag}/dagRuns/{quote(run['dag_run_id'])}"

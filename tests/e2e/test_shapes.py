@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from stage import Stage
 
-from fruit_pipeline import cluster
-from fruit_pipeline.drawn_images import draw_folder
+from fruit_pipeline.cluster import job_flow
+from fruit_pipeline.sample.drawn_images import draw_folder
 
 pytestmark = pytest.mark.usefixtures("nothing_left_alive")
 
@@ -33,4 +33,4 @@ def test_a_run_takes_a_cluster_of_fleets(stage: Stage, tmp_path: Path) -> None:
     fleets = emr.list_instance_fleets(ClusterId=summary["cluster_id"])["InstanceFleets"]
     assert [fleet["InstanceFleetType"] for fleet in fleets] == ["MASTER", "CORE", "TASK"]
     # Spark refuses a folder of event logs that is not there.
-    assert run.storage.exists(f"logs/{cluster.EVENT_LOGS_MARKER}")
+    assert run.storage.exists(f"logs/{job_flow.EVENT_LOGS_MARKER}")

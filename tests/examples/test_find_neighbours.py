@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from image_features import pca, step
-from image_features.contract import EMBEDDINGS_SCHEMA, EmbeddingsShard, PcaMarker, to_json
+from image_features import cli, pca
+from image_features.contract import EMBEDDINGS_SCHEMA, EmbeddingsShard, PcaMarker
+from image_features.documents import to_json
 from image_features.embedder import fuse
 from image_features.inference import Backbone, read_backbone
 from image_features.shards import write_shard
@@ -110,7 +111,7 @@ def test_help_has_an_example_and_the_exit_codes(
     assert ended.value.code == 0
     out = capsys.readouterr().out
     assert "    python examples/find_neighbours.py --run" in out
-    assert step.EXIT_CODES in out
+    assert cli.EXIT_CODES in out
 
 
 def test_neighbours_come_as_json_for_machines(

@@ -21,10 +21,10 @@ from components import Components
 from faulty_aws import FaultyAws
 from stage import Stage
 
-from fruit_pipeline import demo
-from fruit_pipeline.aws import Aws
-from fruit_pipeline.drawn_images import draw_folder
-from fruit_pipeline.local_account import set_up_account
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.demo import run
+from fruit_pipeline.demo.local_account import set_up_account
+from fruit_pipeline.sample.drawn_images import draw_folder
 
 REGION = "eu-west-3"
 PARAMS = {"alpha": 0.35, "weights": "random:0", "input_size": 96, "components": 10}
@@ -85,7 +85,7 @@ class Ground:
 
     def start(self) -> None:
         self.local_aws.start()
-        made = demo.Demo(
+        made = run.Demo(
             work=self.work,
             output=self.work / "output",
             source=str(self.source),
@@ -98,16 +98,16 @@ class Ground:
         )
         session = boto3.Session("local", "local", region_name=REGION)
         behind = Aws(session, REGION, self.proxy.endpoint)
-        set_up_account(behind, demo.BUCKET)
+        set_up_account(behind, run.BUCKET)
         (self.work / "hasty").mkdir()
         (self.work / "hasty" / "sitecustomize.py").write_text(HASTY)
         path = [str(self.work / "hasty"), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
-            **demo.airflow_environment(made, behind),
+            **run.airflow_environment(made, behind),
             "AIRFLOW__CORE__MAX_TASK_RETRY_DELAY": "1",
             "PYTHONPATH": os.pathsep.join(path),
         }
-        demo.migrate(made, environment)
+        run.migrate(made, environment)
         self.stage = Stage(made, behind, environment)
         draw_images(self.source)
 
@@ -117,7 +117,7 @@ class Ground:
         environment = {**stage.environment, "AIRFLOW_HOME": str(home / "airflow")}
         made = replace(stage.demo, work=home)
         if not home.is_dir():
-            demo.migrate(made, environment)
+            run.migrate(made, environment)
         return replace(stage, demo=made, environment=environment)
 
     @contextmanager
@@ -126,10 +126,10 @@ class Ground:
         home = self.work / "components"
         own = {**self.stage.environment, "AIRFLOW_HOME": str(home / "airflow"), **variables}
         made = replace(self.stage.demo, work=home)
-        demo.migrate(made, own)
+        run.migrate(made, own)
         (home / "logs").mkdir(exist_ok=True)
         with Components(own, home / "logs") as components:
-            dag = f"/api/v2/dags/{demo.DAG_ID}"
+            dag = f"/api/v2/dags/{run.DAG_ID}"
             components.api.until(dag, lambda answer: "is_paused" in answer, 300)
             components.api.call("PATCH", f"{dag}?update_mask=is_paused", {"is_paused": False})
             yield components

@@ -17,14 +17,8 @@ import pyarrow.parquet as pq
 from ground import IMAGES, REJECTS
 from stage import Stage
 
-from image_features.contract import (
-    FeaturesMarker,
-    PcaMarker,
-    RunLayout,
-    own_marker,
-    shard_key,
-    shard_number,
-)
+from image_features.contract import FeaturesMarker, PcaMarker, RunLayout, shard_key, shard_number
+from image_features.documents import own_marker
 from image_features.storage import Storage
 
 TOLERANCE = 1e-6

@@ -23,7 +23,7 @@ from faulty_aws import Call
 from trial import Ended, Trial
 from victims import Hit, above
 
-from fruit_pipeline import demo
+from fruit_pipeline.demo import run
 
 RESUME = "Clear the task that created the cluster, and those after it, to resume on a new one"
 
@@ -91,7 +91,7 @@ def test_ends(
     line = next(line for line in ended.log.splitlines() if error in line and said in line)
     assert f"({code}: {reason}); " in line
     assert advice in line
-    assert f"its logs: s3://{demo.BUCKET}/runs/{trial.run_key}/logs/{cluster_id}/" in line
+    assert f"its logs: s3://{run.BUCKET}/runs/{trial.run_key}/logs/{cluster_id}/" in line
     assert RESUME in line
     assert ended.subject.startswith(f"Run failed: {trial.run_key} (")
     assert advice in ended.told

@@ -19,7 +19,7 @@ from stage import Told
 from trial import Ended, Trial
 from victims import Freeze, Hit, Pick, Starve, above, caller, driver, itself
 
-from fruit_pipeline.lock import LOCK
+from fruit_pipeline.aws.lock import LOCK
 
 KILLED = r"step s-\w+ \(extract features\) is FAILED: its process was killed \(SIGKILL\)"
 

@@ -15,9 +15,9 @@ from stage import Told
 from trial import Ended, Trial
 from victims import Fall, Hit
 
-from fruit_pipeline import demo
+from fruit_pipeline.demo import run as demo_run
 
-DAG = f"/api/v2/dags/{demo.DAG_ID}"
+DAG = f"/api/v2/dags/{demo_run.DAG_ID}"
 
 # Airflow notices in minutes what it does not hear of any more; only these waits are shortened.
 SOONER = {

@@ -15,7 +15,7 @@ from faulty_aws import Fault
 from ground import PARAMS, Ground
 from stage import Stage, Told
 
-from fruit_pipeline import demo
+from fruit_pipeline.demo import run as demo_run
 from image_features.storage import Storage
 
 AnyFault = TypeVar("AnyFault", bound=Fault)
@@ -51,7 +51,7 @@ class Trial:
     @property
     def prefix(self) -> str:
         """The run's, as the path of a call has it."""
-        return f"/{demo.BUCKET}/runs/{self.run_key}"
+        return f"/{demo_run.BUCKET}/runs/{self.run_key}"
 
     @property
     def storage(self) -> Storage:
@@ -67,7 +67,7 @@ class Trial:
 
     def upload_source(self) -> Storage:
         """The ground's images, put below a prefix of the bucket."""
-        target = self.stage.aws.storage(f"s3://{demo.BUCKET}/sources/{self.run_key}")
+        target = self.stage.aws.storage(f"s3://{demo_run.BUCKET}/sources/{self.run_key}")
         for file in self.ground.source.rglob("*"):
             if file.is_file():
                 target.put(file.relative_to(self.ground.source).as_posix(), file)

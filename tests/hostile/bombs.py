@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from image_features.claims import MAX_SCANS
+from image_features.decoder_limits import MAX_SCANS
 
 LIMIT = 2_000_000
 """max_pixels that the bombs are met with."""

@@ -8,7 +8,7 @@ import boto3
 import pytest
 from pipeline_harness import REGION, LocalAws
 
-from fruit_pipeline.aws import Aws
+from fruit_pipeline.aws.session import Aws
 
 
 @pytest.fixture(scope="session")

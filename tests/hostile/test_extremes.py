@@ -179,7 +179,7 @@ def test_postscript_starts_no_program() -> None:
 
 
 def test_every_suffix_of_a_source_is_of_a_format_that_is_tried() -> None:
-    from fruit_pipeline.sources import IMAGE_SUFFIXES
+    from fruit_pipeline.sample.sources import IMAGE_SUFFIXES
 
     Image.init()
     assert {Image.EXTENSION[suffix] for suffix in IMAGE_SUFFIXES} == set(FORMATS)

@@ -16,12 +16,13 @@ import pytest
 from bombs import DECODE, LIMIT, bombs, encoded
 from PIL import Image
 
-from fruit_pipeline.job_code import package
-from fruit_pipeline.sample import SampleRequest, write_sample
-from fruit_pipeline.sources import Source
+from fruit_pipeline.cluster.job_code import package
+from fruit_pipeline.sample.draw import write_sample
+from fruit_pipeline.sample.request import SampleRequest
+from fruit_pipeline.sample.sources import Source
 from image_features.contract import RejectReason
 from image_features.storage import Storage
-from local_emr.java import find_java_home
+from local_emr.node.java import find_java_home
 
 pytestmark = pytest.mark.e2e
 

@@ -14,8 +14,8 @@ from PIL import Image, ImageFile
 
 from image_features import memory, shards
 from image_features.contract import FEATURES_SCHEMA, RejectReason
+from image_features.errors import Failed
 from image_features.images import RejectedImage, decode_rgb
-from image_features.step import Failed
 from image_features.storage import Storage
 
 SIZE = 32

@@ -16,12 +16,13 @@ from bombs import encoded
 from PIL import Image
 from pipeline_harness import BUCKET, InProcessSpark, LocalAws
 
-from fruit_pipeline import sources
-from fruit_pipeline.aws import Aws
-from fruit_pipeline.checks import check_run
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.checks.output import check_run
 from fruit_pipeline.report.build import make
-from fruit_pipeline.sample import SampleRequest, draw, write_sample
-from fruit_pipeline.sources import MAX_FILE_BYTES, Source, SourceImage
+from fruit_pipeline.sample import sources
+from fruit_pipeline.sample.draw import draw, write_sample
+from fruit_pipeline.sample.request import SampleRequest
+from fruit_pipeline.sample.sources import MAX_FILE_BYTES, Source, SourceImage
 from image_features import extraction, reduction
 from image_features.contract import RunLayout
 from image_features.errors import JobError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fruit_pipeline.request import DEFAULT_MAX_REJECT_RATE
-from fruit_pipeline.sources import MAX_FILE_BYTES
-from image_features import claims
+from fruit_pipeline.run.request import DEFAULT_MAX_REJECT_RATE
+from fruit_pipeline.sample.sources import MAX_FILE_BYTES
+from image_features import decoder_limits
 from image_features.contract import RejectReason
 from image_features.images import BYTES_PER_PIXEL, DEFAULT_MAX_PIXELS
 
@@ -24,8 +24,11 @@ def test_each_reason_has_an_input(reason: RejectReason, page: str) -> None:
 
 
 def test_the_limits_are_those_of_the_code(page: str) -> None:
-    assert f"JPEG of more than {claims.MAX_SCANS} scans" in page
-    assert f"more than {claims.MAX_TILES:,} tiles, more than {claims.MAX_COMPONENTS} components" in page
+    assert f"JPEG of more than {decoder_limits.MAX_SCANS} scans" in page
+    assert (
+        f"more than {decoder_limits.MAX_TILES:,} tiles, more than {decoder_limits.MAX_COMPONENTS} components"
+        in page
+    )
     assert f"a file of more than {MAX_FILE_BYTES >> 20} MB" in page
     assert f"`max_reject_rate` (Param, {DEFAULT_MAX_REJECT_RATE};" in page
     gigabytes = BYTES_PER_PIXEL * DEFAULT_MAX_PIXELS / 1e9

@@ -11,13 +11,13 @@ from bombs import encoded
 from PIL import Image
 from pipeline_harness import InProcessSpark
 
-from fruit_pipeline.sample import SampleRequest, write_sample
-from fruit_pipeline.sources import Source
+from fruit_pipeline.sample.draw import write_sample
+from fruit_pipeline.sample.request import SampleRequest
+from fruit_pipeline.sample.sources import Source
 from image_features import extraction
 from image_features.contract import FeaturesMarker
-from image_features.errors import JobError
+from image_features.errors import Failed, JobError
 from image_features.reduction import run as reduce
-from image_features.step import Failed
 from image_features.storage import Storage
 
 

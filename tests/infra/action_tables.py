@@ -61,9 +61,9 @@ WHOLE_ACCOUNT = [
 
 # Modules that no DAG uses: commands, for people with credentials of their own.
 FOR_PEOPLE = {
-    "fruit_pipeline.clone",
+    "fruit_pipeline.cluster.clone_shape",
     # Makes what the local AWS needs.
-    "fruit_pipeline.local_account",
+    "fruit_pipeline.demo.local_account",
 }
 
 

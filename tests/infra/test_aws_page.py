@@ -13,7 +13,10 @@ from cli_harness import aws_of, check
 from markdown_harness import commands
 from stack_harness import Stack
 
-from fruit_pipeline import cluster, request, settings
+from fruit_pipeline import settings
+from fruit_pipeline.aws import clusters
+from fruit_pipeline.cluster import shapes
+from fruit_pipeline.dag import form as dag_form
 from infra import plan
 
 
@@ -108,9 +111,9 @@ def test_the_output_that_is_read_is_there(ten: list[str], template: dict[str, An
 
 
 def test_the_tags_are_those_of_the_clusters(ten: list[str]) -> None:
-    assert only(ten, "aws ec2 create-tags")["--tags"] == [f"Key={cluster.EMR_TAG},Value=true"]
+    assert only(ten, "aws ec2 create-tags")["--tags"] == [f"Key={clusters.EMR_TAG},Value=true"]
     activated = only(ten, "aws ce update-cost-allocation-tags-status")
-    assert activated["--cost-allocation-tags-status"] == [f"TagKey={cluster.RUN_TAG},Status=Active"]
+    assert activated["--cost-allocation-tags-status"] == [f"TagKey={clusters.RUN_TAG},Status=Active"]
 
 
 def test_the_run_has_params_that_the_dag_takes(ten: list[str], repo: Path) -> None:
@@ -118,7 +121,7 @@ def test_the_run_has_params_that_the_dag_takes(ten: list[str], repo: Path) -> No
     words = shlex.split(run)
     assert words[3] == "fruit_features"
     conf = json.loads(words[words.index("--conf") + 1])
-    form = request.form(cluster.descriptions(repo))
+    form = dag_form.form(shapes.descriptions(repo))
     assert set(conf) <= set(form)
     for name, value in conf.items():
         form[name].value = value
@@ -134,7 +137,7 @@ def test_the_cluster_costs_what_the_prices_say(text: str, repo: Path) -> None:
     path = repo / "emr_configs" / "prices" / f"{settings.load({}).region}.json"
     prices = json.loads(path.read_text())["instances"]
     hour = 0.0
-    for nodes in cluster.load_shape(repo, "small").nodes:
+    for nodes in shapes.load_shape(repo, "small").nodes:
         (name,) = nodes.weights
         assert nodes.market == "ON_DEMAND"
         hour += nodes.units * (prices[name]["ec2"]["usd"] + prices[name]["emr"]["usd"])

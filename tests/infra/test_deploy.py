@@ -16,8 +16,9 @@ from moto import mock_aws
 from moto.cloudformation.parsing import get_model_map
 from stack_harness import ACCOUNT, REGION, WITH_SOURCE, Stack
 
-from fruit_pipeline import guards, settings
-from fruit_pipeline.aws import Aws
+from fruit_pipeline import settings
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.checks import preflight
 
 # moto makes these through their services, but not through CloudFormation. Of a bucket it makes the
 # name and the encryption only; of the rest, what is asserted below.
@@ -94,7 +95,7 @@ def test_the_environment_names_what_was_made(deployed: dict[str, str]) -> None:
 
 @pytest.mark.usefixtures("aws")
 def test_the_pipelines_guard_finds_the_roles_by_the_environment(deployed: dict[str, str]) -> None:
-    guards.check_roles(settings.load(environment(deployed)), Aws.from_environment(REGION))
+    preflight.check_roles(settings.load(environment(deployed)), Aws.from_environment(REGION))
 
 
 def test_the_bucket_is_encrypted(aws: dict[str, Any], deployed: dict[str, str]) -> None:

@@ -19,7 +19,9 @@ from call_harness import Found, aws_commands, find, find_in, methods, used_by
 from policy_harness import Request, allows, resource_types
 from stack_harness import ACCOUNT, ASKED, REGION, WITH_SOURCE, Stack
 
-from fruit_pipeline import cluster, settings
+from fruit_pipeline import settings
+from fruit_pipeline.aws import clusters
+from fruit_pipeline.cluster import job_flow, shapes
 from infra import plan
 
 # What is asked
@@ -49,8 +51,8 @@ class World:
             f"s3://{deployment.bucket}/{path}" for path in ("runs/r1/logs", "c/install.sh", "wheelhouse/d")
         ]
         self.launches = {
-            name: cluster.build_request(deployment, cluster.load_shape(repo, name), "r1", *uris)
-            for name in cluster.shape_names(repo)
+            name: job_flow.build_request(deployment, shapes.load_shape(repo, name), "r1", *uris)
+            for name in shapes.shape_names(repo)
         }
         self.tags = {tag["Key"]: tag["Value"] for tag in next(iter(self.launches.values()))["Tags"]}
         self.cluster = f"arn:aws:elasticmapreduce:{REGION}:{ACCOUNT}:cluster/j-1"
@@ -148,7 +150,7 @@ def asked_by_nodes(world: World, repo: Path) -> list[Request]:
 def test_every_call_is_understood(found: Found) -> None:
     # Aws.client itself, through which all clients are made, is the one place that names no service.
     (line,) = found.unclear
-    assert line.startswith("dags/fruit_pipeline/aws.py:")
+    assert line.startswith("dags/fruit_pipeline/aws/session.py:")
     assert "self.session.client(service" in line
 
 
@@ -157,7 +159,9 @@ def test_what_no_dag_uses_is_known(repo: Path, pipeline: dict[str, Path]) -> Non
     others = {f"fruit_pipeline.{path.stem}": path for path in folder.glob("*.py") if path.stem != "__init__"}
     unused = {name: path for name, path in others.items() if name not in pipeline}
     assert {name for name, path in unused.items() if find(path).calls} == FOR_PEOPLE
-    assert {"fruit_pipeline.guards", "fruit_pipeline.aws", "image_features.storage"} <= set(pipeline)
+    assert {"fruit_pipeline.checks.preflight", "fruit_pipeline.aws.session", "image_features.storage"} <= set(
+        pipeline
+    )
 
 
 def test_the_calls_that_a_reader_sees_are_found(found: Found) -> None:
@@ -332,8 +336,8 @@ def test_no_statement_turns_its_meaning_around(template: dict[str, Any]) -> None
 
 
 def test_the_pipelines_clusters_carry_the_tags_of_the_conditions(world: World) -> None:
-    assert world.tags[cluster.PROJECT_TAG] == cluster.PROJECT
-    assert world.tags[cluster.EMR_TAG] == "true"
+    assert world.tags[clusters.PROJECT_TAG] == clusters.PROJECT
+    assert world.tags[clusters.EMR_TAG] == "true"
 
 
 @pytest.mark.parametrize(

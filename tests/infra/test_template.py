@@ -13,7 +13,8 @@ from cfnlint.config import ManualArgs
 from moto.events.models import EventPattern
 from stack_harness import ASKED, OWN_SUBNETS, REGION, WITH_SOURCE, Stack
 
-from fruit_pipeline import cluster, settings
+from fruit_pipeline import settings
+from fruit_pipeline.aws import clusters
 from infra import plan
 
 ALL = [ASKED, WITH_SOURCE, OWN_SUBNETS, {**ASKED, "AirflowPrincipals": "arn:aws:iam::210987654321:role/a"}]
@@ -175,7 +176,7 @@ def test_the_private_subnet_is_tagged_for_emr_and_reaches_s3_only(template: dict
     stack = Stack(template)
     subnet = stack.resources()["PrivateSubnet"]
     assert subnet["MapPublicIpOnLaunch"] is False
-    assert {"Key": cluster.EMR_TAG, "Value": "true"} in subnet["Tags"]
+    assert {"Key": clusters.EMR_TAG, "Value": "true"} in subnet["Tags"]
     assert stack.resources("AWS::EC2::Route") == {}
     endpoint = stack.resources()["S3Endpoint"]
     assert endpoint["ServiceName"] == f"com.amazonaws.{REGION}.s3"
@@ -232,15 +233,15 @@ def failed_event(name: str, **detail: str) -> dict[str, Any]:
 
 def test_the_rule_matches_our_clusters_that_end_with_errors(template: dict[str, Any]) -> None:
     pattern = EventPattern.load(json.dumps(Stack(template).resources()["ClusterFailed"]["EventPattern"]))
-    assert pattern.matches_event(failed_event(cluster.name_of("r1")))
+    assert pattern.matches_event(failed_event(clusters.name_of("r1")))
     assert not pattern.matches_event(failed_event("somebody else's"))
-    assert not pattern.matches_event(failed_event(cluster.name_of("r1"), state="TERMINATED"))
+    assert not pattern.matches_event(failed_event(clusters.name_of("r1"), state="TERMINATED"))
 
 
 def test_the_message_about_a_cluster_names_it(template: dict[str, Any]) -> None:
     (target,) = Stack(template).resources()["ClusterFailed"]["Targets"]
     transformer = target["InputTransformer"]
-    event = failed_event(cluster.name_of("r1"))
+    event = failed_event(clusters.name_of("r1"))
     text = json.loads(transformer["InputTemplate"])
     for name, path in transformer["InputPathsMap"].items():
         value: Any = event
@@ -273,7 +274,7 @@ def test_the_budget_counts_what_carries_the_runs_tag(template: dict[str, Any]) -
     assert budget["Budget"]["BudgetLimit"] == {"Amount": "200", "Unit": "USD"}
     # The same filter as that of the cost report.
     assert budget["Budget"]["FilterExpression"] == {
-        "Not": {"Tags": {"Key": cluster.RUN_TAG, "MatchOptions": ["ABSENT"]}}
+        "Not": {"Tags": {"Key": clusters.RUN_TAG, "MatchOptions": ["ABSENT"]}}
     }
     alerts = {
         (found["Notification"]["NotificationType"], found["Notification"]["Threshold"])

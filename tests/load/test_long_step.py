@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 
-from fruit_pipeline import settings, triggers
-from fruit_pipeline.progress import Extraction
-from fruit_pipeline.triggers import StepTrigger
+from fruit_pipeline import settings
+from fruit_pipeline.dag import triggers
+from fruit_pipeline.dag.triggers import StepTrigger
+from fruit_pipeline.run.progress import Extraction
 from image_features.contract import (
     FEATURES_SCHEMA,
     MARKER,
@@ -27,8 +28,8 @@ from image_features.contract import (
     SampleMarker,
     SampleShard,
     shard_key,
-    to_json,
 )
+from image_features.documents import to_json
 from image_features.shards import parquet_bytes, write_shard
 from image_features.storage import Storage
 

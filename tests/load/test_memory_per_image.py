@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from fruit_pipeline.identities import Manifest, ManifestWriter
-from fruit_pipeline.sources import Source
+from fruit_pipeline.sample.manifest import Manifest, ManifestWriter
+from fruit_pipeline.sample.sources import Source
 from image_features.contract import MANIFEST
 from image_features.storage import Storage
 

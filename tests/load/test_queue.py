@@ -15,18 +15,17 @@ import pytest
 from components import ENDED, Api, Components
 from stage import Stage, Told
 
-from fruit_pipeline import demo
-from fruit_pipeline.cluster import RUN_TAG
-from fruit_pipeline.drawn_images import KINDS, draw_folder
-from fruit_pipeline.guards import DAG_RUN_TAG
-from fruit_pipeline.local_account import set_up_account
+from fruit_pipeline.aws.clusters import DAG_RUN_TAG, RUN_TAG
+from fruit_pipeline.demo import run as demo_run
+from fruit_pipeline.demo.local_account import set_up_account
+from fruit_pipeline.sample.drawn_images import KINDS, draw_folder
 from image_features.storage import Storage
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 RUNS, AT_ONCE = 50, 4
 WHOLE = (3, 17, 31, 44)  # places in the queue of the runs that go through; the guard refuses the others
-DAG = f"/api/v2/dags/{demo.DAG_ID}"
+DAG = f"/api/v2/dags/{demo_run.DAG_ID}"
 
 
 def run_id(place: int) -> str:
@@ -66,11 +65,11 @@ class Queue:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     work = tmp_path_factory.mktemp("queue")
-    made = demo.Demo(work, work / "output", "", "random:0", 0.35, 10, None, "queue", "eu-west-3")
-    with demo.local_aws(made) as aws:
-        set_up_account(aws, demo.BUCKET)
-        environment = demo.airflow_environment(made, aws)
-        demo.migrate(made, environment)
+    made = demo_run.Demo(work, work / "output", "", "random:0", 0.35, 10, None, "queue", "eu-west-3")
+    with demo_run.local_aws(made) as aws:
+        set_up_account(aws, demo_run.BUCKET)
+        environment = demo_run.airflow_environment(made, aws)
+        demo_run.migrate(made, environment)
         yield Stage(made, aws, environment)
 
 
@@ -174,4 +173,4 @@ def test_the_results_differ_as_the_draws_do(queue: Queue) -> None:
 
 
 def all_runs(stage: Stage) -> Storage:
-    return stage.aws.storage(f"s3://{demo.BUCKET}/runs")
+    return stage.aws.storage(f"s3://{demo_run.BUCKET}/runs")

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from emr_harness import until
 
-from local_emr import logs, spark_args, spark_conf
-from local_emr.emr.life import Life
-from local_emr.emr.records import Cluster, Step
+from local_emr.emr.cluster import Cluster, Step
+from local_emr.emr.lifecycle import Life
 from local_emr.emr.requests import cluster_from
-from local_emr.s3 import S3Error, split_uri
+from local_emr.node import logs, spark_args, spark_conf
+from local_emr.node.s3 import S3Error, split_uri
 from local_emr.settings import Settings
-from local_emr.stored_clusters import ClusterStore
+from local_emr.state.clusters import ClusterStore
 
 
 class FakeWorker:

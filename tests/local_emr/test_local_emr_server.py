@@ -86,7 +86,7 @@ def test_without_a_java_it_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_java_that_spark_cannot_use_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from local_emr import java
+    from local_emr.node import java
 
     newer = tmp_path / "bin" / "java"
     newer.parent.mkdir()

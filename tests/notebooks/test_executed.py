@@ -16,11 +16,11 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
-from fruit_pipeline import demo
-from fruit_pipeline.aws import Aws
-from fruit_pipeline.checks import check_run
-from fruit_pipeline.drawn_images import draw_folder
-from fruit_pipeline.local_account import set_up_account
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.checks.output import check_run
+from fruit_pipeline.demo import run as demo_run
+from fruit_pipeline.demo.local_account import set_up_account
+from fruit_pipeline.sample.drawn_images import draw_folder
 from image_features.contract import RunLayout
 from image_features.storage import Storage
 
@@ -92,7 +92,7 @@ def test_the_second_reads_a_folder(walk: Walk, execute: ModuleType) -> None:
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     work = tmp_path_factory.mktemp("aws")
-    made = demo.Demo(
+    made = demo_run.Demo(
         work=work,
         output=work / "output",
         source="",
@@ -103,13 +103,13 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
         run_key="notebooks",
         region="eu-west-3",
     )
-    with demo.local_aws(made) as local:
-        set_up_account(local, demo.BUCKET)
+    with demo_run.local_aws(made) as local:
+        set_up_account(local, demo_run.BUCKET)
         yield local
 
 
 def test_the_second_reads_s3(walk: Walk, aws: Aws, execute: ModuleType) -> None:
-    uri = f"s3://{demo.BUCKET}/runs/notebooks"
+    uri = f"s3://{demo_run.BUCKET}/runs/notebooks"
     source, target = Storage(walk.run), aws.storage(uri)
     for obj in source.list():
         target.put(obj.key, source.get(obj.key))

@@ -12,8 +12,8 @@ from emr_harness import Aws, ServerProcess
 from planting import HOSTILE_LABELS, SMALL, CommandLines, Planted, connection_of
 from stage import DagRun, Stage
 
-from fruit_pipeline import demo
-from fruit_pipeline.local_account import set_up_account
+from fruit_pipeline.demo import run as demo_run
+from fruit_pipeline.demo.local_account import set_up_account
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +67,7 @@ def stage(
 ) -> Iterator[Stage]:
     """A local AWS and an Airflow, both started with planted credentials in their environment."""
     work = tmp_path_factory.mktemp("planted")
-    made = demo.Demo(
+    made = demo_run.Demo(
         work=work,
         output=work / "output",
         source="",
@@ -82,10 +82,10 @@ def stage(
         patch.setenv("AWS_ACCESS_KEY_ID", planted["environment_key"])
         patch.setenv("AWS_SECRET_ACCESS_KEY", planted["environment_secret"])
         patch.setenv("AWS_SESSION_TOKEN", planted["environment_token"])
-        with demo.local_aws(made) as aws:
-            set_up_account(aws, demo.BUCKET)
+        with demo_run.local_aws(made) as aws:
+            set_up_account(aws, demo_run.BUCKET)
             topic = aws.client("sns").create_topic(Name="runs")["TopicArn"]
-            environment = demo.airflow_environment(made, aws) | {
+            environment = demo_run.airflow_environment(made, aws) | {
                 "AIRFLOW_CONN_AWS_LOCAL": connection_of(planted, str(aws.endpoint_url)),
                 "AIRFLOW__API_AUTH__JWT_SECRET": planted["jwt"],
                 "AIRFLOW__API__SECRET_KEY": planted["api_secret"],
@@ -93,7 +93,7 @@ def stage(
                 "FRUITS_SNS_TOPIC_ARN": topic,
             }
             assert environment["AWS_SECRET_ACCESS_KEY"] == planted["environment_secret"]
-            demo.migrate(made, environment)
+            demo_run.migrate(made, environment)
             yield Stage(made, aws, environment)
 
 

@@ -71,7 +71,7 @@ def test_nothing_that_is_read_is_run(product: list[Path], repo: Path, name: str)
 
 def test_archives_are_unpacked_by_the_one_place_that_guards_them(product: list[Path], repo: Path) -> None:
     found = places(product, repo, lambda name, _: name.split(".")[-1] in ("unpack_archive", "extractall"))
-    assert {place.split(":")[0] for place in found} == {"local_emr/commands.py"}
+    assert {place.split(":")[0] for place in found} == {"local_emr/node/step_commands.py"}
 
 
 def test_commands_are_lists_and_no_shell_is_given_text_that_was_put_together(

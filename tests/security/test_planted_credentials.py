@@ -16,7 +16,7 @@ import pytest
 from planting import HOSTILE_LABELS, SMALL, CommandLines, Planted, connection_of
 from stage import DagRun, Stage
 
-from fruit_pipeline import demo
+from fruit_pipeline.demo import run as demo_run
 from image_features.contract import shard_key
 
 pytestmark = pytest.mark.e2e
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 
 def places_with(planted: Planted, stage: Stage, source: Path) -> list[str]:
     """Every file and object that holds a planted value, with what it holds."""
-    demo.copy_output(stage.demo, stage.aws)
+    demo_run.copy_output(stage.demo, stage.aws)
     found = []
     files = [path for path in stage.demo.work.rglob("*") if path.is_file()]
     assert {"airflow.db", "report.html", "summary.json", "local_emr.log", "planted.log"} <= {
@@ -33,12 +33,12 @@ def places_with(planted: Planted, stage: Stage, source: Path) -> list[str]:
     for path in files:
         if names := planted.found_in(path.read_bytes()):
             found.append(f"{path.relative_to(stage.demo.work)}: {sorted(names)}")
-    storage = stage.aws.storage(f"s3://{demo.BUCKET}")
+    storage = stage.aws.storage(f"s3://{demo_run.BUCKET}")
     objects = list(storage.list())
     assert len(objects) > 30
     for obj in objects:
         if names := planted.found_in(storage.get(obj.key).to_pybytes()):
-            found.append(f"s3://{demo.BUCKET}/{obj.key}: {sorted(names)}")
+            found.append(f"s3://{demo_run.BUCKET}/{obj.key}: {sorted(names)}")
     return found
 
 

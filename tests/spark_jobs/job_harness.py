@@ -9,8 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from fruit_pipeline.sample import SampleRequest, write_sample
-from fruit_pipeline.sources import Source
+from fruit_pipeline.sample.draw import write_sample
+from fruit_pipeline.sample.request import SampleRequest
+from fruit_pipeline.sample.sources import Source
 from image_features import extraction
 from image_features.contract import FeaturesMarker
 from image_features.storage import Storage

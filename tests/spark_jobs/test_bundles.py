@@ -10,7 +10,8 @@ import pytest
 from job_harness import LocalContext, LocalRdd, Run
 
 from image_features import extraction
-from image_features.contract import SampleMarker, read_document, to_json
+from image_features.contract import SampleMarker
+from image_features.documents import read_document, to_json
 from image_features.extraction import bundles
 from image_features.storage import Storage
 

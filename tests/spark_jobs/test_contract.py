@@ -22,15 +22,10 @@ from image_features.contract import (
     SampleShard,
     content_digest,
     digest_of,
-    find_document,
-    from_json,
-    own_marker,
-    read_document,
     shard_key,
     shard_number,
-    to_json,
-    withdraw,
 )
+from image_features.documents import find_document, from_json, own_marker, read_document, to_json, withdraw
 from image_features.errors import JobError
 from image_features.storage import Storage
 

@@ -11,7 +11,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from fruit_pipeline.backbone import BackboneRequest, export
+from fruit_pipeline.model.backbones import BackboneRequest
+from fruit_pipeline.model.export import export
 from image_features import embedder, pca
 from image_features.contract import MODEL_FILE, BackboneSpec, PcaMarker
 from image_features.embedder import Embedder, fuse, open_embedder

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from job_harness import Run
 
-from image_features import step
+from image_features import cli, errors
+from image_features import spark as image_features_spark
 from image_features.errors import JobError
 from image_features.storage import StorageError
 
@@ -50,7 +51,7 @@ def no_jvm(monkeypatch: pytest.MonkeyPatch, spark: Any) -> None:
     def session(name: str) -> Iterator[Any]:
         yield spark
 
-    monkeypatch.setattr(step, "spark_session", session)
+    monkeypatch.setattr(image_features_spark, "spark_session", session)
 
 
 def refusal(module: ModuleType, argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -112,7 +113,7 @@ def test_help_shows_the_example_and_the_exit_codes(
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert f"spark-submit --py-files image_features.zip {name}.py" in text
-    assert step.EXIT_CODES in text
+    assert cli.EXIT_CODES in text
 
 
 @pytest.mark.parametrize("name", ["extract_features", "reduce_pca"])
@@ -193,12 +194,16 @@ def test_an_error_that_nobody_foresaw_is_not_hidden() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        step.main(broken)
+        cli.main(broken)
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(JobError("b is no bucket"), 2), (StorageError("cannot read s3://b/x"), 1), (step.Failed("stopped"), 1)],
+    [
+        (JobError("b is no bucket"), 2),
+        (StorageError("cannot read s3://b/x"), 1),
+        (errors.Failed("stopped"), 1),
+    ],
     ids=["bad input", "storage", "failed"],
 )
 def test_what_failed_is_told_apart_from_what_was_refused(
@@ -207,7 +212,7 @@ def test_what_failed_is_told_apart_from_what_was_refused(
     def fails() -> None:
         raise error
 
-    assert step.main(fails) == code
+    assert cli.main(fails) == code
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
@@ -216,7 +221,7 @@ def test_what_the_work_prints_does_not_spoil_the_json(capsys: pytest.CaptureFixt
         print("half way")
         return [1, 2]
 
-    assert step.main(talks, step.parser("").parse_args(["--json"])) == 0
+    assert cli.main(talks, cli.parser("").parse_args(["--json"])) == 0
     out, err = capsys.readouterr()
     assert (json.loads(out), err) == ([1, 2], "half way\n")
 
@@ -225,5 +230,5 @@ def test_an_expected_failure_is_not_a_traceback(capsys: pytest.CaptureFixture[st
     def fails() -> None:
         raise JobError("s3://b/x does not exist")
 
-    assert step.main(fails) == 2
+    assert cli.main(fails) == 2
     assert capsys.readouterr().err == "error: s3://b/x does not exist\n"

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from job_harness import BROKEN, Run, over_the_wire, pack
 
-from image_features import extraction, versions
+from image_features import extract_worker, extraction, versions
 from image_features.contract import (
     FEATURES_SCHEMA,
     REJECTS_SCHEMA,
@@ -25,11 +25,12 @@ from image_features.contract import (
     FeaturesShard,
     SampleMarker,
     content_digest,
-    read_document,
 )
+from image_features.documents import read_document
 from image_features.errors import JobError
-from image_features.extraction import ExtractionJob, ShardTask
+from image_features.extract_worker import ExtractionJob
 from image_features.inference import Backbone, read_backbone
+from image_features.resume import ShardTask
 from image_features.shards import parquet_bytes, shard_info
 from image_features.storage import Storage
 
@@ -384,7 +385,7 @@ def test_a_worker_goes_on_after_a_shard_that_fails(run: Run) -> None:
     )
     (run.sample / SHARDS[0]).unlink()
     tasks = [ShardTask(shard) for shard in plan.shards[:2]]
-    first, second = over_the_wire(list(extraction.run_tasks(iter([tasks]), job)))
+    first, second = over_the_wire(list(extract_worker.run_tasks(iter([tasks]), job)))
     assert SHARDS[0] in first.error
     assert (first.done, first.computed) == (None, False)
     assert (second.error, second.computed, second.done.shard) == (None, True, 1)

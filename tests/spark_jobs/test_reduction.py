@@ -30,9 +30,8 @@ from image_features.contract import (
     FeaturesMarker,
     FeaturesShard,
     PcaMarker,
-    read_document,
-    to_json,
 )
+from image_features.documents import read_document, to_json
 from image_features.embedder import Embedder
 from image_features.errors import JobError
 from image_features.reduction import ReductionJob, Refused

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from job_harness import BROKEN, Run, pack
 
-from fruit_pipeline.drawn_images import draw_folder
+from fruit_pipeline.sample.drawn_images import draw_folder
 from image_features import reuse
-from image_features.contract import FeaturesMarker, read_document, reused_key, to_json
+from image_features.contract import FeaturesMarker, reused_key
+from image_features.documents import read_document, to_json
 from image_features.errors import JobError
 from image_features.inference import Backbone
 from image_features.storage import Storage

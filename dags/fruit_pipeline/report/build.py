@@ -24,9 +24,8 @@ from image_features.contract import (
     PcaMarker,
     RunLayout,
     SampleMarker,
-    find_document,
-    read_document,
 )
+from image_features.documents import find_document, read_document
 from image_features.errors import JobError
 from image_features.pca import PcaModel
 from image_features.storage import NotFound, Storage

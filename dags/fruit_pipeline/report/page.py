@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fruit_pipeline import pages
-from fruit_pipeline.bill import cost_of
+from fruit_pipeline.notify.texts import Words
 from fruit_pipeline.report import charts, maps, rejected, rows, views
 from fruit_pipeline.report.maps import Plane
 from fruit_pipeline.report.pictures import Spot, Sprites
@@ -17,7 +17,7 @@ from fruit_pipeline.report.quality import NEIGHBOURS, Quality
 from fruit_pipeline.report.rejected import Reject
 from fruit_pipeline.report.rows import Rows
 from fruit_pipeline.report.views import Asked, Pair
-from fruit_pipeline.words import Words
+from fruit_pipeline.run.summary import cost_of
 from image_features.contract import FeaturesMarker, PcaMarker, RunLayout, SampleMarker
 from image_features.pca import PcaModel
 

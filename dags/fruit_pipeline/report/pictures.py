@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps
 from image_features.contract import SampleMarker
 from image_features.errors import JobError
 from image_features.images import DEFAULT_MAX_PIXELS
-from image_features.samples import SampleReader
+from image_features.sample_reader import SampleReader
 from image_features.storage import NotFound, Storage, StorageError
 
 READ_BYTES = 2_000_000_000

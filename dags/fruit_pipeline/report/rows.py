@@ -10,15 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from image_features.contract import (
-    EMBEDDINGS_SCHEMA,
-    FeaturesMarker,
-    FeaturesShard,
-    PcaMarker,
-    shard_key,
-)
+from image_features.contract import EMBEDDINGS_SCHEMA, FeaturesMarker, FeaturesShard, PcaMarker, shard_key
 from image_features.errors import JobError
-from image_features.reduction import read_features
+from image_features.features import read_features
 from image_features.shards import read_shard
 from image_features.storage import Storage
 

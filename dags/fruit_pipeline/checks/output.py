@@ -1,0 +1,397 @@
+"""Check a finished run's parquet against its manifest: nothing lost, nothing twice, nothing odd.
+
+A check that does not hold is bad input: the one line names the first ten rows or objects.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fruit_pipeline.sample.manifest import COLUMNS, Identity, Manifest, RowsDigest, identities_of
+from image_features.contract import (
+    EMBEDDER,
+    EMBEDDINGS_SCHEMA,
+    MANIFEST,
+    PCA_MODEL,
+    REJECTS_SCHEMA,
+    REUSED,
+    REUSED_SCHEMA,
+    FeaturesMarker,
+    FeaturesShard,
+    PcaMarker,
+    RunLayout,
+    SampleMarker,
+    SampleShard,
+    content_digest,
+    reused_key,
+    shard_key,
+    shard_number,
+)
+from image_features.documents import read_document
+from image_features.embedder import open_embedder
+from image_features.errors import JobError
+from image_features.features import read_ahead
+from image_features.images import RejectedImage, decode_rgb
+from image_features.pca import PcaModel
+from image_features.sample_reader import SampleReader
+from image_features.shards import read_shard
+from image_features.storage import Storage
+
+ORTHONORMAL_TOLERANCE = 1e-8
+"""Largest |C C^T - I| of components C computed in float64."""
+
+EMBEDDING_TOLERANCE = 1e-4
+"""Largest difference to the projection, relative to the largest embedding: float32 storage."""
+
+EMBEDDER_TOLERANCE = 1e-3
+"""Largest difference of embed.tflite to an embedding of the run, relative to the largest or to 1."""
+
+_EMBEDDED = 8  # images that embed.tflite is tried on
+
+_SHOWN = 10  # failures that the error lists
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What was checked, with the figures that a summary needs."""
+
+    images: int
+    features: int
+    reused: int  # of the features: from an earlier run
+    rejects: int
+    rejects_by_reason: dict[str, int]
+    labels: int
+    width: int
+    components: int
+    variance_kept: float
+    shards: int
+    images_digest: str  # of every image's name, label and bytes, however they are cut into shards
+    rows_digest: str  # of every row of the features, likewise
+    checks: list[str] = field(default_factory=list)
+
+
+class _Failures(list[str]):
+    def expect(self, holds: bool, message: str) -> None:
+        if not holds:
+            self.append(message)
+
+
+def check_run(
+    layout: RunLayout, open_storage: Callable[[str], Storage] = Storage, source: Storage | None = None
+) -> CheckReport:
+    """Read all of a run's output and check it. Raises JobError that lists what does not hold.
+
+    ``source`` reads the images of a sample that is not packed, see samples.SampleReader.
+    """
+    sample_store, features_store = open_storage(layout.sample), open_storage(layout.features)
+    rejects_store, pca_store = open_storage(layout.rejects), open_storage(layout.pca)
+    sample = read_document(SampleMarker, sample_store)
+    features = read_document(FeaturesMarker, features_store)
+    pca = read_document(PcaMarker, pca_store)
+    failures = _Failures()
+
+    _check_counts(failures, layout, sample, features, pca)
+    for storage, expected in (
+        (features_store, {shard.shard for shard in features.shards}),
+        (rejects_store, {shard.shard for shard in features.shards if shard.rejects}),
+        (pca_store, {shard.shard for shard in pca.shards}),
+    ):
+        _check_objects(failures, storage, expected)
+    model = PcaModel.from_npz(pca_store.get(PCA_MODEL).to_pybytes(), pca_store.uri_of(PCA_MODEL))
+    _check_model(failures, pca_store.uri_of(PCA_MODEL), model, pca)
+
+    manifest = Manifest(sample_store)
+    images, rows = RowsDigest(), RowsDigest()
+    moments = np.zeros((2, pca.components))
+    if not failures:  # the shards only mean something when the plan of them holds
+        drawn = {shard.shard: shard for shard in sample.shards}
+        for shard, read in read_ahead(features_store, features.shards, features.width, COLUMNS):
+            listed = manifest.take(shard.shard)
+            try:
+                _check_manifest(sample_store.uri_of(MANIFEST), drawn[shard.shard], listed, sample.packed)
+                table, values = read.result()
+                found = _check_shard(
+                    failures, shard, table, listed, sample.packed, features_store, rejects_store
+                )
+                _check_reused(failures, shard, table, features_store)
+                moments += _check_embeddings(failures, shard, table, values, model, pca_store)
+                images.add(sorted(found))
+                rows.add(identities_of(table), values)
+            except JobError as error:
+                failures.append(str(error))
+        left = manifest.left
+        failures.expect(left is None, f"{sample_store.uri_of(MANIFEST)} goes on with shard {left}")
+    if not failures:  # a damaged shard moves the moments of all
+        _check_spread(failures, pca_store.uri, moments, model, pca.images)
+    if not failures:
+        try:
+            reader = SampleReader(sample_store, sample, source)
+            embedder = _check_embedder(failures, pca, sample, reader, pca_store)
+        except JobError as error:
+            failures.append(str(error))
+    if failures:
+        more = f" (and {len(failures) - _SHOWN} more)" if len(failures) > _SHOWN else ""
+        raise JobError(f"{len(failures)} checks failed: " + "; ".join(failures[:_SHOWN]) + more)
+    return CheckReport(
+        images=sample.images,
+        features=features.features,
+        reused=features.reused,
+        rejects=features.rejects,
+        rejects_by_reason=features.rejects_by_reason,
+        labels=len(sample.labels),
+        width=features.width,
+        components=pca.components,
+        variance_kept=pca.variance_kept,
+        shards=len(features.shards),
+        images_digest=images.digest,
+        rows_digest=rows.digest,
+        checks=[
+            f"every image of the manifest is a feature row or a reject, once ({sample.images})",
+            f"features are finite and {features.width} wide",
+            f"embeddings are finite, {pca.components} wide, centred, and equal to the projection",
+            "components are orthonormal, their variances sorted and those of the embeddings",
+            embedder,
+        ],
+    )
+
+
+def _check_counts(
+    failures: _Failures, layout: RunLayout, sample: SampleMarker, features: FeaturesMarker, pca: PcaMarker
+) -> None:
+    total = features.features + features.rejects
+    failures.expect(
+        sample.images == features.images == total,
+        f"{layout.features}: {sample.images} images in the manifest, {features.features} features "
+        f"+ {features.rejects} rejects = {total}",
+    )
+    failures.expect(
+        pca.images == features.features,
+        f"{layout.pca}: {pca.images} embeddings for {features.features} features",
+    )
+    failures.expect(
+        pca.features_digest == features.digest,
+        f"{layout.pca}: made from other features than {layout.features} holds; run the PCA step again",
+    )
+    failures.expect(
+        [(s.shard, s.images) for s in sample.shards] == [(s.shard, s.images) for s in features.shards],
+        f"{layout.features}: its shards are not those of {layout.sample}",
+    )
+
+
+def _check_objects(failures: _Failures, storage: Storage, expected: set[int]) -> None:
+    """The shards that lie there are those of the marker, no more and no fewer."""
+    objects = [
+        obj.key
+        for obj in storage.list()
+        if obj.key.endswith(".parquet") and not obj.key.startswith(f"{REUSED}/")
+    ]
+    found = {number for key in objects if (number := shard_number(key)) is not None}
+    odd = [key for key in objects if shard_number(key) is None or shard_key(shard_number(key) or 0) != key]
+    for number in sorted(expected - found):
+        failures.append(f"{storage.uri_of(shard_key(number))} is missing")
+    for name in sorted(odd) + [shard_key(number) for number in sorted(found - expected)]:
+        advice = ", and no run writes such a name: delete it" if name in odd else ""
+        failures.append(f"{storage.uri_of(name)} is not in the marker{advice}")
+
+
+def _check_manifest(uri: str, shard: SampleShard, listed: list[Identity], packed: bool) -> None:
+    """Raises JobError when a shard's rows of the manifest are not what was drawn."""
+    # Where images are not packed, the shard's digest is of what the manifest does not have.
+    same = not packed or content_digest(*([row[n] for row in listed] for n in range(3))) == shard.digest
+    if len(listed) != shard.images or not same:
+        raise JobError(
+            f"{uri}: its rows of shard {shard.shard} are not those that the sample's marker lists "
+            f"({len(listed)} rows for {shard.images} images)"
+        )
+
+
+def _check_shard(
+    failures: _Failures,
+    shard: FeaturesShard,
+    table: pa.Table,
+    manifest: list[Identity],
+    packed: bool,
+    features_store: Storage,
+    rejects_store: Storage,
+) -> list[Identity]:
+    """Features and rejects of a shard are its images, each once, with their label and digest.
+
+    Returns the images. The manifest has none twice, so no two shards have the same one.
+    """
+    key = shard_key(shard.shard)
+    uri = features_store.uri_of(key)
+    found = rows = identities_of(table)
+    if shard.rejects:
+        rejects = identities_of(read_shard(rejects_store, key, REJECTS_SCHEMA, [*COLUMNS]))
+        failures.expect(
+            len(rejects) == sum(shard.rejects.values()),
+            f"{rejects_store.uri_of(key)} has {len(rejects)} rows, "
+            f"the marker says {sum(shard.rejects.values())}",
+        )
+        found = rows = [*rows, *rejects]
+    names = [row[0] for row in rows]
+    twice = len(names) - len(set(names))
+    failures.expect(not twice, f"{uri}: {twice} images stand there twice")
+    if not packed:  # the digests were not known when the manifest was written
+        bad = [image for image, _, sha256 in rows if len(sha256) != 64]
+        failures.expect(not bad, f"{uri}: {len(bad)} images have no digest")
+        rows = [(image, label, "") for image, label, _ in rows]
+    lost = set(manifest) - set(rows)
+    extra = set(rows) - set(manifest)
+    failures.expect(not lost, f"{uri}: {len(lost)} images of the manifest are lost, {_example(lost)}")
+    failures.expect(not extra, f"{uri}: {len(extra)} images are not in the manifest, {_example(extra)}")
+    return found
+
+
+def _check_reused(
+    failures: _Failures, shard: FeaturesShard, table: pa.Table, features_store: Storage
+) -> None:
+    """The list of reused features names as many images of the shard as its counts say, each once."""
+    if not shard.reused:
+        return
+    uri = features_store.uri_of(reused_key(shard.shard))
+    reused = identities_of(read_shard(features_store, reused_key(shard.shard), REUSED_SCHEMA))
+    rows = set(identities_of(table))
+    failures.expect(
+        len(reused) == len(set(reused)) == shard.reused,
+        f"{uri} lists {len(reused)} images, the marker says {shard.reused}",
+    )
+    extra = set(reused) - rows
+    failures.expect(not extra, f"{uri}: {len(extra)} images have no features, {_example(extra)}")
+
+
+def _example(rows: set[Identity]) -> str:
+    return f"{min(rows)[0]!r} for one" if rows else ""
+
+
+def _check_embeddings(
+    failures: _Failures,
+    shard: FeaturesShard,
+    source: pa.Table,
+    features: np.ndarray[Any, np.dtype[np.float32]],
+    model: PcaModel,
+    pca_store: Storage,
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Embeddings belong to the features row by row; returns their sum and sum of squares, (2, k)."""
+    key = shard_key(shard.shard)
+    uri = pca_store.uri_of(key)
+    components = len(model.components)
+    table = read_shard(pca_store, key, EMBEDDINGS_SCHEMA)
+    failures.expect(
+        table.select(["image", "label"]).equals(source.select(["image", "label"])),
+        f"{uri}: its images are not those of the features, in order",
+    )
+    lists = table.column("embedding").combine_chunks()
+    values = lists.flatten().to_numpy()
+    if len(values) != components * shard.features or (np.diff(lists.offsets.to_numpy()) != components).any():
+        failures.append(f"{uri}: embeddings are not all {components} wide")
+        return np.zeros((2, components))
+    values = values.reshape(-1, components)
+    bad = int((~np.isfinite(values)).any(axis=1).sum())
+    failures.expect(not bad, f"{uri}: {bad} rows have NaN or infinity")
+    if len(values) and not bad:
+        expected = model.transform(features)
+        worst = float(np.abs(values - expected).max() / max(np.abs(expected).max(), 1e-30))
+        failures.expect(
+            worst <= EMBEDDING_TOLERANCE, f"{uri}: embeddings differ from the projection by {worst:.1e}"
+        )
+    wide = values.astype(np.float64)
+    return np.stack([wide.sum(axis=0), (wide**2).sum(axis=0)])
+
+
+def _check_model(failures: _Failures, uri: str, model: PcaModel, marker: PcaMarker) -> None:
+    shapes = (model.components.shape, model.mean.shape, model.explained_variance.shape)
+    expected = ((marker.components, marker.width), (marker.width,), (marker.components,))
+    if shapes != expected:
+        failures.append(f"{uri}: shapes {shapes}, expected {expected}")
+        return
+    gram = model.components @ model.components.T
+    worst = float(np.abs(gram - np.eye(marker.components)).max())
+    failures.expect(worst <= ORTHONORMAL_TOLERANCE, f"{uri}: components are off orthonormal by {worst:.1e}")
+    ratio = model.explained_variance_ratio
+    failures.expect(bool((np.diff(ratio) <= 0).all()), f"{uri}: explained_variance_ratio is not sorted")
+    kept = model.variance_kept
+    failures.expect(0 < kept <= 1 + 1e-9, f"{uri}: variance kept is {kept}")
+    failures.expect(
+        abs(kept - marker.variance_kept) < 1e-9,
+        f"{uri}: variance kept is {kept:.6f}, the marker says {marker.variance_kept:.6f}",
+    )
+    kind, _, value = marker.request.partition("=")
+    met = marker.components == int(value) if kind == "components" else kept >= float(value)
+    failures.expect(
+        met, f"{uri}: {marker.components} components keep {kept:.4f}; asked for was {marker.request}"
+    )
+
+
+def _check_spread(
+    failures: _Failures, uri: str, moments: np.ndarray[Any, Any], model: PcaModel, rows: int
+) -> None:
+    """Embeddings are centred, and vary as explained_variance says (n - 1 in the denominator)."""
+    scale = float(np.sqrt(model.explained_variance[0]))
+    off = float(np.abs(moments[0] / rows).max() / scale)
+    failures.expect(
+        off < EMBEDDING_TOLERANCE, f"{uri}: the embeddings' mean is off zero by {off:.1e} deviations"
+    )
+    variance = (moments[1] - moments[0] ** 2 / rows) / (rows - 1)
+    worst = float(np.abs(variance - model.explained_variance).max() / scale**2)
+    failures.expect(
+        worst < EMBEDDING_TOLERANCE,
+        f"{uri}: the embeddings' variance is off explained_variance by {worst:.1e}",
+    )
+
+
+def _check_embedder(
+    failures: _Failures, pca: PcaMarker, sample: SampleMarker, reader: SampleReader, pca_store: Storage
+) -> str:
+    """embed.tflite gives some images of the sample the embeddings they have; returns what was checked."""
+    if pca.embedder_digest is None:
+        failures.expect(not pca_store.exists(EMBEDDER), f"{pca_store.uri_of(EMBEDDER)} is not in the marker")
+        return f"left out: there is no {EMBEDDER}, the PCA step was run without --model"
+    uri, embedder = pca_store.uri_of(EMBEDDER), open_embedder(pca_store, pca)
+    images = list(_some_images(pca, sample, reader, pca_store))
+    largest = max(float(np.abs(expected).max()) for _, _, expected in images)
+    allowed = EMBEDDER_TOLERANCE * max(1.0, largest)
+    for image, content, expected in images:
+        # The run accepted the image, whatever its limit on pixels was.
+        try:
+            found = embedder.embed(decode_rgb(content, embedder.size, sys.maxsize))
+        except RejectedImage as error:
+            failures.append(f"{sample.source}: {image!r} has features but does not decode, {error}")
+            continue
+        if found.shape != expected.shape:
+            failures.append(f"{uri} gives {len(found)} numbers, the embeddings have {len(expected)}")
+            break
+        worst = float(np.abs(found - expected).max())
+        failures.expect(
+            worst <= allowed,
+            f"{uri}: {image!r} is off its embedding by {worst:.1e}, allowed is {allowed:.1e}",
+        )
+    return f"{EMBEDDER} gives {len(images)} images of the sample their embeddings"
+
+
+def _some_images(
+    pca: PcaMarker, sample: SampleMarker, reader: SampleReader, pca_store: Storage
+) -> Iterator[tuple[str, bytes | memoryview, np.ndarray[Any, np.dtype[np.float32]]]]:
+    """Name, file and embedding of a few images, evenly spread over the rows of all shards."""
+    wanted = np.unique(np.linspace(0, pca.images - 1, _EMBEDDED).astype(int))
+    sample_shards = {shard.shard: shard for shard in sample.shards}
+    first = 0
+    for shard in pca.shards:
+        rows = [int(row) - first for row in wanted if first <= row < first + shard.rows]
+        first += shard.rows
+        if not rows:
+            continue
+        key = shard_key(shard.shard)
+        table = read_shard(pca_store, key, EMBEDDINGS_SCHEMA, ["image", "embedding"]).take(rows)
+        found = reader.read(sample_shards[shard.shard], set(table.column("image").to_pylist()))
+        contents = dict(zip(found.images, found.contents, strict=True))
+        for image, embedding in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            if image not in contents:
+                raise JobError(f"the sample's {key} has no image {image!r}; draw the sample again")
+            yield image, contents[image], np.array(embedding, np.float32)

@@ -1,0 +1,320 @@
+"""What is checked before a byte moves or a cent is spent; each refusal says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fruit_pipeline.aws.clusters import DAG_RUN_TAG as DAG_RUN_TAG
+from fruit_pipeline.aws.clusters import alive_of_run
+from fruit_pipeline.aws.errors import explained
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.cluster.shapes import Shape, load_shape
+from fruit_pipeline.cost import estimate, prices
+from fruit_pipeline.model.backbones import MIN_IMAGES, check_precision
+from fruit_pipeline.run.plan import work_of
+from fruit_pipeline.run.request import RunRequest
+from fruit_pipeline.sample.sources import Source, count_labels
+from fruit_pipeline.settings import Settings
+from image_features.contract import FeaturesMarker
+from image_features.documents import read_document
+from image_features.errors import JobError
+from image_features.reuse import features_of
+from image_features.storage import normalise_uri
+
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
+PUBLIC_ACCESS_FLAGS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+
+_SETUP = "docs/aws.md has the whole set-up"
+
+
+def check(request: RunRequest, settings: Settings, aws: Aws, source_aws: Aws) -> None:
+    """Raise JobError for the first thing that would make the run fail or go where it must not.
+
+    ``source_aws`` reaches an ``s3://`` source. What needs no answer from AWS comes first.
+    """
+    check_region(settings, request.regions)
+    shape = load_shape(settings.home, request.shape)
+    price_list = prices.load(settings.home, settings.region)
+    for nodes in shape.nodes:
+        for name in nodes.weights:
+            price_list.of(name)
+    request.model.check_weights_file()
+    check_precision(request.precision, request.model)
+    if request.precision == "int8" and request.total is not None and request.total < MIN_IMAGES:
+        raise JobError(
+            f"int8 is calibrated on images of the sample and needs {MIN_IMAGES}, but only "
+            f"{request.total} are to be drawn; draw more, or take precision float32"
+        )
+    request.sample(shape.worker_cores)
+    if request.components is None and request.variance is None:
+        raise JobError("set the number of components or the variance to keep")
+    if request.total is not None and request.components is not None and request.components > request.total:
+        raise JobError(
+            f"{request.components} components asked for, but only {request.total} images; "
+            f"at most {request.total} components are possible"
+        )
+    check_bucket(request.bucket, settings, aws)
+    check_roles(settings, aws)
+    check_network(settings, shape, aws)
+    check_alone(request, aws)
+    check_source(request.source, source_aws)
+    if request.reuse:
+        check_reuse(request.reuse, request, aws)
+    check_budget(request, settings, shape, price_list, source_aws)
+
+
+def check_region(settings: Settings, regions: tuple[str, ...] = ()) -> None:
+    """The deployment's region must be on its list, and on the run's own, which may only narrow it."""
+    allowed = settings.allowed_regions
+    if settings.region not in allowed:
+        raise JobError(
+            f"region {settings.region} is not allowed; allowed: {', '.join(allowed)}. "
+            "Set FRUITS_REGION, or FRUITS_ALLOWED_REGIONS where data may live elsewhere"
+        )
+    wider = [region for region in regions if region not in allowed]
+    if wider:
+        raise JobError(
+            f"the Param 'regions' names {', '.join(wider)}, where this deployment must not go; allowed: "
+            f"{', '.join(allowed)}. A run can narrow that list; only FRUITS_ALLOWED_REGIONS widens it"
+        )
+    if regions and settings.region not in regions:
+        raise JobError(
+            f"this deployment runs in {settings.region}, the Param 'regions' allows {', '.join(regions)}; "
+            f"add {settings.region}, or use a deployment of one of those"
+        )
+
+
+def check_bucket(bucket: str, settings: Settings, aws: Aws) -> None:
+    """The bucket must exist, lie in the deployment's region, be encrypted, closed and versioned."""
+    s3 = aws.client("s3")
+    with explained(f"bucket {bucket}", aws):
+        head = s3.head_bucket(Bucket=bucket)
+    found = head.get("BucketRegion") or head["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+    if found and found != settings.region:
+        raise JobError(
+            f"bucket {bucket} lies in {found}, the run in {settings.region}; "
+            "use a bucket of this region, or set FRUITS_REGION"
+        )
+    encryption: Mapping[str, Any] = {}
+    closed: Mapping[str, Any] = {}
+    with explained(f"bucket {bucket}", aws):
+        with _absent("ServerSideEncryptionConfigurationNotFoundError"):
+            encryption = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]
+        with _absent("NoSuchPublicAccessBlockConfiguration"):
+            closed = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+        versioning = s3.get_bucket_versioning(Bucket=bucket).get("Status", "never enabled")
+    if not any("ApplyServerSideEncryptionByDefault" in rule for rule in encryption.get("Rules", [])):
+        raise JobError(
+            f"bucket {bucket} has no default encryption. Set it: aws s3api put-bucket-encryption "
+            f"--bucket {bucket} --server-side-encryption-configuration "
+            '\'{"Rules":[{"ApplyServerSideEncryptionByDefault":{"SSEAlgorithm":"AES256"}}]}\''
+        )
+    open_flags = [flag for flag in PUBLIC_ACCESS_FLAGS if not closed.get(flag)]
+    if open_flags:
+        flags = ",".join(f"{flag}=true" for flag in PUBLIC_ACCESS_FLAGS)
+        raise JobError(
+            f"bucket {bucket} does not block public access ({', '.join(open_flags)} off). Set it: "
+            f"aws s3api put-public-access-block --bucket {bucket} --public-access-block-configuration {flags}"
+        )
+    if versioning != "Enabled":
+        raise JobError(
+            f"bucket {bucket} is not versioned ({versioning}): what a run replaces could not be had again. "
+            f"Set it: aws s3api put-bucket-versioning --bucket {bucket} "
+            "--versioning-configuration Status=Enabled"
+        )
+
+
+def check_roles(settings: Settings, aws: Aws) -> None:
+    """The role that EMR takes, and the profile with the role that the nodes take, must exist."""
+    iam = aws.client("iam")
+    role = settings.service_role.rpartition("/")[2]  # an ARN is taken as well
+    profile = settings.instance_profile.rpartition("/")[2]
+    known: list[Any] = []
+    with explained(f"service role {role}", aws), _absent("NoSuchEntity"):
+        known = [iam.get_role(RoleName=role)]
+    if not known:
+        raise JobError(
+            f"the service role {role} does not exist in this account: create it, or set "
+            f"FRUITS_EMR_SERVICE_ROLE to the one that EMR shall take; {_SETUP}"
+        )
+    known = []
+    with explained(f"instance profile {profile}", aws), _absent("NoSuchEntity"):
+        known = [iam.get_instance_profile(InstanceProfileName=profile)]
+    if not known:
+        raise JobError(
+            f"the instance profile {profile} does not exist in this account: create it, or set "
+            f"FRUITS_EC2_INSTANCE_PROFILE to that of the nodes; {_SETUP}"
+        )
+    if not known[0]["InstanceProfile"]["Roles"]:
+        raise JobError(
+            f"the instance profile {profile} holds no role, so the nodes could read nothing: "
+            f"aws iam add-role-to-instance-profile --instance-profile-name {profile} --role-name <role>"
+        )
+
+
+def check_network(settings: Settings, shape: Shape, aws: Aws) -> None:
+    """A subnet must have an address for each node; with FRUITS_PRIVATE_SUBNET, a way to S3 as well.
+
+    Without FRUITS_SUBNET_ID, EMR takes a default subnet of the region.
+    """
+    ec2, wanted = aws.client("ec2"), list(settings.subnet_ids)
+    if shape.instance_groups:
+        wanted = wanted[:1]  # only fleets may choose
+    if settings.private_subnet and not wanted:
+        raise JobError(
+            "FRUITS_PRIVATE_SUBNET is true, but no subnet is named: default subnets are public. "
+            "Set FRUITS_SUBNET_ID"
+        )
+    subnets: list[Mapping[str, Any]] = []
+    with explained("the subnets", aws), _absent("InvalidSubnetID.NotFound"):
+        asked: dict[str, Any] = (
+            {"SubnetIds": wanted} if wanted else {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
+        )
+        subnets = ec2.describe_subnets(**asked)["Subnets"]
+    if not subnets:
+        raise JobError(
+            f"{_those(wanted)} not in {settings.region}; set FRUITS_SUBNET_ID to ids of subnets there"
+            if wanted
+            else f"{settings.region} has no default subnet; set FRUITS_SUBNET_ID to a subnet for the clusters"
+        )
+    nodes = estimate.most_instances(shape)
+    roomy = [subnet for subnet in subnets if subnet["AvailableIpAddressCount"] >= nodes]
+    if not roomy:
+        free = ", ".join(f"{subnet['SubnetId']} {subnet['AvailableIpAddressCount']}" for subnet in subnets)
+        raise JobError(
+            f"the cluster has {nodes} nodes, and no subnet has as many free addresses ({free}); "
+            "set FRUITS_SUBNET_ID to a larger one, or take a smaller shape"
+        )
+    if settings.private_subnet:
+        with explained("the way to S3", aws):
+            unreached = [subnet["SubnetId"] for subnet in roomy if not _reaches_s3(ec2, subnet, settings)]
+        if unreached:
+            raise JobError(
+                f"{', '.join(unreached)} has no way to S3: no gateway endpoint is in its route table, and "
+                "without internet the nodes could read nothing. Make one: aws ec2 create-vpc-endpoint "
+                f"--vpc-id {roomy[0]['VpcId']} --service-name com.amazonaws.{settings.region}.s3 "
+                "--route-table-ids <that of the subnet>"
+            )
+
+
+def _those(ids: list[str]) -> str:
+    return f"subnet {ids[0]} is" if len(ids) == 1 else f"one of the subnets {', '.join(ids)} is"
+
+
+def _reaches_s3(ec2: Any, subnet: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether an S3 gateway endpoint is in the route table that applies to the subnet."""
+    of_vpc = [{"Name": "vpc-id", "Values": [subnet["VpcId"]]}]
+    tables = ec2.describe_route_tables(Filters=of_vpc)["RouteTables"]
+    main: set[str] = set()
+    own: set[str] = set()
+    for table in tables:
+        for association in table["Associations"]:
+            if association.get("SubnetId") == subnet["SubnetId"]:
+                own.add(table["RouteTableId"])
+            if association.get("Main"):
+                main.add(table["RouteTableId"])
+    return any(
+        endpoint["ServiceName"] == f"com.amazonaws.{settings.region}.s3"
+        and endpoint["VpcEndpointType"] == "Gateway"
+        and endpoint["State"].lower() == "available"
+        and (own or main) & set(endpoint.get("RouteTableIds", []))
+        for endpoint in ec2.describe_vpc_endpoints(Filters=of_vpc)["VpcEndpoints"]
+    )
+
+
+def check_alone(request: RunRequest, aws: Aws) -> None:
+    check_owners(aws, request.run_key, request.dag_run)
+
+
+def check_owners(aws: Aws, run_key: str, dag_run: str) -> None:
+    """No cluster of the run may be alive but this DAG run's own, which its tasks take over again.
+
+    Two DAG runs on one cluster would end each other's: the first that is through terminates it.
+    """
+    emr = aws.client("emr")
+    with explained("the clusters", aws):
+        owners = {
+            cluster: _tags(emr.describe_cluster(ClusterId=cluster)["Cluster"]).get(DAG_RUN_TAG)
+            for cluster in alive_of_run(emr, run_key)
+        }
+    for cluster, owner in owners.items():
+        if owner != dag_run:
+            raise JobError(
+                f"cluster {cluster} of run {run_key} is alive, made by "
+                f"{f'DAG run {owner}' if owner else 'hand'}: wait until it has ended, clear that DAG run's "
+                "failed task to go on with it, or, when nobody works on it any more: "
+                f"aws emr terminate-clusters --cluster-ids {cluster}"
+            )
+
+
+def _tags(cluster: Mapping[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in cluster.get("Tags", [])}
+
+
+def check_budget(
+    request: RunRequest, settings: Settings, shape: Shape, price_list: prices.Prices, source_aws: Aws
+) -> None:
+    """Refuse a run that is too dear by the number of images that it asks for.
+
+    A first look: the plan looks again, with the sample at hand. A run of all images is known then only.
+    """
+    images = request.total
+    if request.per_label is not None:
+        labels = len(request.labels) or count_labels(request.source, source_aws)
+        images = request.per_label * labels
+    if images is None:
+        return
+    found = estimate.estimate(
+        replace(work_of(request), images=images), request.shape, shape, price_list, settings.poll_seconds
+    )
+    estimate.check_budget(found, request.max_cost_usd, coarse=True)
+
+
+def check_reuse(earlier: str, request: RunRequest, aws: Aws) -> None:
+    """The earlier run must have finished features; whether of this backbone is seen once it is exported."""
+    if earlier == request.layout.root:
+        raise JobError(f"{earlier} is this very run: to resume it, leave 'reuse' empty")
+    bucket = earlier.removeprefix("s3://").partition("/")[0]
+    with explained(f"bucket {bucket} of the earlier run", aws):
+        aws.client("s3").head_bucket(Bucket=bucket)
+    read_document(FeaturesMarker, aws.storage(features_of(earlier)))
+
+
+def check_source(source: str, aws: Aws) -> None:
+    """The source must exist and hold something; the sample task looks at it more closely."""
+    uri = normalise_uri(source)
+    if uri.startswith("s3://"):
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        with explained(f"source bucket {bucket}", aws):
+            listing = aws.client("s3").list_objects_v2(
+                Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", MaxKeys=1
+            )
+        if not listing["KeyCount"]:
+            raise JobError(f"{uri} is empty; expected <source>/<label>/<image>")
+        return
+    folder = Path(uri.removeprefix("file://"))
+    if not folder.exists():
+        raise JobError(f"the source folder {folder} does not exist on this worker")
+    try:
+        if not any(folder.iterdir()):
+            raise JobError(f"the source folder {folder} is empty; expected <source>/<label>/<image>")
+    except OSError as error:
+        raise JobError(f"the source folder {folder} cannot be listed: {error.strerror}") from error
+    if not any(entry.is_dir() for entry in folder.iterdir()):
+        Source(source).list()  # raises, saying what is there instead of label folders
+
+
+@contextmanager
+def _absent(code: str) -> Iterator[None]:
+    """Pass over AWS's answer that something was never made; the caller says what that means."""
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"]["Code"] != code:
+            raise

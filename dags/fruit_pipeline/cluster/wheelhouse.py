@@ -1,0 +1,101 @@
+"""The wheels that cluster nodes install, kept in the bucket so that nodes need no internet.
+
+For `emr` nodes: CPython 3.11 on Amazon Linux 2023 (glibc 2.34), x86-64 and arm64. For this `host`:
+whatever runs this command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from image_features.contract import MARKER, digest_of
+from image_features.errors import JobError
+from image_features.storage import Storage
+
+log = logging.getLogger(__name__)
+
+REQUIREMENTS = "requirements-node.txt"
+
+# Every manylinux that glibc 2.34 runs, newest first; manylinux2014 is the old name of 2_17.
+_MANYLINUX = (*(f"manylinux_2_{minor}" for minor in range(34, 16, -1)), "manylinux2014")
+
+
+@dataclass(frozen=True)
+class Wheelhouse:
+    """A folder of wheels, a sub-folder a machine; the digest names it in the bucket."""
+
+    folder: Path
+    digest: str
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted(file for file in self.folder.rglob("*") if file.is_file())
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.files)
+
+
+def build(requirements: Path, target: str, cache_dir: Path) -> Wheelhouse:
+    """Download the pinned wheels for ``target`` ("emr" or "host") unless they are cached.
+
+    Raises JobError when a wheel cannot be downloaded.
+    """
+    host = (sys.platform, platform.machine(), platform.python_version()) if target == "host" else ()
+    digest = digest_of(target, *host, *_MANYLINUX, requirements.read_text())
+    folder = cache_dir / "wheelhouse" / digest
+    if folder.is_dir():
+        return Wheelhouse(folder, digest)
+    log.info("downloading the wheels of %s nodes", target)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        wheels = Path(scratch) / "wheels"
+        for machine, options in _pip_options(target).items():
+            _download(requirements, options, wheels / machine)
+            shutil.copy(requirements, wheels / machine / REQUIREMENTS)
+        # The rename makes the folder whole at once. A process that was faster left the same.
+        with contextlib.suppress(OSError):
+            wheels.rename(folder)
+    return Wheelhouse(folder, digest)
+
+
+def publish(wheelhouse: Wheelhouse, target: Storage) -> str:
+    """Copy the wheels below ``target`` under their digest, unless they are there; return the URI."""
+    if not target.exists(f"{wheelhouse.digest}/{MARKER}"):
+        log.info("uploading %.0f MB of wheels", wheelhouse.bytes / 1e6)
+        for file in wheelhouse.files:
+            target.put(f"{wheelhouse.digest}/{file.relative_to(wheelhouse.folder).as_posix()}", file)
+        target.put(f"{wheelhouse.digest}/{MARKER}", b"{}")
+    return target.uri_of(wheelhouse.digest)
+
+
+def _pip_options(target: str) -> dict[str, list[str]]:
+    """By machine (``uname -m``), the options of pip that choose its wheels; none: this interpreter's."""
+    if target == "host":
+        return {platform.machine(): []}
+    common = ["--implementation", "cp", "--python-version", "3.11"]
+    return {
+        machine: common + [option for libc in _MANYLINUX for option in ("--platform", f"{libc}_{machine}")]
+        for machine in ("x86_64", "aarch64")
+    }
+
+
+def _download(requirements: Path, options: list[str], folder: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--only-binary=:all:", "--no-deps", "--require-hashes", "--requirement", str(requirements)]
+    done = subprocess.run(
+        [*command, *options, "--dest", str(folder)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise JobError(
+            f"the wheels of the nodes cannot be downloaded: {(lines or [done.stderr])[-1].strip()}"
+        )

@@ -1,0 +1,222 @@
+"""The work of the DAG's tasks: plain functions over plain values, as XCom keeps them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fruit_pipeline import settings
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.run.request import RunRequest, from_params
+from image_features.documents import withdraw
+from image_features.errors import JobError
+from image_features.storage import Storage, StorageError, join_uri
+
+log = logging.getLogger(__name__)
+
+
+def _aws() -> Aws:
+    deployment = settings.load()
+    return Aws.from_connection(deployment.aws_conn_id, deployment.region)
+
+
+def _source_aws() -> Aws:
+    deployment = settings.load()
+    return Aws.from_connection(deployment.source_aws_conn_id, deployment.region)
+
+
+def _source(request: RunRequest) -> Storage | None:
+    """What reads an ``s3://`` source; a folder is read directly."""
+    return _source_aws().storage(request.source) if request.source.startswith("s3://") else None
+
+
+def guard(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+    """Check Params, deployment and AWS; return the run's request."""
+    from fruit_pipeline.checks import preflight
+
+    deployment = settings.load()
+    request = from_params(params, run_id, deployment.bucket)
+    preflight.check(request, deployment, _aws(), _source_aws())
+    return request.to_dict()
+
+
+def draw_sample(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw, pack and upload the sample."""
+    from fruit_pipeline.cluster.shapes import load_shape
+    from fruit_pipeline.sample.draw import write_sample
+    from fruit_pipeline.sample.sources import Source
+
+    started = time.monotonic()
+    request, aws = RunRequest.from_dict(values), _aws()
+    shape = load_shape(settings.load().home, request.shape)
+    wanted = request.sample(shape.worker_cores)
+    done = write_sample(wanted, Source(request.source, _source(request)), aws.storage(request.layout.sample))
+    return {
+        "images": done.images,
+        "bytes": done.bytes,
+        "labels": len(done.labels),
+        "shards": len(done.shards),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def export_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Export the backbone, or take it from the cache, and put it into the bucket."""
+    from fruit_pipeline.model.export import export, publish
+
+    started = time.monotonic()
+    request = RunRequest.from_dict(values)
+    spec, cached = export(request.model, settings.load().cache_dir)
+    uri = publish(spec, cached, _aws().storage(f"s3://{request.bucket}/models"))
+    return {"uri": uri, "width": spec.width, "seconds": round(time.monotonic() - started, 1)}
+
+
+def quantise(values: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """With precision int8, put the quantised backbone beside the float32 ``model``; return the one to use."""
+    from fruit_pipeline.model import quantise as model_quantise
+    from fruit_pipeline.model.export import publish
+
+    started = time.monotonic()
+    request, aws = RunRequest.from_dict(values), _aws()
+    if request.precision == "float32":
+        return dict(model)
+    spec, cached = model_quantise.quantise(
+        request.model,
+        aws.storage(request.layout.sample),
+        settings.load().cache_dir,
+        request.min_cosine,
+        request.max_pixels,
+        _source(request),
+    )
+    uri = publish(spec, cached, aws.storage(f"s3://{request.bucket}/models"))
+    seconds = round(model["seconds"] + time.monotonic() - started, 1)
+    return {"uri": uri, "width": spec.width, "seconds": seconds}
+
+
+def upload_code(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Upload job code, bootstrap script and the nodes' wheels."""
+    from fruit_pipeline.cluster import job_code, wheelhouse
+
+    started = time.monotonic()
+    request, deployment, aws = RunRequest.from_dict(values), settings.load(), _aws()
+    job_code.upload(deployment.home, aws.storage(request.layout.code))
+    wheels = wheelhouse.build(
+        deployment.home / "bootstrap" / wheelhouse.REQUIREMENTS, deployment.node_target, deployment.cache_dir
+    )
+    uri = wheelhouse.publish(wheels, aws.storage(f"s3://{request.bucket}/wheelhouse"))
+    return {
+        "bootstrap": join_uri(request.layout.code, job_code.BOOTSTRAP_SCRIPT),
+        "wheelhouse": uri,
+        "wheel_bytes": wheels.bytes,
+        "digests": {**job_code.digests(deployment.home), "wheels": wheels.digest},
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def plan_cluster(
+    values: Mapping[str, Any], sample: Mapping[str, Any], model: Mapping[str, Any], code: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The requests of cluster and steps, the estimate, and the limits that follow from it.
+
+    The last look at what can fail without a cluster, and at what it may cost.
+    """
+    from fruit_pipeline.aws import clusters
+    from fruit_pipeline.checks import preflight
+    from fruit_pipeline.cluster import steps
+    from fruit_pipeline.cluster.job_flow import EVENT_LOGS_MARKER, build_request
+    from fruit_pipeline.cluster.shapes import load_shape
+    from fruit_pipeline.cost import estimate, prices
+    from fruit_pipeline.run import plan
+    from image_features import reuse
+    from image_features.contract import MODEL_JSON, BackboneSpec
+    from image_features.documents import read_document
+    from image_features.images import preprocessing_of
+    from image_features.pca import check_request
+
+    request, deployment, aws = RunRequest.from_dict(values), settings.load(), _aws()
+    check_request(sample["images"], model["width"], request.components, request.variance)
+    if request.reuse:
+        spec = read_document(BackboneSpec, aws.storage(model["uri"]), MODEL_JSON)
+        earlier = aws.storage(reuse.features_of(request.reuse))
+        reuse.check(request.reuse, spec, preprocessing_of(spec, request.max_pixels), earlier)
+    layout, shape = request.layout, load_shape(deployment.home, request.shape)
+    found = estimate.estimate(
+        plan.work_of(request, sample["images"], sample["bytes"]),
+        request.shape,
+        shape,
+        prices.load(deployment.home, deployment.region),
+        deployment.poll_seconds,
+    )
+    log.info("estimate:\n%s", estimate.table(found))
+    estimate.check_budget(found, request.max_cost_usd)
+    preflight.check_alone(request, aws)  # the draw and the export took a while
+    aws.storage(layout.logs).put(EVENT_LOGS_MARKER, b"")
+    cluster = build_request(
+        deployment,
+        shape,
+        request.run_key,
+        layout.logs,
+        code["bootstrap"],
+        code["wheelhouse"],
+        more_tags={clusters.DAG_RUN_TAG: request.dag_run},
+    )
+    return {
+        "run_uri": layout.root,
+        "cluster": cluster,
+        "extraction": [
+            steps.extraction_step(
+                layout, model["uri"], request.max_pixels, request.reuse, request.max_reject_rate
+            )
+        ],
+        "reduction": [steps.reduction_step(layout, model["uri"], request.components, request.variance)],
+        "estimate": found.to_dict(),
+        **{f"{stage}_limit": seconds for stage, seconds in found.limits().items()},
+    }
+
+
+def check_output(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check everything that the steps wrote. What is not right does not look finished any longer."""
+    from dataclasses import asdict
+
+    from fruit_pipeline.checks.output import check_run
+
+    started = time.monotonic()
+    request, aws = RunRequest.from_dict(values), _aws()
+    layout = request.layout
+    try:
+        report = check_run(layout, aws.storage, _source(request))
+    except StorageError:  # nothing is known of the output
+        raise
+    except JobError as error:
+        damaged = [layout.features, layout.pca] + [layout.sample] * (f"{layout.sample}/" in str(error))
+        raise JobError(f"{error}{withdraw(*map(aws.storage, damaged))}") from None
+    return {**asdict(report), "seconds": round(time.monotonic() - started, 1)}
+
+
+def summarise(
+    values: Mapping[str, Any], cluster_id: str, parts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Write the run's ``summary.json``.
+
+    ``parts``: results of the sample, model, code and check tasks, and the plan's estimate.
+    """
+    from fruit_pipeline.run.summary import build
+    from image_features.contract import SUMMARY
+
+    request, aws = RunRequest.from_dict(values), _aws()
+    summary = build(request, aws, cluster_id, parts)
+    aws.storage(request.layout.root).put(SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False).encode())
+    return summary
+
+
+def make_report(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the run's ``report.html``; return its place and figures."""
+    from dataclasses import asdict
+
+    from fruit_pipeline.report.build import make
+
+    request = RunRequest.from_dict(values)
+    return asdict(make(request.layout, _aws().storage, _source(request)))

@@ -1,0 +1,248 @@
+"""The whole pipeline on this machine: local AWS, real Airflow, real Spark, from one command.
+
+Without --images it draws 480 images. Without --weights it takes the ImageNet weights, and when
+they cannot be downloaded says so and goes on with random ones. Everything that it keeps between
+runs (Airflow's home, the local AWS's buckets, exported models) lies in --work; the run's output is
+copied to --output.
+
+The result is the run's summary.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fruit_pipeline import settings
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.demo import view
+from fruit_pipeline.demo.local_account import set_up_account
+from fruit_pipeline.model.backbones import (
+    DEFAULT_INPUT_SIZE,
+)
+from image_features import errors
+from image_features.contract import SUMMARY, RunLayout, shard_number
+from image_features.errors import JobError
+
+BUCKET = "fruits-demo"
+DAG_ID = "fruit_features"
+PER_LABEL = 40
+_OF_AN_ACCOUNT = (
+    *("FRUITS_SUBNET_ID", "FRUITS_PRIVATE_SUBNET", "FRUITS_SECURITY_CONFIGURATION"),
+    *("FRUITS_EMR_SERVICE_ROLE", "FRUITS_EC2_INSTANCE_PROFILE", "FRUITS_SNS_TOPIC_ARN"),
+    *("FRUITS_SCHEDULE", "FRUITS_SCHEDULE_PARAMS"),
+)
+"""Settings that name things of one AWS account, or of its Airflow."""
+
+_WEIGHTS_SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/"
+
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where the demo keeps things and what it runs."""
+
+    work: Path
+    output: Path
+    source: str
+    weights: str
+    alpha: float
+    components: int | None
+    variance: float | None
+    run_key: str
+    region: str
+    input_size: int = DEFAULT_INPUT_SIZE
+    precision: str = "float32"
+
+    @property
+    def layout(self) -> RunLayout:
+        return RunLayout(f"s3://{BUCKET}/runs/{self.run_key}")
+
+    @property
+    def airflow_home(self) -> Path:
+        return self.work / "airflow"
+
+    @property
+    def log(self) -> Path:
+        return self.output / self.run_key / "airflow.log"
+
+    def params(self) -> dict[str, Any]:
+        """The DAG's Params; the others keep their defaults."""
+        return {
+            "source": self.source,
+            "weights": self.weights,
+            "alpha": self.alpha,
+            "input_size": self.input_size,
+            "precision": self.precision,
+            "components": self.components,
+            "variance": self.variance,
+            "run_key": self.run_key,
+        }
+
+
+def run(demo: Demo) -> dict[str, Any]:
+    """Run the demo; returns the run's summary. Raises cli.Failed when the run failed."""
+    demo.log.parent.mkdir(parents=True, exist_ok=True)
+    console.print(f"[bold]1. local AWS[/] (state in {demo.work / 'aws'})")
+    with local_aws(demo) as aws:
+        set_up_account(aws, BUCKET)
+        environment = airflow_environment(demo, aws)
+        console.print(f"[bold]2. Airflow[/] (home in {demo.airflow_home})")
+        migrate(demo, environment)
+        console.print(f"[bold]3. DAG {DAG_ID}[/], run {demo.run_key} (its log: {demo.log})", soft_wrap=True)
+        ok = run_dag(demo, environment, aws)
+        copied = copy_output(demo, aws)
+    if not ok:
+        console.print(f"[bold red]The run failed.[/] {view.failure(demo.log)}", soft_wrap=True)
+        raise errors.Failed(f"the run {demo.run_key} failed; its whole log: {demo.log}")
+    summary: dict[str, Any] = json.loads((copied / SUMMARY).read_text())
+    console.print("[bold]4. Result[/]")
+    view.print_result(console, summary, copied)
+    return summary
+
+
+@contextmanager
+def local_aws(demo: Demo) -> Iterator[Aws]:
+    """The local AWS as a process, until the block ends."""
+    import boto3
+
+    directory = demo.work / "aws"
+    directory.mkdir(parents=True, exist_ok=True)
+    with (demo.work / "local_emr.log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "local_emr", "--port", "0", "--directory", str(directory)),
+                # The jobs compute in Python; what of Java they need is compiled fast, not well.
+                "--java-options=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        if process.stdout is None or not (line := process.stdout.readline()).startswith("local AWS ready"):
+            raise JobError(
+                f"the local AWS did not start: {(demo.work / 'local_emr.log').read_text().strip()}"
+            )
+        session = boto3.Session("local", "local", region_name=demo.region)
+        yield Aws(session, demo.region, line.split()[-1])
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def airflow_environment(demo: Demo, aws: Aws) -> dict[str, str]:
+    """Environment of Airflow: the caller's, with this demo's home, connection and settings."""
+    home = settings.load().home
+    connection = {
+        "conn_type": "aws",
+        "login": "local",
+        "password": "local",
+        "extra": {"region_name": aws.region, "endpoint_url": aws.endpoint_url},
+    }
+    return {
+        # The caller's own Airflow, if there is one, must not be drawn into this.
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
+        "AIRFLOW_HOME": str(demo.airflow_home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "AIRFLOW_CONN_AWS_LOCAL": json.dumps(connection),
+        "FRUITS_AWS_CONN_ID": "aws_local",
+        # An s3:// source lies in a real account: boto3's own credentials reach it.
+        "AIRFLOW_CONN_AWS_SOURCE": json.dumps({"conn_type": "aws"}),
+        "FRUITS_SOURCE_AWS_CONN_ID": "aws_source",
+        "FRUITS_BUCKET": BUCKET,
+        "FRUITS_REGION": aws.region,
+        "FRUITS_HOME": str(home),
+        "FRUITS_NODE_TARGET": "host",
+        "FRUITS_POLL_SECONDS": "1",
+        # Blank: the default. What the caller's own account has, the local one has not.
+        **dict.fromkeys(_OF_AN_ACCOUNT, ""),
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def migrate(demo: Demo, environment: dict[str, str]) -> None:
+    """Make Airflow's database, unless this Airflow version made it before."""
+    stamp = demo.airflow_home / f"migrated-{version('apache-airflow')}"
+    if stamp.exists():
+        return
+    demo.airflow_home.mkdir(parents=True, exist_ok=True)
+    log = demo.airflow_home / "migrate.log"
+    with log.open("w") as sink:
+        command = [sys.executable, "-m", "airflow", "db", "migrate"]
+        done = subprocess.run(command, env=environment, stdout=sink, stderr=sink, check=False)
+    if done.returncode:
+        raise JobError(f"Airflow's database could not be made; see {log}")
+    stamp.touch()
+
+
+def run_dag(demo: Demo, environment: dict[str, str], aws: Aws) -> bool:
+    """Run the DAG in Airflow, showing its tasks and, while it extracts, its images."""
+    command = [sys.executable, "-m", "airflow", "dags", "test", DAG_ID, "--conf", json.dumps(demo.params())]
+    watch = view.Watch(console, demo.airflow_home / "airflow.db", DAG_ID, demo.layout, aws)
+    with demo.log.open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        watch.until_ended(process)
+        return process.wait() == 0
+    except BaseException:
+        # Ctrl-C reaches Airflow as well; the local AWS ends the cluster when it stops.
+        process.terminate()
+        process.wait()
+        raise
+
+
+def copy_output(demo: Demo, aws: Aws) -> Path:
+    """Copy the run from the local AWS to the output folder, all but the packed images."""
+    target = demo.output / demo.run_key
+    source = aws.storage(demo.layout.root)
+    for obj in source.list():
+        if obj.key.startswith("sample/") and shard_number(obj.key) is not None:
+            continue
+        path = target / obj.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source.get(obj.key))
+    return target
+
+
+def choose_weights(asked: str | None, alpha: float, input_size: int) -> str:
+    """The weights to run with: what was asked for, else ImageNet's, else, said loudly, random ones."""
+    if asked is not None:
+        return str(Path(asked).expanduser().absolute()) if Path(asked).expanduser().is_file() else asked
+    if _imagenet_reachable(alpha, input_size):
+        return "imagenet"
+    console.print(
+        "[bold red]THE IMAGENET WEIGHTS CANNOT BE DOWNLOADED: GOING ON WITH RANDOM WEIGHTS (random:0). "
+        "THE FEATURES WILL MEAN LITTLE.[/] Give WEIGHTS=<file> for real ones."
+    )
+    return "random:0"
+
+
+def _imagenet_reachable(alpha: float, input_size: int) -> bool:
+    """Whether Keras has the weights in its cache, or can reach the server that it takes them from."""
+    keras_home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    if any((keras_home / "models").glob(f"mobilenet_v2_weights_*_{alpha}_{input_size}_no_top.h5")):
+        return True
+    try:
+        request = urllib.request.Request(_WEIGHTS_SERVER, method="HEAD")
+        with urllib.request.urlopen(request, timeout=10):  # noqa: S310 - a constant https address
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,172 @@
+"""What the demo shows: tasks as they end, images as they are done, and the result."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.model.quantise import Quality
+from fruit_pipeline.run.progress import STAGES, pause
+from fruit_pipeline.run.progress import Progress as Found
+from image_features.contract import REPORT, SUMMARY, RunLayout
+from image_features.errors import JobError
+
+_MARKS = {"success": "[green]ok[/]     ", "failed": "[red]failed[/] ", "upstream_failed": "[dim]not run[/]"}
+_UNDER_WAY = ("running", "deferred", "queued", "scheduled", "up_for_retry")
+_STEPS = {"wait_for_extraction": ("extraction", "extracting"), "wait_for_pca": ("pca", "reducing")}
+_LOOK_SECONDS = 2  # a look takes the local AWS some time, which the step could use
+_ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Failure)\b: (.+)")
+_LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\dT")
+
+
+class Watch:
+    """Follows one DAG run of an Airflow whose metadata database is a SQLite file."""
+
+    def __init__(self, console: Console, database: Path, dag_id: str, layout: RunLayout, aws: Aws) -> None:
+        self._console = console
+        self._database = database
+        self._dag_id = dag_id
+        self._layout = layout
+        self._aws = aws
+        self._ended: set[str] = set()
+        self._earlier = max((row[0] for row in self._query("SELECT id FROM dag_run", ())), default=0)
+
+    def until_ended(self, process: subprocess.Popen[Any]) -> None:
+        """Print each task as it ends and a bar of the step that runs, until ``process`` ends.
+
+        Where the output is no terminal there is no bar, but a line now and then.
+        """
+        columns = (
+            TextColumn("   {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bars:
+            shown: dict[str, _Step] = {}
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+                under_way = self._print_ended()
+                for task_id in _STEPS.keys() & under_way - shown.keys():
+                    shown[task_id] = _Step(self._console, bars, task_id, self._layout, self._aws)
+                for task_id, step in shown.items():
+                    step.show(task_id in under_way)
+        self._print_ended()
+
+    def _print_ended(self) -> set[str]:
+        """Print the tasks that ended since the last call; return those under way."""
+        rows = self._query(
+            """SELECT task_id, state, duration FROM task_instance WHERE run_id =
+               (SELECT run_id FROM dag_run WHERE dag_id = ? AND id > ? ORDER BY id LIMIT 1)
+               ORDER BY end_date""",
+            (self._dag_id, self._earlier),
+        )
+        for task_id, state, duration in rows:
+            if state in _MARKS and task_id not in self._ended:
+                self._ended.add(task_id)
+                self._console.print(f"   {_MARKS[state]} {task_id:24} {duration or 0:7.1f} s")
+        return {task_id for task_id, state, _ in rows if state in _UNDER_WAY}
+
+    def _query(self, text: str, values: tuple[Any, ...]) -> list[Any]:
+        # A second process may read Airflow's database: read-only, and giving way when it is locked.
+        uri = f"{self._database.resolve().as_uri()}?mode=ro"
+        try:
+            with closing(sqlite3.connect(uri, uri=True, timeout=2)) as connection:
+                return connection.execute(text, values).fetchall()
+        except sqlite3.OperationalError:
+            return []
+
+
+class _Step:
+    """The bar of one step, from the first look that finds it under way."""
+
+    def __init__(self, console: Console, bars: Progress, task_id: str, layout: RunLayout, aws: Aws) -> None:
+        stage, self._doing = _STEPS[task_id]
+        self._console = console
+        self._bars = bars
+        self._bar = bars.add_task(self._doing, visible=False, figures="")
+        self._follower = STAGES[stage](layout, aws.storage)
+        self._started, self._since = datetime.now(UTC), time.monotonic()
+        self._look_at, self._over = 0.0, False
+        self._next, self._said = 0.0, ""
+
+    def show(self, under_way: bool) -> None:
+        """Look, and show what there is; once more when the step is no longer under way."""
+        if self._over or (under_way and time.monotonic() < self._look_at):
+            return
+        self._over, self._look_at = not under_way, time.monotonic() + _LOOK_SECONDS
+        try:
+            found = self._follower.look(self._started, datetime.now(UTC))
+        except JobError:
+            found = None  # tried again
+        if found:
+            self._show(found)
+        if self._over:
+            self._bars.update(self._bar, visible=False)
+
+    def _show(self, found: Found) -> None:
+        figures = f"{found.what} · {found.figures}" if found.figures else found.what
+        self._bars.update(self._bar, completed=found.done, total=found.total, figures=figures, visible=True)
+        elapsed = time.monotonic() - self._since
+        due = self._over or elapsed >= self._next
+        if due and not self._console.is_terminal and str(found) != self._said:
+            self._console.print(f"   {self._doing}: {found}")
+            self._next, self._said = elapsed + pause(elapsed, 0), str(found)
+
+
+def failure(log: Path) -> str:
+    """The first task error in Airflow's log, with the lines that belong to it."""
+    lines = log.read_text(errors="replace").splitlines()
+    for number, line in enumerate(lines):
+        match = _ERROR_LINE.match(line)
+        if match:
+            rest = []
+            for following in lines[number + 1 :]:
+                if _LOG_LINE.match(following):
+                    break
+                rest.append(following)
+            return "\n".join([match[1], *rest])
+    return "Airflow's log names no error."
+
+
+def print_result(console: Console, summary: Mapping[str, Any], folder: Path) -> None:
+    """The run's figures as a table."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    random = (
+        " [bold red](RANDOM WEIGHTS: the features mean little)[/]" if summary["weights_are_random"] else ""
+    )
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejects_by_reason"].items())
+    table.add_row("images", f"{summary['images']:,} of {summary['labels']} labels")
+    table.add_row("features", f"{summary['features']:,}, {summary['width']} wide")
+    table.add_row("rejects", f"{summary['rejects']:,}" + (f" ({reasons})" if reasons else ""))
+    table.add_row(
+        "backbone",
+        f"{summary['backbone']}, weights {summary['weights']}{random}, "
+        f"input size {summary['input_size']}, {summary['precision']}",
+    )
+    if summary["quality"]:
+        table.add_row("int8", str(Quality(**summary["quality"])))
+    table.add_row(
+        "embeddings", f"{summary['components']} components keep {summary['variance_kept']:.2%} variance"
+    )
+    for stage, seconds in summary["seconds"].items():
+        table.add_row(f"  {stage}", f"{seconds:8.1f} s")
+    console.print(table)
+    # Outside the table, which would cut them at the terminal's width.
+    places = {"report": REPORT, "embeddings": "pca", "features": "features", "summary": SUMMARY}
+    for what, name in places.items():
+        console.print(f"  {what:10}  {folder / name}", soft_wrap=True)

@@ -1,0 +1,120 @@
+"""The work of the cost report's and the reaper's tasks."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fruit_pipeline import settings
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.cost import bill
+from fruit_pipeline.housekeeping import clean, cost_page, reaper, stored_runs
+from fruit_pipeline.notify import messages
+from fruit_pipeline.notify.messages import Message
+from fruit_pipeline.run import summary
+from fruit_pipeline.settings import Settings
+from image_features.contract import SUMMARY
+from image_features.errors import JobError
+
+log = logging.getLogger(__name__)
+
+FORGOTTEN_DAYS = 7
+"""After which a run without a summary.json, or an upload that was not completed, is forgotten."""
+
+
+def _aws(deployment: Settings) -> Aws:
+    return Aws.from_connection(deployment.aws_conn_id, deployment.region)
+
+
+def _bucket(deployment: Settings) -> str:
+    if not deployment.bucket:
+        raise JobError("no bucket: set FRUITS_BUCKET; what lies in it is reported on and cleaned")
+    return deployment.bucket
+
+
+def clean_up() -> list[dict[str, Any]]:
+    """Delete what runs do not need any more; return what went, by run."""
+    deployment = settings.load()
+    aws, bucket = _aws(deployment), _bucket(deployment)
+    s3, emr = aws.client("s3"), aws.client("emr")
+    done = clean.clean_by_age(s3, emr, bucket, deployment.retention_days, datetime.now(UTC))
+    return [cleaning.figures() for cleaning in done]
+
+
+def write_report(days: int, cleaned: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Write the page of the last ``days`` days; return its place and the message about it."""
+    deployment, now = settings.load(), datetime.now(UTC)
+    aws, bucket = _aws(deployment), _bucket(deployment)
+    s3 = aws.client("s3")
+    runs = stored_runs.runs_of(s3, bucket)
+    facts = cost_page.Facts(
+        made=now,
+        bill=bill.read(aws.client("ce"), now.date(), days),
+        costs=_costs(s3, bucket, runs, now - timedelta(days=days)),
+        clusters=reaper.living(aws.client("emr")),
+        unfinished=[
+            run for run in runs if not run.ended and run.untouched_for(now) > timedelta(days=FORGOTTEN_DAYS)
+        ],
+        uploads=stored_runs.forgotten_uploads(s3, bucket, now - timedelta(days=FORGOTTEN_DAYS)),
+        cleaned=cleaned,
+        forgotten_days=FORGOTTEN_DAYS,
+        retention_days=deployment.retention_days,
+    )
+    words = messages.words_of(deployment)
+    key = f"reports/cost-{now:%Y-%m-%d}.html"
+    html = cost_page.page(words, facts).encode()
+    s3.put_object(Bucket=bucket, Key=key, Body=html, ContentType="text/html; charset=utf-8")
+    if facts.bill.problem:
+        log.warning("no bill: %s", facts.bill.problem)
+    message = cost_page.message(words, facts, f"s3://{bucket}/{key}")
+    return {"page": f"s3://{bucket}/{key}", "subject": message.subject, "text": message.text}
+
+
+def _costs(
+    s3: Any, bucket: str, runs: Sequence[stored_runs.StoredRun], since: datetime
+) -> dict[str, summary.RunCost]:
+    """What the summaries that were written since then say of their runs' cost."""
+    found = {}
+    for run in runs:
+        if not run.summed_up or run.summed_up < since:
+            continue
+        body = s3.get_object(Bucket=bucket, Key=f"{stored_runs.RUNS}/{run.key}/{SUMMARY}")["Body"].read()
+        try:
+            cost = summary.cost_of(json.loads(body))
+        except ValueError as error:  # not ours: no reason to have no report
+            log.warning("summary.json of run %s cannot be read: %s", run.key, error)
+            continue
+        if cost != summary.RunCost():
+            found[run.key] = cost
+    return found
+
+
+def say_report(report: Mapping[str, str]) -> None:
+    """Send the message about a report that was written."""
+    messages.send(lambda _: Message(report["subject"], report["text"]))
+
+
+def reap() -> list[dict[str, Any]]:
+    """Look for clusters that nobody waits for; report them, and terminate them where that is allowed."""
+    deployment = settings.load()
+    emr = _aws(deployment).client("emr")
+    orphans = reaper.reap(emr, deployment.reap_hours, allowed=deployment.reap)
+    if not orphans:
+        log.info("somebody waits for every living cluster")
+        return []
+    messages.send(lambda words: reaper.tell(words, orphans, deployment.reap_hours, deployment.region))
+    refused = [orphan.cluster.cluster_id for orphan in orphans if orphan.error]
+    if refused:
+        raise JobError(f"clusters that cost money could not be terminated: {', '.join(refused)}")
+    return [
+        {
+            "cluster_id": orphan.cluster.cluster_id,
+            "run_key": orphan.cluster.run_key,
+            "reason": orphan.reason,
+            "terminated": orphan.terminated,
+        }
+        for orphan in orphans
+    ]

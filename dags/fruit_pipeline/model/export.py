@@ -1,0 +1,176 @@
+"""Export a Keras backbone once to LiteRT, checked against Keras, and cache it.
+
+    python -m fruit_pipeline backbone --backbone mobilenet_v2 --weights imagenet --output /tmp/run/model
+    python -m fruit_pipeline backbone --weights ~/mobilenetv2.weights.h5 --output s3://bucket/models
+    python -m fruit_pipeline backbone --input-size 160 --precision int8 --sample /tmp/run/sample \
+      --output /tmp/run/model
+
+The features are the global average pooling of the last convolution (1,280 for MobileNetV2, 2,048
+for ResNet50). Weights are "imagenet" (Keras downloads them), a Keras weights file, or
+"random:<seed>" for trying things out. With int8 the model is quantised on images of the sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fruit_pipeline.model.backbones import (
+    BACKBONES,
+    DEFAULT_INPUT_SIZE,
+    BackboneRequest,
+    KerasBackbone,
+    _versions,
+)
+from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec
+from image_features.documents import find_document, to_json
+from image_features.errors import JobError
+from image_features.storage import Storage
+
+log = logging.getLogger(__name__)
+
+KERAS_TOLERANCE = 1e-4
+"""Largest accepted |LiteRT - Keras| / |Keras| (Euclidean norms of an image's features)."""
+
+_CHECK_IMAGES = 8
+
+
+def export(request: BackboneRequest, cache_dir: Path) -> tuple[BackboneSpec, Storage]:
+    """Return the exported backbone from the cache, exporting it first when it is not there.
+
+    Raises JobError when the weights are missing, cannot be downloaded, belong to another network,
+    or when LiteRT does not agree with Keras.
+    """
+    request.check_weights_file()
+    cached = Storage(str(cache_dir / "models" / request.cache_key()), create=True)
+    spec = find_document(BackboneSpec, cached, MODEL_JSON)
+    if spec is not None:
+        log.info("the exported backbone is cached: %s, digest %s", spec.backbone, spec.digest[:12])
+        return spec, cached
+    log.info(
+        "exporting %s (alpha %s, input size %d, weights %s) to LiteRT",
+        request.backbone,
+        request.alpha,
+        request.input_size,
+        request.weights,
+    )
+    spec, model = _export(request)
+    cached.put(MODEL_FILE, model)
+    cached.put(MODEL_JSON, to_json(spec))  # last: it makes the pair a whole one
+    log.info("exported %.1f MB, agrees with Keras within %.1e", len(model) / 1e6, spec.keras_agreement)
+    return spec, cached
+
+
+def publish(spec: BackboneSpec, cached: Storage, target: Storage) -> str:
+    """Copy a backbone to its digest below ``target``, unless it stands there whole; return its URI."""
+    try:
+        standing = find_document(BackboneSpec, target, f"{spec.digest}/{MODEL_JSON}")
+        whole = hashlib.sha256(target.get(f"{spec.digest}/{MODEL_FILE}")).hexdigest() == spec.digest
+    except JobError:
+        standing, whole = None, False  # of another schema version, or damaged: written again
+    if standing is None or not whole:
+        target.put(f"{spec.digest}/{MODEL_FILE}", cached.get(MODEL_FILE))
+        target.put(f"{spec.digest}/{MODEL_JSON}", cached.get(MODEL_JSON))
+    return target.uri_of(spec.digest)
+
+
+@contextmanager
+def converter(request: BackboneRequest) -> Iterator[tuple[Any, Any]]:
+    """The Keras model and TensorFlow's converter of it to LiteRT, with its files until the block ends."""
+    # Set before TensorFlow is imported: its start-up remarks would bury the task's own log.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+    import tensorflow as tf
+
+    model = _load(keras, request, BACKBONES[request.backbone])
+    with tempfile.TemporaryDirectory() as scratch:
+        model.export(scratch, format="tf_saved_model", verbose=False)
+        yield model, tf.lite.TFLiteConverter.from_saved_model(scratch)
+
+
+def _export(request: BackboneRequest) -> tuple[BackboneSpec, bytes]:
+    known = BACKBONES[request.backbone]
+    with converter(request) as (model, to_litert):
+        tflite: bytes = to_litert.convert()
+    spec = BackboneSpec(
+        backbone=request.backbone,
+        alpha=request.alpha,
+        weights=request.weights_file.name if request.weights_file else request.weights,
+        input_size=request.input_size,
+        width=int(model.output_shape[-1]),
+        preprocessing=known.preprocessing,
+        batch=known.batch,
+        digest=hashlib.sha256(tflite).hexdigest(),
+        keras_agreement=_compare(model, known, tflite, request.input_size),
+        exported_with=_versions(),
+    )
+    return spec, tflite
+
+
+def _load(keras: Any, request: BackboneRequest, known: KerasBackbone) -> Any:
+    build = getattr(keras.applications, known.application)
+    arguments: dict[str, Any] = {
+        "include_top": False,
+        "pooling": "avg",
+        "input_shape": (request.input_size, request.input_size, 3),
+        "weights": None,
+    }
+    if request.backbone == "mobilenet_v2":
+        arguments["alpha"] = request.alpha
+    if request.seed is not None:
+        keras.utils.set_random_seed(request.seed)
+        return build(**arguments)
+    if request.weights_file is None:
+        try:
+            return build(**{**arguments, "weights": "imagenet"})
+        except Exception as error:  # Keras raises a bare Exception when a download fails
+            raise JobError(
+                f"the ImageNet weights of {request.backbone} cannot be downloaded ({_first_line(error)}); "
+                "give a weights file, or random:0 to try the pipeline without them"
+            ) from error
+    model = build(**arguments)
+    try:
+        model.load_weights(request.weights_file)
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise JobError(
+            f"{request.weights_file} does not fit {request.backbone} with alpha {request.alpha} and no top "
+            f"layer: {_first_line(error)}"
+        ) from error
+    return model
+
+
+def _compare(model: Any, known: KerasBackbone, tflite: bytes, input_size: int = DEFAULT_INPUT_SIZE) -> float:
+    """Largest relative difference of LiteRT to Keras over a few drawn images; JobError when too large."""
+    import keras
+    import numpy as np
+
+    from fruit_pipeline.sample.drawn_images import KINDS, draw
+    from image_features.images import decode_rgb
+    from image_features.inference import Backbone
+
+    contents = [draw(kind, 0) for kind in KINDS[:_CHECK_IMAGES]]
+    module = getattr(
+        keras.applications, {"MobileNetV2": "mobilenet_v2", "ResNet50": "resnet50"}[known.application]
+    )
+    pixels = np.stack([decode_rgb(content, input_size) for content in contents]).astype(np.float32)
+    expected = np.asarray(model.predict(module.preprocess_input(pixels), verbose=0))
+    probe = BackboneSpec(
+        "", 1.0, "", input_size, expected.shape[1], known.preprocessing, known.batch, "", 0.0
+    )
+    found, _ = Backbone(tflite, probe).features(contents)
+    differences = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    worst = float(differences.max())
+    if not worst <= KERAS_TOLERANCE:
+        raise JobError(f"LiteRT and Keras differ by {worst:.1e} relative, allowed is {KERAS_TOLERANCE:.0e}")
+    return worst
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,222 @@
+"""Draw a sample of a source and pack it into shards.
+
+The draw is stratified by label and depends only on the seed and the names of the images: each
+image has a rank, the SHA-256 of seed and name, and the lowest ranks are taken. The same seed gives
+the same sample on any machine, and a larger sample holds the smaller one.
+
+With --no-pack nothing is copied: the shards list the images, and the workers read them from the
+bucket where they lie. Small images are read faster when they are packed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fruit_pipeline.sample.manifest import ManifestWriter
+from fruit_pipeline.sample.request import SHARD_BYTES, SHARD_IMAGES, SHARDS_PER_CORE, SampleRequest
+from fruit_pipeline.sample.sources import LEFT_OUT, MAX_FILE_BYTES, Source, SourceImage, by_name, labels_of
+from image_features.contract import (
+    LISTED_SCHEMA,
+    SAMPLE_SCHEMA,
+    SampleMarker,
+    SampleShard,
+    content_digest,
+)
+from image_features.contract import MARKER as SUCCESS
+from image_features.documents import find_document, to_json
+from image_features.errors import JobError
+from image_features.sample_reader import listed_digest
+from image_features.shards import delete_strays, write_shard
+from image_features.storage import Storage
+
+log = logging.getLogger(__name__)
+
+_READERS = 16  # files or objects read at a time
+
+
+def draw(images: list[SourceImage], request: SampleRequest) -> list[SourceImage]:
+    """Choose images as the request says; returned in order of their names.
+
+    Asking for more than there are takes all there are. Raises JobError for a label that the
+    source does not have.
+    """
+    groups = labels_of(images)
+    unknown = [label for label in request.labels if label not in groups]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], groups, n=3) or list(groups)[:3]
+        raise JobError(
+            f"the source has no label {unknown[0]!r}; it has {len(groups)} labels, such as {', '.join(near)}"
+        )
+    if request.labels:
+        groups = {label: groups[label] for label in groups if label in request.labels}
+    if request.total is not None:
+        quotas = _apportion({label: len(group) for label, group in groups.items()}, request.total)
+    else:
+        quotas = {label: request.per_label or len(group) for label, group in groups.items()}
+
+    def rank(image: SourceImage) -> bytes:
+        return hashlib.sha256(f"{request.seed}\0{image.image}".encode()).digest()
+
+    return by_name(
+        image for label, group in groups.items() for image in sorted(group, key=rank)[: quotas[label]]
+    )
+
+
+def _apportion(sizes: dict[str, int], total: int) -> dict[str, int]:
+    """Share ``total`` among labels in proportion to their sizes, by largest remainder."""
+    available = sum(sizes.values())
+    total = min(total, available)
+    quotas = {label: total * size // available for label, size in sizes.items()}
+    remainders = sorted(sizes, key=lambda label: (-(total * sizes[label] % available), label))
+    for label in remainders[: total - sum(quotas.values())]:
+        quotas[label] += 1
+    return quotas
+
+
+def split(images: list[SourceImage], cores: int) -> list[list[SourceImage]]:
+    """Cut images into shards of at most SHARD_IMAGES and about SHARD_BYTES.
+
+    Small samples get smaller shards, so that every core has at least SHARDS_PER_CORE.
+    """
+    size = max(1, min(SHARD_IMAGES, len(images) // (cores * SHARDS_PER_CORE)))
+    shards: list[list[SourceImage]] = []
+    filled = 0
+    for image in images:
+        if not shards or len(shards[-1]) == size or filled + image.size > SHARD_BYTES:
+            shards.append([])
+            filled = 0
+        shards[-1].append(image)
+        filled += image.size
+    return shards
+
+
+def write_sample(request: SampleRequest, source: Source, target: Storage) -> SampleMarker:
+    """Draw and pack, or list, a sample below ``target``; a finished one of the same request stays.
+
+    Raises JobError before anything is written when the source or the request is at fault, or
+    when ``target`` holds the sample of another request.
+    """
+    standing = find_document(SampleMarker, target)
+    if standing is not None:
+        if standing.request_digest == request.digest:
+            log.info(
+                "the sample stands already: %d images in %d shards", standing.images, len(standing.shards)
+            )
+            return standing
+        raise JobError(
+            f"{target.uri} holds a sample that was drawn otherwise (from {standing.source}, "
+            f"{standing.images} images, seed {standing.seed}); use another run key, or delete it"
+        )
+    listing = source.list()
+    if listing.ignored:
+        log.warning("left out %d files: %s", listing.ignored, LEFT_OUT)
+    if listing.oversized:
+        shown = ", ".join(listing.oversized[:5]) + (" ..." if len(listing.oversized) > 5 else "")
+        log.warning(
+            "left out %d images of more than %d MB: %s", len(listing.oversized), MAX_FILE_BYTES >> 20, shown
+        )
+    if listing.unlabelled:
+        log.warning("left out %d images that lie in no label folder", listing.unlabelled)
+    chosen = draw(listing.images, request)
+    _say_shortfall(request, chosen)
+
+    plan = split(chosen, request.cores)
+    # Left by an attempt that did not finish, with another plan.
+    delete_strays(target, [obj.key for obj in target.list()], set(range(len(plan))))
+    shards: list[SampleShard] = []
+    manifest = ManifestWriter()
+    last_said = time.monotonic()
+    if request.pack:
+        for number, (images, contents) in enumerate(_read_ahead(source, plan)):
+            shards.append(_write_shard(target, number, images, contents, manifest))
+            if time.monotonic() - last_said > 5:
+                last_said = time.monotonic()
+                log.info("packed %d of %d images", sum(s.images for s in shards), len(chosen))
+    else:
+        shards = [_list_shard(target, number, images, manifest) for number, images in enumerate(plan)]
+    manifest.put(target)
+    marker = SampleMarker(
+        images=len(chosen),
+        bytes=sum(s.bytes for s in shards),
+        labels={label: len(group) for label, group in labels_of(chosen).items()},
+        seed=request.seed,
+        source=source.uri,
+        request_digest=request.digest,
+        shards=shards,
+        cores=request.cores,
+        packed=request.pack,
+    )
+    target.put(SUCCESS, to_json(marker))
+    done = "packed" if request.pack else "listed"
+    log.info("%s %d images of %d labels in %d shards", done, marker.images, len(marker.labels), len(shards))
+    return marker
+
+
+def _say_shortfall(request: SampleRequest, chosen: list[SourceImage]) -> None:
+    if request.total is not None and len(chosen) < request.total:
+        log.warning("%d images asked for, the source has %d: all are taken", request.total, len(chosen))
+    if request.per_label is not None:
+        short = [label for label, group in labels_of(chosen).items() if len(group) < request.per_label]
+        if short:
+            log.warning(
+                "%d labels have fewer than %d images, all of theirs are taken: %s",
+                len(short),
+                request.per_label,
+                ", ".join(short[:5]) + (" ..." if len(short) > 5 else ""),
+            )
+
+
+def _read_ahead(
+    source: Source, plan: list[list[SourceImage]]
+) -> Iterator[tuple[list[SourceImage], list[bytes]]]:
+    """Read shard after shard, the next one while the caller writes the last."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        pending = [readers.submit(source.read, image) for image in plan[0]]
+        for number, images in enumerate(plan):
+            current = pending
+            following = plan[number + 1] if number + 1 < len(plan) else []
+            contents = [future.result() for future in current]
+            pending = [readers.submit(source.read, image) for image in following]
+            yield images, contents
+
+
+def _write_shard(
+    target: Storage,
+    number: int,
+    images: list[SourceImage],
+    contents: list[bytes],
+    manifest: ManifestWriter,
+) -> SampleShard:
+    columns = {
+        "image": [image.image for image in images],
+        "label": [image.label for image in images],
+        "sha256": [hashlib.sha256(content).hexdigest() for content in contents],
+    }
+    shard = SampleShard(
+        shard=number,
+        images=len(images),
+        bytes=sum(map(len, contents)),
+        digest=content_digest(columns["image"], columns["label"], columns["sha256"]),
+    )
+    write_shard(target, SAMPLE_SCHEMA, {**columns, "content": contents}, shard)
+    manifest.add(number, {**columns, "bytes": [len(content) for content in contents]})
+    return shard
+
+
+def _list_shard(
+    target: Storage, number: int, images: list[SourceImage], manifest: ManifestWriter
+) -> SampleShard:
+    """Write a shard that names its images; the versions say when one has been changed since."""
+    names, labels = [image.image for image in images], [image.label for image in images]
+    sizes, versions = [image.size for image in images], [image.version for image in images]
+    shard = SampleShard(number, len(images), sum(sizes), listed_digest(names, labels, sizes, versions))
+    columns: dict[str, list[Any]] = {"image": names, "label": labels, "bytes": sizes}
+    write_shard(target, LISTED_SCHEMA, {**columns, "version": versions}, shard)
+    manifest.add(number, {**columns, "sha256": [""] * len(images)})
+    return shard

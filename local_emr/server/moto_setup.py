@@ -1,0 +1,106 @@
+"""Makes moto serve our EMR, and its S3 safe for many clients at once."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+# Read by moto when it is imported. Pages of other origins have no business here.
+os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"
+
+import moto.emr.models
+from moto.core.common_models import BaseModel
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+from moto.s3.models import FakeKey, FakeMultipart
+from moto.s3.utils import _VersionedKeyStore
+
+from local_emr.emr.models import LocalEmrBackend
+
+
+def install_emr() -> None:
+    """Must run before the first request for EMR."""
+    moto.emr.models.emr_backends.backend = LocalEmrBackend
+
+
+def forget_what_is_gone() -> None:
+    """moto keeps every object that it ever made, for its dashboard: replaced and deleted S3 objects with
+    their bytes as well. A server that runs for days must let them go."""
+
+    def new(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        return object.__new__(cls)
+
+    BaseModel.__new__ = new
+
+
+def make_s3_concurrent() -> None:
+    """moto's object store is written for one client at a time; these places matter for more."""
+
+    # The ETag is made on first use by reading the buffer that a GET may be reading: read under its lock.
+    def etag(self: Any) -> str:
+        if self._etag is None:
+            from moto.utilities.utils import md5_hash
+
+            digest = md5_hash()
+            digest.update(self.value)
+            self._etag = digest.hexdigest()
+        return f'"{self._etag}"'
+
+    # Replacing or deleting an object closes its buffer, perhaps under a GET: leave that to the collector.
+    def dispose(self: Any, garbage: bool = False) -> None:
+        self.disposed = True
+
+    # The parts of a finished upload hang on to the object: without their bytes.
+    def dispose_parts(self: Any) -> None:
+        for part in list(self.parts.values()):
+            part._value_buffer = io.BytesIO()
+
+    # A listing looks each name up again, when it may be gone.
+    def iteritems(self: Any) -> Iterator[tuple[str, Any]]:
+        for name, versions in dict(self).items():
+            if versions:
+                yield name, versions[-1]
+
+    FakeKey.etag = property(etag)
+    FakeKey.dispose = dispose
+    FakeKey.__del__ = lambda self: None
+    FakeMultipart.dispose = dispose_parts
+    _VersionedKeyStore._iteritems = _VersionedKeyStore.items = _VersionedKeyStore.iteritems = iteritems
+
+
+class Dispatcher(DomainDispatcherApplication):
+    """moto's own, which looks through its directory for each request: half of the time of a small one."""
+
+    def __init__(self, create_app: Callable[..., Any]) -> None:
+        super().__init__(create_app)
+        self._known: dict[str, Any] = {}
+
+    def get_backend_for_host(self, host: str | None) -> Any:
+        if host is None:
+            return None
+        if host not in self._known:
+            backend = super().get_backend_for_host(host)
+            if backend is None:  # the host may be anything: only what is found is kept
+                return None
+            self._known[host] = backend
+        return self._known[host]
+
+
+class OneConditionalWrite:
+    """WSGI middleware: conditional writes of S3 (If-Match, If-None-Match) run one at a time.
+
+    moto looks, then writes; on S3 that is one act, and people build locks on it.
+    """
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self.app = app
+        self.lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        conditional = "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MATCH" in environ
+        if conditional and environ["REQUEST_METHOD"] in ("PUT", "POST", "DELETE"):
+            with self.lock:
+                return self.app(environ, start_response)
+        return self.app(environ, start_response)

@@ -1,0 +1,160 @@
+"""Explanations name the state, the reason and the log, also while the log is not shipped yet."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import botocore.session
+import pytest
+from airflow.providers.amazon.aws.hooks.emr import EmrHook
+from pipeline_harness import BUCKET, REGION, LocalAws, until
+
+from fruit_pipeline.aws.failures import explain_cluster, explain_step
+
+
+@pytest.fixture
+def hook(connection: str) -> EmrHook:
+    return EmrHook(aws_conn_id=connection, region_name=REGION)
+
+
+@pytest.fixture
+def failed(clusters: LocalAws) -> tuple[str, str]:
+    """A cluster and its failed step."""
+    body = """
+for n in $(seq 30); do echo "26/11/20 10:00:00 INFO Executor: $n" >&2; done
+for n in $(seq 30); do echo "line $n" >&2; done
+exit 1"""
+    cluster = clusters.start_cluster("failures")
+    step = clusters.script_step("many lines", body)
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
+    until(lambda: clusters.step_state(cluster, step_id) == "FAILED")
+    return cluster, step_id
+
+
+def test_a_step_is_explained_by_the_last_lines_that_are_no_chatter(
+    hook: EmrHook, failed: tuple[str, str]
+) -> None:
+    first, *lines = explain_step(hook, *failed).splitlines()
+    assert first.startswith(f"step {failed[1]} (many lines) is FAILED")
+    assert lines == [f"line {n}" for n in range(11, 31)]
+
+
+def test_a_jobs_own_words_come_before_what_emr_found_in_its_log(hook: EmrHook, clusters: LocalAws) -> None:
+    body = """
+echo "on the way"
+echo "error: the shard is damaged; run the sample again"
+echo "26/11/20 10:00:00 WARN Utils: a name" >&2
+echo "26/11/20 10:00:00 INFO ShutdownHookManager: gone" >&2
+exit 2"""
+    cluster = clusters.start_cluster("own-words")
+    step = clusters.script_step("gives up", body)
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
+    until(lambda: clusters.step_state(cluster, step_id) == "FAILED")
+    first, *lines = explain_step(hook, cluster, step_id).splitlines()
+    assert first.startswith(
+        f"step {step_id} (gives up) is FAILED: the shard is damaged; run the sample again; log: s3://"
+    )
+    assert first.endswith("/stdout.gz"), "where spark-submit puts what a Python driver says"
+    assert lines == ["on the way", "error: the shard is damaged; run the sample again"]
+
+
+def test_a_step_whose_process_was_killed_is_told_as_that(hook: EmrHook, clusters: LocalAws) -> None:
+    """What its log ends with is where it was, not why it ended."""
+    cluster = clusters.start_cluster("killed")
+    step = clusters.script_step("is killed", 'echo "Registering block manager" >&2; kill -KILL $$')
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
+    until(lambda: clusters.step_state(cluster, step_id) == "FAILED")
+    first = explain_step(hook, cluster, step_id).splitlines()[0]
+    told = f"step {step_id} (is killed) is FAILED: its process was killed (SIGKILL): by hand, or because the "
+    assert first.startswith(f"{told}primary node had no memory left.")
+
+
+def test_a_log_that_is_not_shipped_yet_is_named_all_the_same(
+    hook: EmrHook, failed: tuple[str, str], clusters: LocalAws
+) -> None:
+    cluster, step_id = failed
+    for key in clusters.keys("logs"):
+        if step_id in key:
+            clusters.s3.delete_object(Bucket=BUCKET, Key=f"logs/{key}")
+    text = explain_step(hook, cluster, step_id)
+    assert f"; log: s3://{BUCKET}/logs/{cluster}/steps/{step_id}/" in text
+    assert text.endswith("(not shipped yet)")
+
+
+@pytest.mark.parametrize("body", [b"not gzip at all", gzip.compress(b"\xff\xfe bytes\nthe end", mtime=0)])
+def test_a_log_that_cannot_be_read_does_not_hide_the_failure(
+    hook: EmrHook, failed: tuple[str, str], clusters: LocalAws, body: bytes
+) -> None:
+    cluster, step_id = failed
+    for key in clusters.keys("logs"):
+        if step_id in key:
+            clusters.put(f"logs/{key}", body)
+    text = explain_step(hook, cluster, step_id)
+    assert text.startswith(f"step {step_id} (many lines) is FAILED")
+    assert text.endswith(("(not shipped yet)", "\nthe end"))
+
+
+class Emr:
+    """Answers of EMR that the local one does not give."""
+
+    def __init__(self, status: dict[str, Any], log_uri: str | None = None) -> None:
+        self.status, self.log_uri = status, log_uri
+
+    def describe_cluster(self, ClusterId: str) -> Any:
+        cluster: dict[str, Any] = {"Id": ClusterId, "Status": self.status}
+        return {"Cluster": {**cluster, "LogUri": self.log_uri} if self.log_uri else cluster}
+
+
+def test_a_cluster_is_explained_in_one_line() -> None:
+    reason = {"Code": "USER_REQUEST", "Message": "Terminated by user request"}
+    emr = Emr({"State": "TERMINATED", "StateChangeReason": reason}, "s3n://b/logs/")
+    assert explain_cluster(emr, "j-1") == (
+        "cluster j-1 is TERMINATED (USER_REQUEST: Terminated by user request); somebody terminated it, or "
+        "the reaper: nothing is to be mended; its logs: s3n://b/logs/j-1/. Clear the task that created the "
+        "cluster, and those after it, to resume on a new one"
+    )
+
+
+def reason_codes() -> list[str]:
+    model = botocore.session.get_session().get_service_model("emr")
+    return model.shape_for("ClusterStateChangeReasonCode").enum
+
+
+ADVICE = {
+    "INTERNAL_ERROR": "where it had no capacity, try again later, or with a shape of other instance types",
+    "VALIDATION_ERROR": "mend what the reason names, such as a quota, a subnet or a role",
+    "INSTANCE_FAILURE": "where EC2 took Spot nodes back, with a shape that has them on demand",
+    "INSTANCE_FLEET_TIMEOUT": "EC2 had no capacity, Spot or on demand, for a fleet within its time",
+    "BOOTSTRAP_FAILURE": "its log, below node/ among the cluster's logs, says why",
+    "USER_REQUEST": "somebody terminated it, or the reaper",
+    "STEP_FAILURE": "its log, below steps/ among the cluster's logs, says why",
+    "ALL_STEPS_COMPLETED": "it had no step for as long as its idle timeout",
+}
+
+
+@pytest.mark.parametrize("code", reason_codes())
+def test_every_reason_that_emr_knows_says_what_to_do(code: str) -> None:
+    status = {"State": "TERMINATED_WITH_ERRORS", "StateChangeReason": {"Code": code, "Message": "so it is"}}
+    text = explain_cluster(Emr(status), "j-1")
+    assert f"({code}: so it is); " in text
+    assert ADVICE[code] in text
+
+
+def test_the_details_that_emr_gives_are_told() -> None:
+    detail = {
+        "ErrorCode": "INTERNAL_ERROR_SPOT_NO_CAPACITY_PRIMARY",
+        "ErrorData": [{"instance-types": "m5.xlarge"}],
+        "ErrorMessage": "there is no Spot capacity for the primary node",
+    }
+    reason = {"Code": "INTERNAL_ERROR", "Message": "no capacity"}
+    status = {"State": "TERMINATED_WITH_ERRORS", "StateChangeReason": reason, "ErrorDetails": [detail]}
+    assert (
+        "(INTERNAL_ERROR: no capacity); INTERNAL_ERROR_SPOT_NO_CAPACITY_PRIMARY: there is no Spot capacity "
+        "for the primary node; "
+    ) in explain_cluster(Emr(status), "j-1")
+
+
+def test_a_cluster_without_reason_or_logs_is_explained_too() -> None:
+    text = explain_cluster(Emr({"State": "TERMINATED"}), "j-1")
+    assert text.startswith("cluster j-1 is TERMINATED (no code: no message). Clear the task")

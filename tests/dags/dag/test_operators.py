@@ -1,0 +1,455 @@
+"""A retry makes no second cluster or step, a failure says why, and everything is terminated.
+
+The operators run against the local AWS, as a worker runs them; a deferred one's trigger runs here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from pipeline_harness import BUCKET, REGION, LocalAws, until
+
+from fruit_pipeline.aws.clusters import RUN_TAG, name_of
+from fruit_pipeline.cluster import job_flow, shapes
+from fruit_pipeline.dag import errors, operators, sensors
+from fruit_pipeline.settings import Settings
+from image_features.errors import JobError
+from image_features.storage import StorageError
+
+
+class TaskInstance:
+    """What the operators want of a task instance: a place for their links."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+@pytest.fixture
+def context() -> dict[str, Any]:
+    return {"ti": TaskInstance()}
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
+
+
+@pytest.fixture
+def aws_arguments(connection: str) -> dict[str, Any]:
+    return {"task_id": "task", "aws_conn_id": connection, "region_name": REGION}
+
+
+@pytest.fixture
+def waiting(aws_arguments: dict[str, Any]) -> dict[str, Any]:
+    return {**aws_arguments, "poke_interval": 1, "limit_seconds": 600}
+
+
+@pytest.fixture
+def request_of(deployment: Settings, repo: Path, clusters: LocalAws) -> Callable[[str, str], dict[str, Any]]:
+    """The real request of a run, with a bootstrap script of the test's."""
+
+    def build(run_key: str, bootstrap: str = "true") -> dict[str, Any]:
+        root = f"s3://{BUCKET}/runs/{run_key}"
+        script = clusters.put(f"runs/{run_key}/code/install.sh", bootstrap)
+        shape = shapes.load_shape(repo, "small")
+        return job_flow.build_request(deployment, shape, run_key, f"{root}/logs", script, "s3://b-1/wheels")
+
+    return build
+
+
+def wait_for(gate: Path) -> str:
+    return f"until [ -e '{gate}' ]; do sleep 0.05; done"
+
+
+async def first_event(trigger: Any) -> Any:
+    async for event in trigger.run():
+        return event.payload
+
+
+def run_to_end(sensor: Any, context: dict[str, Any], gate: Path | None = None) -> bool:
+    """Run a deferrable sensor as a worker and a triggerer do; whether it did defer.
+
+    ``gate`` is made when it has deferred; what waits for the gate cannot be over before.
+    """
+    try:
+        sensor.execute(context)
+    except TaskDeferred as deferred:
+        if gate:
+            gate.touch()
+        event = asyncio.run(asyncio.wait_for(first_event(deferred.trigger), 600))
+        getattr(sensor, deferred.method_name)(context, event)
+        return True
+    return False
+
+
+# Creating
+
+
+def test_creating_again_takes_the_cluster_that_lives(
+    request_of: Callable[..., dict[str, Any]], aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    request = request_of("create-twice")
+    ids = [
+        operators.CreateClusterOnce(job_flow_overrides=request, **aws_arguments).execute(context)
+        for _ in range(2)
+    ]
+    assert ids[0] == ids[1]
+    assert clusters.alive() == [ids[0]]
+
+
+def test_creating_after_the_cluster_ended_makes_another(
+    request_of: Callable[..., dict[str, Any]], aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    request = request_of("create-again")
+    first = operators.CreateClusterOnce(job_flow_overrides=request, **aws_arguments).execute(context)
+    clusters.emr.terminate_job_flows(JobFlowIds=[first])
+    until(lambda: clusters.state(first) == "TERMINATED")
+    second = operators.CreateClusterOnce(job_flow_overrides=request, **aws_arguments).execute(context)
+    assert second != first
+    assert clusters.alive() == [second]
+
+
+def test_another_runs_cluster_is_not_taken(
+    request_of: Callable[..., dict[str, Any]], aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    for run_key in ("run-a", "run-b"):
+        request = request_of(run_key)
+        operators.CreateClusterOnce(job_flow_overrides=request, **aws_arguments).execute(context)
+    assert len(clusters.alive()) == 2
+
+
+# Steps
+
+
+@pytest.fixture
+def cluster_id(clusters: LocalAws) -> str:
+    return clusters.start_cluster("steps", {RUN_TAG: "steps"})
+
+
+def test_adding_again_takes_the_step_that_is_there(
+    cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step = clusters.script_step("once", "sleep 0.2")
+    arguments = {"job_flow_id": cluster_id, "steps": [step], **aws_arguments}
+    ids = [operators.AddStepOnce(**arguments).execute(context) for _ in range(2)]
+    until(lambda: clusters.step_state(cluster_id, ids[0][0]) == "COMPLETED")
+    ids.append(operators.AddStepOnce(**arguments).execute(context))
+    assert ids == [ids[0]] * 3
+    assert len(clusters.emr.list_steps(ClusterId=cluster_id)["Steps"]) == 1
+
+
+def test_adding_after_the_step_failed_adds_it_again(
+    cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step = clusters.script_step("again", "exit 1")
+    arguments = {"job_flow_id": cluster_id, "steps": [step], **aws_arguments}
+    (first,) = operators.AddStepOnce(**arguments).execute(context)
+    until(lambda: clusters.step_state(cluster_id, first) == "FAILED")
+    (second,) = operators.AddStepOnce(**arguments).execute(context)
+    assert second != first
+
+
+def test_a_step_of_another_name_is_added(
+    cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    ids = []
+    for name in ("extract", "reduce"):
+        step = clusters.script_step(name, "true")
+        ids += operators.AddStepOnce(job_flow_id=cluster_id, steps=[step], **aws_arguments).execute(context)
+    assert len(set(ids)) == 2
+
+
+def test_waiting_for_a_step_defers_until_it_is_done(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    step = clusters.script_step("slow", wait_for(gate))
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
+    assert run_to_end(sensor, context, gate)
+    assert clusters.step_state(cluster_id, step_id) == "COMPLETED"
+
+
+@pytest.mark.parametrize("defers", [True, False])
+def test_a_failed_step_is_explained_by_its_log(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws, tmp_path: Path, defers: bool
+) -> None:
+    gate = tmp_path / "gate"
+    body = f"""echo 26/11/20 10:00:00 INFO SparkContext: Running >&2
+{wait_for(gate) if defers else ""}
+echo 'JobError: no such sample' >&2
+exit 1"""
+    step = clusters.script_step("breaks", body)
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    if not defers:
+        until(lambda: clusters.step_state(cluster_id, step_id) == "FAILED")
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
+    with pytest.raises(AirflowFailException) as caught:
+        run_to_end(sensor, context, gate)
+    text = str(caught.value)
+    assert text.startswith(f"step {step_id} (breaks) is FAILED")
+    assert f"s3://{BUCKET}/logs/{cluster_id}/steps/{step_id}/std" in text
+    assert text.endswith("JobError: no such sample")
+    assert "SparkContext" not in text
+
+
+def test_a_step_of_a_cluster_that_was_terminated_says_so(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step = clusters.script_step("long", "sleep 600")
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
+    with pytest.raises(
+        AirflowFailException, match=r"is CANCELLED.*cluster j-\w+ is TERMINAT.*Terminated by user"
+    ):
+        run_to_end(sensor, context)
+
+
+def test_a_step_leads_to_its_own_log(
+    cluster_id: str, waiting: dict[str, Any], clusters: LocalAws, deployed: pytest.MonkeyPatch
+) -> None:
+    step = clusters.script_step("talks", "echo what it says >&2")
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    until(lambda: clusters.step_state(cluster_id, step_id) == "COMPLETED")
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
+    link = sensors.StepLogLink()
+    folder = f"logs/{cluster_id}/steps/{step_id}/"
+    assert link.get_link(sensor, ti_key=None) == (
+        f"https://{REGION}.console.aws.amazon.com/s3/buckets/{BUCKET}?region={REGION}&prefix={folder}"
+    )
+    deployed.setenv("FRUITS_BROWSER_ENDPOINT_URL", "http://localhost:5000")
+    bucket, _, key = link.get_link(sensor, ti_key=None).removeprefix("http://localhost:5000/").partition("/")
+    log = clusters.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    assert b"what it says" in gzip.decompress(log)
+
+
+def test_a_step_whose_cluster_cannot_be_asked_leads_nowhere(waiting: dict[str, Any]) -> None:
+    sensor = sensors.StepDone(job_flow_id="j-NONE", step_id="s-NONE", **waiting)
+    assert sensors.StepLogLink().get_link(sensor, ti_key=None) == ""
+
+
+# Limits
+
+
+def start_step(clusters: LocalAws, cluster_id: str, name: str, body: str) -> str:
+    step = clusters.script_step(name, body)
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    until(lambda: clusters.step_state(cluster_id, step_id) == "RUNNING")
+    return step_id
+
+
+def test_a_step_that_is_over_its_limit_is_cancelled_for_good_with_what_to_do(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step_id = start_step(clusters, cluster_id, "hangs", "sleep 600")
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 2})
+    with pytest.raises(AirflowFailException) as caught:
+        run_to_end(sensor, context)
+    text = str(caught.value)
+    assert text.startswith(f"step {step_id} (hangs) has run for 0 min, its limit (three times its estimate")
+    assert f"s3://{BUCKET}/logs/{cluster_id}/steps/{step_id}/std" in text
+    assert "it was cancelled, and the cluster is terminated" in text
+    assert "trigger again with this run's run_key" in text
+    until(lambda: clusters.step_state(cluster_id, step_id) == "CANCELLED")
+
+
+def test_a_retry_of_the_sensor_does_not_give_a_step_its_limit_again(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step_id = start_step(clusters, cluster_id, "slow", "sleep 600")
+    time.sleep(1.1)  # AWS's clock is read to a second
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 0.01})
+    with pytest.raises(AirflowFailException, match="its limit"):
+        sensor.execute(context)  # without another look by a trigger
+
+
+def test_a_step_that_waits_for_its_turn_is_not_over_its_limit(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    start_step(clusters, cluster_id, "first", "sleep 600")
+    step = clusters.script_step("second", "true")
+    (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+    time.sleep(1.1)
+    sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 1})
+    with pytest.raises(TaskDeferred):
+        sensor.execute(context)
+    assert clusters.step_state(cluster_id, step_id) == "PENDING"
+
+
+def test_a_trigger_looks_until_just_after_the_limit_and_airflows_own_timeout_is_later(
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+) -> None:
+    step_id = start_step(clusters, cluster_id, "waited for", "sleep 600")
+    sensor = sensors.StepDone(
+        job_flow_id=cluster_id, step_id=step_id, **{**waiting, "poke_interval": 1000, "limit_seconds": 9500}
+    )
+    with pytest.raises(TaskDeferred) as caught:
+        sensor.execute(context)
+    trigger: Any = caught.value.trigger
+    # The limit counts from the step's start: rounding up leaves minutes for a slow machine.
+    assert (trigger.waiter_delay, trigger.attempts) == (1000, 11)
+    assert caught.value.timeout == timedelta(seconds=11 * 1000 + 300)
+
+
+def test_a_cluster_that_does_not_start_within_its_limit_fails_for_good_with_what_to_do(
+    request_of: Callable[..., dict[str, Any]],
+    waiting: dict[str, Any],
+    context: Any,
+    clusters: LocalAws,
+    tmp_path: Path,
+) -> None:
+    request = request_of("never-ready", wait_for(tmp_path / "never"))
+    cluster_id = clusters.emr.run_job_flow(**request)["JobFlowId"]
+    sensor = sensors.ClusterReady(job_flow_id=cluster_id, **{**waiting, "limit_seconds": 1})
+    with pytest.raises(AirflowFailException) as caught:
+        run_to_end(sensor, context)
+    text = str(caught.value)
+    assert text.startswith(f"cluster {cluster_id} does not run steps after 0 min, the limit for its start")
+    assert "clear the task that created it, and those after it" in text
+
+
+def test_without_a_limit_a_cluster_is_waited_for_as_long_as_its_looks_take(
+    aws_arguments: dict[str, Any],
+) -> None:
+    sensor = sensors.ClusterReady(job_flow_id="j-1", poke_interval=20, max_attempts=90, **aws_arguments)
+    assert sensor.limit_seconds == 1800
+
+
+# The cluster's start
+
+
+def test_waiting_for_the_cluster_defers_until_it_runs_steps(
+    request_of: Callable[..., dict[str, Any]],
+    waiting: dict[str, Any],
+    context: Any,
+    clusters: LocalAws,
+    tmp_path: Path,
+) -> None:
+    gate = tmp_path / "gate"
+    cluster_id = clusters.emr.run_job_flow(**request_of("ready", wait_for(gate)))["JobFlowId"]
+    assert run_to_end(sensors.ClusterReady(job_flow_id=cluster_id, **waiting), context, gate)
+    assert clusters.state(cluster_id) in ("RUNNING", "WAITING")
+    assert not run_to_end(sensors.ClusterReady(job_flow_id=cluster_id, **waiting), context)
+
+
+@pytest.mark.parametrize("defers", [True, False])
+def test_a_bootstrap_failure_is_explained(
+    request_of: Callable[..., dict[str, Any]],
+    waiting: dict[str, Any],
+    context: Any,
+    clusters: LocalAws,
+    tmp_path: Path,
+    defers: bool,
+) -> None:
+    gate, run_key = tmp_path / "gate", f"bootstrap-{defers}"
+    request = request_of(run_key, f"{wait_for(gate) if defers else ':'}; echo no wheels >&2; exit 3")
+    cluster_id = clusters.emr.run_job_flow(**request)["JobFlowId"]
+    if not defers:
+        until(lambda: clusters.state(cluster_id) == "TERMINATED_WITH_ERRORS")
+    with pytest.raises(AirflowFailException) as caught:
+        run_to_end(sensors.ClusterReady(job_flow_id=cluster_id, **waiting), context, gate)
+    text = str(caught.value)
+    assert text.startswith(f"cluster {cluster_id} is TERMINAT")
+    assert "BOOTSTRAP_FAILURE" in text
+    assert f"its logs: s3://{BUCKET}/runs/{run_key}/logs/{cluster_id}/" in text
+    assert "Clear the task that created the cluster, and those after it" in text
+
+
+# Terminating
+
+
+@pytest.fixture
+def terminate(aws_arguments: dict[str, Any]) -> Callable[..., operators.TerminateClusters]:
+    def make(run_key: str, attempts: int = 30) -> operators.TerminateClusters:
+        return operators.TerminateClusters(
+            run_key=run_key, waiter_delay=1, waiter_max_attempts=attempts, **aws_arguments
+        )
+
+    return make
+
+
+def test_clusters_are_terminated_by_tag_without_their_ids(
+    terminate: Callable[..., Any], context: Any, clusters: LocalAws
+) -> None:
+    mine = [clusters.start_cluster(name_of("mine"), {RUN_TAG: "mine"}) for _ in range(2)]
+    other = clusters.start_cluster(name_of("other"), {RUN_TAG: "other"})
+    terminate("mine").execute(context)
+    assert [clusters.state(job_flow) for cluster in mine] == ["TERMINATED"] * 2
+    assert clusters.alive() == [other]
+
+
+def test_terminating_nothing_is_no_error(terminate: Callable[..., Any], context: Any) -> None:
+    terminate("nothing-of-this-run").execute(context)
+
+
+def test_termination_protection_does_not_keep_a_cluster(
+    terminate: Callable[..., Any], context: Any, clusters: LocalAws
+) -> None:
+    tags = {RUN_TAG: "protected"}
+    cluster_id = clusters.start_cluster(name_of("protected"), tags, Instances={"TerminationProtected": True})
+    terminate("protected").execute(context)
+    assert clusters.state(cluster_id) == "TERMINATED"
+
+
+class StuckEmr:
+    """An EMR whose only cluster does not end; the local one's end too fast to be seen ending."""
+
+    def get_paginator(self, _: str) -> StuckEmr:
+        return self
+
+    def paginate(self, ClusterStates: list[str]) -> list[dict[str, Any]]:
+        found = [{"Id": "j-1", "Name": name_of("stuck")}] if "TERMINATING" in ClusterStates else []
+        return [{"Clusters": found}]
+
+    def describe_cluster(self, ClusterId: str) -> dict[str, Any]:
+        tags = [{"Key": RUN_TAG, "Value": "stuck"}]
+        return {"Cluster": {"Id": ClusterId, "Tags": tags, "Status": {"State": "TERMINATING"}}}
+
+
+def test_a_retry_does_not_take_a_cluster_that_is_still_ending_for_ended(
+    terminate: Callable[..., Any], context: Any
+) -> None:
+    operator = terminate("stuck", attempts=1)
+    operator.hook = SimpleNamespace(conn=StuckEmr())
+    with pytest.raises(AirflowException, match=r"have not ended, .*'j-1': 'TERMINATING'"):
+        operator.execute(context)
+
+
+# Bad input
+
+
+def test_bad_input_ends_a_task_at_once_without_a_traceback() -> None:
+    @errors.refuse_cleanly
+    def work() -> None:
+        raise JobError("no bucket: set the Param")
+
+    with pytest.raises(AirflowFailException, match="no bucket: set the Param") as caught:
+        work()
+    assert caught.value.__suppress_context__
+
+
+def test_storage_trouble_is_left_for_a_retry() -> None:
+    @errors.refuse_cleanly
+    def work() -> None:
+        raise StorageError("cannot read s3://b/k: timeout")
+
+    with pytest.raises(StorageError):
+        work()
+
+
+def test_a_result_passes_unchanged() -> None:
+    assert errors.refuse_cleanly(lambda x, *, y: (x, y))(1, y=2) == (1, 2)

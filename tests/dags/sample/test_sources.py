@@ -1,0 +1,147 @@
+"""What counts as an image of a source, and what is said when there are none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from pipeline_harness import LocalAws
+
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.sample.sources import Source, SourceImage, labels_of
+from image_features.errors import JobError
+from image_features.storage import NotFound
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    return root
+
+
+def listed(source: Path) -> list[str]:
+    return [image.image for image in Source(source).list().images]
+
+
+def test_images_are_listed_by_name_with_label_and_size(tmp_path: Path) -> None:
+    make(tmp_path, "b/2.JPG", "b/1.png", "a/x/y.webp")
+    (tmp_path / "b/1.png").write_bytes(b"12345")
+    assert Source(tmp_path).list().images == [
+        SourceImage("a/x/y.webp", "a", 1),
+        SourceImage("b/1.png", "b", 5),
+        SourceImage("b/2.JPG", "b", 1),
+    ]
+
+
+def test_labels_are_grouped_in_order_of_their_name() -> None:
+    images = [SourceImage("z/1.jpg", "z", 1), SourceImage("a/1.jpg", "a", 1), SourceImage("z/2.jpg", "z", 1)]
+    assert [(label, len(group)) for label, group in labels_of(images).items()] == [("a", 1), ("z", 2)]
+
+
+def test_hidden_and_other_files_are_left_out_and_counted(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.jpg", "a/.2.jpg", ".git/3.jpg", "a/Thumbs.db", "a/._4.jpg", "README.md", "loose.png")
+    listing = Source(tmp_path).list()
+    assert [image.image for image in listing.images] == ["a/1.jpg"]
+    assert (listing.ignored, listing.unlabelled) == (5, 1)
+
+
+def test_a_link_that_leads_out_of_the_source_is_not_followed(tmp_path: Path) -> None:
+    make(tmp_path, "elsewhere/secret.jpg", "source/a/1.jpg")
+    (tmp_path / "source/a/2.jpg").symlink_to(tmp_path / "elsewhere/secret.jpg")
+    listing = Source(tmp_path / "source").list()
+    assert [image.image for image in listing.images] == ["a/1.jpg"]
+    assert listing.ignored == 1
+
+
+def test_a_linked_folder_is_not_followed_but_counted(tmp_path: Path) -> None:
+    make(tmp_path, "elsewhere/secret.jpg", "source/a/1.jpg")
+    (tmp_path / "source/b").symlink_to(tmp_path / "elsewhere")
+    listing = Source(tmp_path / "source").list()
+    assert [image.image for image in listing.images] == ["a/1.jpg"]
+    assert listing.ignored == 1
+
+
+def test_a_link_within_the_source_is_an_image_like_any_other(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "b/2.jpg").symlink_to("../a/1.jpg")
+    assert listed(tmp_path) == ["a/1.jpg", "b/1.jpg", "b/2.jpg"]
+
+
+def test_the_source_itself_may_be_a_link(tmp_path: Path) -> None:
+    make(tmp_path, "real/a/1.jpg")
+    (tmp_path / "link").symlink_to("real")
+    source = Source(tmp_path / "link")
+    assert source.read(source.list().images[0]) == b"x"
+
+
+def test_a_missing_folder_is_named_with_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(
+        JobError, match=r"nowhere does not exist; expected a folder with one sub-folder a label"
+    ):
+        Source(tmp_path / "nowhere").list()
+
+
+def test_a_file_as_source_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, "one.jpg")
+    with pytest.raises(JobError, match=r"one\.jpg is not a folder"):
+        Source(tmp_path / "one.jpg").list()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], r"has no images; expected <source>/<label>/<image>"),
+        (["a/notes.txt", "a/.x.jpg"], r"has no images; expected .* \(left out 2 files"),
+        (["1.jpg", "2.jpg"], r"has 2 images but no label folders; expected <source>/<label>/<image>"),
+    ],
+)
+def test_a_folder_without_labelled_images_says_what_is_there_and_what_to_do(
+    tmp_path: Path, names: list[str], message: str
+) -> None:
+    with pytest.raises(JobError, match=message):
+        Source(make(tmp_path, *names)).list()
+
+
+def test_a_name_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.jpg")
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/\xff.jpg"))).write_bytes(b"x")
+    with pytest.raises(JobError, match=r"\\xff\.jpg' is not UTF-8; rename it"):
+        Source(tmp_path).list()
+
+
+@pytest.mark.parametrize("uri", ["https://example.org/fruits", "ftp://x/y"])
+def test_another_kind_of_address_is_refused(uri: str) -> None:
+    with pytest.raises(JobError, match="only s3://, file:// and plain paths"):
+        Source(uri)
+
+
+def test_a_prefix_of_a_bucket_is_a_source(local_aws: LocalAws, aws: Aws) -> None:
+    for key in ("a/1.jpg", "a/notes.txt", "b/x/2.png", "loose.jpg"):
+        local_aws.put(f"source/{key}", b"123")
+    local_aws.put("source/a/", b"")  # what the S3 console makes of a folder
+    local_aws.put("source-2/a/9.jpg")  # begins alike, is another prefix
+    source = Source("s3://dags-tests/source/", aws.storage("s3://dags-tests/source"))
+    listing = source.list()
+    version = f'"{hashlib.md5(b"123").hexdigest()}"'  # S3's ETag of an object put whole
+    assert listing.images == [
+        SourceImage("a/1.jpg", "a", 3, version),
+        SourceImage("b/x/2.png", "b", 3, version),
+    ]
+    assert listing.unlabelled == 1
+    assert source.read(listing.images[1]) == b"123"
+
+
+def test_a_bucket_source_without_images_says_what_is_expected(aws: Aws) -> None:
+    with pytest.raises(
+        JobError, match=r"s3://dags-tests/nothing has no images; expected <source>/<label>/<image>"
+    ):
+        Source("s3://dags-tests/nothing", aws.storage("s3://dags-tests/nothing")).list()
+
+
+def test_an_object_that_is_gone_is_named(aws: Aws) -> None:
+    source = Source("s3://dags-tests/source", aws.storage("s3://dags-tests/source"))
+    with pytest.raises(NotFound, match=r"s3://dags-tests/source/a/gone\.jpg"):
+        source.read(SourceImage("a/gone.jpg", "a", 1))

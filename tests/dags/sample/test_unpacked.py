@@ -1,0 +1,155 @@
+"""A sample that is not packed: listed by the draw, read by the workers from the bucket where it lies."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pipeline_harness import BUCKET, InProcessSpark, LocalAws
+
+from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.checks.output import check_run
+from fruit_pipeline.sample.draw import write_sample
+from fruit_pipeline.sample.request import SampleRequest
+from fruit_pipeline.sample.sources import Source
+from image_features import extraction, reduction, sample_reader
+from image_features.contract import LISTED_SCHEMA, MANIFEST, RunLayout, SampleMarker
+from image_features.documents import read_document
+from image_features.errors import JobError
+from image_features.storage import Storage
+
+pytestmark = pytest.mark.usefixtures("s3_environment")
+
+
+@pytest.fixture
+def prefix(local_aws: LocalAws, drawn_folder: Path, tmp_path: Path) -> str:
+    """Twelve labels with two drawn images each, one with an odd name, and one file that is no image."""
+    name = f"photos/{tmp_path.name}"
+    for path in sorted(drawn_folder.glob("*/00[01].jpg")):
+        local_aws.put(f"{name}/{path.parent.name}/{path.name}", path.read_bytes())
+    local_aws.put(f"{name}/Plum/été #1+%20.jpg", (drawn_folder / "Plum" / "002.jpg").read_bytes())
+    local_aws.put(f"{name}/Plum/text.jpg", b"no image")
+    return name
+
+
+def listed(source: str, target: Path) -> SampleMarker:
+    request = SampleRequest(source, cores=1, pack=False)
+    return write_sample(request, Source(source), Storage(target, create=True))
+
+
+def rows(folder: Path, columns: list[str]) -> list[dict[str, Any]]:
+    tables = (pq.read_table(path, columns=columns) for path in sorted(folder.glob("shard-*")))
+    return [row for table in tables for row in table.to_pylist()]
+
+
+def test_nothing_is_copied(prefix: str, tmp_path: Path) -> None:
+    marker = listed(f"s3://{BUCKET}/{prefix}", tmp_path / "sample")
+    assert (marker.packed, marker.images, marker.cores) == (False, 26, 1)
+    for path in (tmp_path / "sample").glob("shard-*"):
+        assert pq.read_schema(path).names == LISTED_SCHEMA.names
+    manifest = pq.read_table(tmp_path / "sample" / MANIFEST).to_pylist()
+    assert {row["sha256"] for row in manifest} == {""}
+    assert sum(row["bytes"] for row in manifest) == marker.bytes
+
+
+def test_the_features_are_those_of_a_packed_sample(
+    prefix: str, tmp_path: Path, random_backbone: Path
+) -> None:
+    source, spark = f"s3://{BUCKET}/{prefix}", InProcessSpark()
+    for name, pack in (("packed", True), ("listed", False)):
+        sample = tmp_path / name / "sample"
+        request = SampleRequest(source, cores=1, pack=pack)
+        write_sample(request, Source(source), Storage(sample, create=True))
+        features = str(tmp_path / name / "features")
+        extraction.run(spark, str(sample), str(random_backbone), features)
+        reduction.run(spark, features, str(tmp_path / name / "pca"), 8, model=str(random_backbone))
+        assert check_run(RunLayout(str(tmp_path / name))).rejects == 1
+    for stage, columns in (
+        ("features", ["image", "label", "sha256", "features"]),
+        ("rejects", ["image", "label", "sha256", "reason"]),
+        ("pca", ["image", "label", "embedding"]),
+    ):
+        found = [rows(tmp_path / name / stage, columns) for name in ("packed", "listed")]
+        assert found[0] == found[1] != []
+
+
+def test_a_worker_reads_many_objects_at_a_time(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = sample_reader.ThreadPoolExecutor
+
+    def counted(workers: int) -> Any:
+        asked.append(workers)
+        return real(workers)
+
+    monkeypatch.setattr(sample_reader, "ThreadPoolExecutor", counted)
+    marker = listed(f"s3://{BUCKET}/{prefix}", tmp_path)
+    reader = sample_reader.SampleReader(Storage(tmp_path), marker)
+    images = [image for shard in marker.shards for image in reader.read(shard).images]
+    assert len(images) == 26
+    assert set(asked) == {32}
+
+
+def test_some_images_of_a_shard_can_be_read_alone(prefix: str, tmp_path: Path) -> None:
+    marker = listed(f"s3://{BUCKET}/{prefix}", tmp_path)
+    name = "Plum/été #1+%20.jpg"
+    found = [
+        sample_reader.SampleReader(Storage(tmp_path), marker).read(shard, {name}) for shard in marker.shards
+    ]
+    assert [image for part in found for image in part.images] == [name]
+
+
+def replaced(aws: LocalAws, key: str) -> None:
+    aws.put(key, b"another image")
+
+
+def deleted(aws: LocalAws, key: str) -> None:
+    aws.s3.delete_object(Bucket=BUCKET, Key=key)
+
+
+@pytest.mark.parametrize(("change", "said"), [(replaced, "been changed"), (deleted, "been deleted")])
+def test_an_image_that_is_another_since_ends_the_step(
+    prefix: str,
+    tmp_path: Path,
+    random_backbone: Path,
+    local_aws: LocalAws,
+    change: Callable[[LocalAws, str], None],
+    said: str,
+) -> None:
+    listed(f"s3://{BUCKET}/{prefix}", tmp_path / "sample")
+    change(local_aws, f"{prefix}/Plum/001.jpg")
+    with pytest.raises(JobError) as caught:
+        extraction.run(
+            InProcessSpark(), str(tmp_path / "sample"), str(random_backbone), str(tmp_path / "features")
+        )
+    assert f"s3://{BUCKET}/{prefix}/Plum/001.jpg has {said} since the sample was drawn" in str(caught.value)
+    assert not (tmp_path / "features" / "_SUCCESS").exists()
+
+
+def test_a_damaged_list_is_refused(prefix: str, tmp_path: Path) -> None:
+    marker = listed(f"s3://{BUCKET}/{prefix}", tmp_path)
+    shutil.copy(tmp_path / "shard-00001.parquet", tmp_path / "shard-00000.parquet")
+    with pytest.raises(
+        JobError, match=r"shard-00000.parquet is not the shard that the sample's marker lists"
+    ):
+        sample_reader.SampleReader(Storage(tmp_path), marker).read(marker.shards[0])
+
+
+def test_a_sample_that_was_packed_is_not_taken_for_a_listed_one(prefix: str, tmp_path: Path) -> None:
+    source = f"s3://{BUCKET}/{prefix}"
+    write_sample(SampleRequest(source, cores=1), Source(source), Storage(tmp_path, create=True))
+    with pytest.raises(JobError, match="holds a sample that was drawn otherwise"):
+        listed(source, tmp_path)
+
+
+def test_the_source_may_be_read_with_other_credentials(prefix: str, tmp_path: Path, aws: Aws) -> None:
+    source = f"s3://{BUCKET}/{prefix}"
+    marker = listed(source, tmp_path)
+    reader = sample_reader.SampleReader(Storage(tmp_path), marker, aws.storage(source))
+    assert read_document(SampleMarker, Storage(tmp_path)) == marker
+    assert sum(len(reader.read(shard).images) for shard in marker.shards) == 26
