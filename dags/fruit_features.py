@@ -84,9 +84,9 @@ ASSETS = assets.outlets(DEPLOYMENT.bucket)
 def fruit_features() -> None:
     @task
     @refuse_cleanly
-    def guard() -> dict[str, Any]:
+    def preflight() -> dict[str, Any]:
         context = get_current_context()
-        return tasks.guard(schedule.params_of_run(context, SCHEDULED), context["run_id"])
+        return tasks.preflight(schedule.params_of_run(context, SCHEDULED), context["run_id"])
 
     @task
     @refuse_cleanly
@@ -129,16 +129,16 @@ def fruit_features() -> None:
         return summary
 
     @task
-    def say_ready(run: dict[str, Any], cluster_id: str) -> None:
-        messages.say_ready(run, cluster_id)
+    def notify_cluster_ready(run: dict[str, Any], cluster_id: str) -> None:
+        messages.notify_cluster_ready(run, cluster_id)
 
     @task
-    def say_ended(run: dict[str, Any] | None) -> None:
+    def notify_run_ended(run: dict[str, Any] | None) -> None:
         context = get_current_context()
         notify = schedule.params_of_run(context, SCHEDULED)["notify"]
-        messages.say_ended(run, notify, context["ti"])
+        messages.notify_run_ended(run, notify, context["ti"])
 
-    run = guard()
+    run = preflight()
 
     @task_group
     def stage() -> tuple[Any, Any, Any]:
@@ -213,11 +213,11 @@ def fruit_features() -> None:
     # A teardown that fails leaves a cluster that costs money: the run must not look well.
     terminate_cluster.as_teardown(setups=[plan, create_cluster], on_failure_fail_dagrun=True)
 
-    ready = say_ready(run, cluster_id)
+    ready = notify_cluster_ready(run, cluster_id)
     chain(cluster_ready, ready)
     # Told last, when it is known whether the cluster has ended. As a teardown that does not count it
     # runs whatever happened, and leaves it to `make_report` and `terminate_cluster` to decide the run.
-    ended = say_ended(run)
+    ended = notify_run_ended(run)
     chain([ready, report, terminate_cluster], ended)
     ended.as_teardown()
 

@@ -213,7 +213,7 @@ class ComposeStack:
 
 def summary_in_s3(stack: ComposeStack, run: DagRun) -> dict[str, Any]:
     """``summary.json`` of a run, as the services read it."""
-    key = f"runs/{run.returned('guard')['run_key']}/summary.json"
+    key = f"runs/{run.returned('preflight')['run_key']}/summary.json"
     found = f"boto3.client('s3').get_object(Bucket={BUCKET!r}, Key={key!r})"
     code = f"import boto3; print({found}['Body'].read().decode())"
     return json.loads(stack.python("scheduler", code))

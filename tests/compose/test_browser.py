@@ -81,7 +81,7 @@ def run(page: Page, stack: ComposeStack, pictures: Path) -> DagRun:
 def ended(page: Page, stack: ComposeStack, run: DagRun) -> DagRun:
     """The same, once its page, which is not loaded again, says that the last task has run."""
     page.goto(f"{stack.url}/dags/{DAG_ID}/runs/{run.id}")
-    last = page.get_by_role("row").filter(has=page.get_by_role("link", name="say_ended", exact=True))
+    last = page.get_by_role("row").filter(has=page.get_by_role("link", name="notify_run_ended", exact=True))
     last.get_by_text("Success", exact=True).wait_for(timeout=RUN_SECONDS * 1000)
     return run
 
@@ -164,7 +164,7 @@ def test_a_run_of_the_form_turns_the_grid_green(page: Page, ended: DagRun, pictu
     for task in tasks:
         row = rows.filter(has=page.get_by_role("link", name=task, exact=True))
         assert "Success" in row.inner_text(), f"{task}: {ended.log(task)[-2000:]}"
-    for task in ("guard", "wait_for_extraction", "terminate_cluster", "say_ended"):
+    for task in ("preflight", "wait_for_extraction", "terminate_cluster", "notify_run_ended"):
         page.locator(f"a[href$='/runs/{ended.id}/tasks/{task}']").first.wait_for()
     # What belongs to the grid has room for it.
     edge = page.get_by_role("separator").bounding_box()
@@ -202,7 +202,7 @@ def test_the_report_opens_by_the_link_of_its_task(
     page: Page, stack: ComposeStack, ended: DagRun, pictures: Path
 ) -> None:
     report = opened_report(page, stack.url, ended)
-    key, summary = ended.returned("guard")["run_key"], ended.returned("summarise")
+    key, summary = ended.returned("preflight")["run_key"], ended.returned("summarise")
     place = f"{BUCKET}/runs/{key}/report.html"
     url = f"http://127.0.0.1:{stack.env['LOCAL_AWS_PORT']}/{place}"
     assert report.url == url

@@ -62,7 +62,7 @@ class LocalAws:
         return code
 
     def make_bucket(self, name: str = BUCKET, region: str = REGION) -> None:
-        """A bucket and the roles as the guards want them."""
+        """A bucket and the roles as the preflight wants them."""
         session = boto3.Session("test", "test", region_name=region)
         set_up_account(Aws(session, region, self.endpoint), name)
 

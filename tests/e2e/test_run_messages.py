@@ -84,8 +84,8 @@ def test_a_refused_run_is_told_with_its_reason_and_fails(told: Told):
     assert not refused.ok, "a run that was told well is no good run"
     (message,) = told.read()
     assert message["Subject"].startswith("Échec de l'exécution : ")
-    assert message["Subject"].endswith(" (guard)")
-    assert "Tâche\u00a0: guard\nthe source folder /no/such/folder does not exist" in message["Message"]
+    assert message["Subject"].endswith(" (preflight)")
+    assert "Tâche\u00a0: preflight\nthe source folder /no/such/folder does not exist" in message["Message"]
     assert "Rien n'a été démarré." in message["Message"]
 
 

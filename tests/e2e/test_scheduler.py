@@ -178,7 +178,7 @@ def test_clearing_a_scheduled_run_resumes_it(airflow: Api, runs: Runs, stage: St
     gone, *kept = sorted(before)
     features.delete([gone, "features/_SUCCESS"])
     airflow.call("POST", f"{path}/clear", {"dry_run": False, "only_failed": False})
-    last = f"{path}/taskInstances/say_ended"
+    last = f"{path}/taskInstances/notify_run_ended"
     airflow.until(last, lambda task: task["try_number"] > 1 and task["state"] in ENDED, 600)
     assert airflow.until(path, lambda answer: answer["state"] in ENDED, 300)["state"] == "success"
     after = {item.key: item.version for item in features.list("features")}
@@ -196,9 +196,9 @@ def test_a_failed_run_stays_failed_though_its_end_was_told_and_its_error_is_kept
     tasks = airflow.call("GET", f"{path}/taskInstances")["task_instances"]
     states = {task["task_id"]: task["state"] for task in tasks}
     assert ended["state"] == "failed"
-    assert (states["guard"], states["say_ended"]) == ("failed", "success")
+    assert (states["preflight"], states["notify_run_ended"]) == ("failed", "success")
     assert set(states.values()) == {"failed", "success", "upstream_failed"}
-    kept = airflow.call("GET", f"{path}/taskInstances/guard/xcomEntries/error?deserialize=true")["value"]
+    kept = airflow.call("GET", f"{path}/taskInstances/preflight/xcomEntries/error?deserialize=true")["value"]
     assert "/no/such/folder does not exist" in kept
 
 

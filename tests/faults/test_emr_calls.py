@@ -177,4 +177,4 @@ def test_clock_refused(trial: Trial) -> None:
     fault = trial.add(RefuseClock(3600, service="elasticmapreduce"))
     ended = trial.fails("this machine's clock is 60 min behind AWS's")
     assert fault.caught.total() == 1, "what the clock decides is not asked for again"
-    assert ended.subject.endswith("(guard)")
+    assert ended.subject.endswith("(preflight)")

@@ -94,7 +94,7 @@ def test_the_environment_names_what_was_made(deployed: dict[str, str]) -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_the_pipelines_guard_finds_the_roles_by_the_environment(deployed: dict[str, str]) -> None:
+def test_the_preflight_finds_the_roles_by_the_environment(deployed: dict[str, str]) -> None:
     preflight.check_roles(settings.load(environment(deployed)), Aws.from_environment(REGION))
 
 

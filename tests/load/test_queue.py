@@ -24,7 +24,7 @@ from image_features.storage import Storage
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 RUNS, AT_ONCE = 50, 4
-WHOLE = (3, 17, 31, 44)  # places in the queue of the runs that go through; the guard refuses the others
+WHOLE = (3, 17, 31, 44)  # places in the queue of the runs that go through; the preflight refuses the others
 DAG = f"/api/v2/dags/{demo_run.DAG_ID}"
 
 
@@ -123,7 +123,7 @@ def test_no_more_than_allowed_run_at_once_and_in_the_order_of_the_queue(queue: Q
 @pytest.mark.parametrize("place", [n for n in range(RUNS) if n not in WHOLE])
 def test_a_refused_run_tells_of_its_own_value_alone(queue: Queue, place: int) -> None:
     own = f"/no/such/folder-{place:02d} does not exist"
-    assert own in queue.xcom(place, "guard", "error")
+    assert own in queue.xcom(place, "preflight", "error")
     (message,) = queue.told(place)
     assert own in message["Message"]
     assert message["Message"].count("/no/such/folder-") == message["Message"].count(own)

@@ -38,7 +38,7 @@ def places(product: list[Path], repo: Path, wrong: Callable[[str, ast.Call], Any
 
 def test_the_product_is_looked_at(product: list[Path]) -> None:
     names = {path.name for path in product}
-    assert {"fruit_features.py", "reduce_pca.py", "guard.py", "make_env.py", "execute.py"} <= names
+    assert {"fruit_features.py", "reduce_pca.py", "browser_guard.py", "make_env.py", "execute.py"} <= names
     assert len(product) > 100
 
 

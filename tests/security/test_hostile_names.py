@@ -31,7 +31,7 @@ def test_airflow_evaluated_nothing_of_them(finished: DagRun, stage: Stage, sourc
     assert finished.ok
     database = stage.demo.airflow_home / "airflow.db"
     rendered = "SELECT rendered_fields FROM rendered_task_instance_fields WHERE task_id = 'stage.draw_sample'"
-    result = "SELECT value FROM xcom WHERE task_id = 'guard' AND key = 'return_value'"
+    result = "SELECT value FROM xcom WHERE task_id = 'preflight' AND key = 'return_value'"
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened:
         fields = [json.loads(row[0])["op_args"][0] for row in opened.execute(rendered)]
         results = [json.loads(row[0]) for row in opened.execute(result)]

@@ -1,4 +1,4 @@
-"""Make of a local AWS what a careful account is: the guards look at it as at any other.
+"""Set up a local AWS as a careful account, so that the preflight checks pass as they do on AWS.
 
     AWS_ENDPOINT_URL=http://127.0.0.1:5000 python -m fruit_pipeline local-account --bucket fruits
 

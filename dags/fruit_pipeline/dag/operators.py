@@ -219,7 +219,7 @@ class MakeReport(BaseOperator):
     operator_extra_links = (ReportLink(),)
 
     def __init__(self, *, run: Any, **kwargs: Any) -> None:
-        """``run``: the run's request, as the guard returns it."""
+        """``run``: the run's request, as the preflight returns it."""
         super().__init__(**kwargs)
         self.run = run
         self.place: str | None = None

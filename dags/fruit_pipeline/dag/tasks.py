@@ -33,13 +33,13 @@ def _source(request: RunRequest) -> Storage | None:
     return _source_aws().storage(request.source) if request.source.startswith("s3://") else None
 
 
-def guard(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+def preflight(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
     """Check Params, deployment and AWS; return the run's request."""
-    from fruit_pipeline.checks import preflight
+    from fruit_pipeline.checks.preflight import check
 
     deployment = settings.load()
     request = from_params(params, run_id, deployment.bucket)
-    preflight.check(request, deployment, _aws(), _source_aws())
+    check(request, deployment, _aws(), _source_aws())
     return request.to_dict()
 
 

@@ -1,4 +1,4 @@
-"""Make of a local AWS what a careful account is: the guards look at it as at any other.
+"""Set up a local AWS as a careful account, so that the preflight checks pass as they do on AWS.
 
 A bucket that is encrypted, closed to the public and versioned, and the roles that EMR and its nodes
 take. What is there already stays. Without an endpoint in the environment it is refused: a real account

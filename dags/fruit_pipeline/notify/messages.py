@@ -141,7 +141,7 @@ def failed(
     if set(errors) - {_TEARDOWN} == {_REPORT}:
         lines += ["", words("failed.report")]
     else:
-        lines += ["", words("failed.guard") if refused else words("failed.resume", run_key=name)]
+        lines += ["", words("failed.refused") if refused else words("failed.resume", run_key=name)]
     return Message(words("failed.subject", run_key=name, task=task), "\n".join(lines))
 
 
@@ -163,7 +163,7 @@ def console_url(cluster_id: str, region: str) -> str:
 # What the tasks of the DAGs call
 
 
-def say_ready(values: Mapping[str, Any], cluster_id: str) -> None:
+def notify_cluster_ready(values: Mapping[str, Any], cluster_id: str) -> None:
     """Tell that the cluster of the run ``values`` is ready, unless the run's ``notify`` says not to."""
     if values["notify"] != "always":
         log.info("no message is sent: this run's notify is %s", values["notify"])
@@ -171,7 +171,7 @@ def say_ready(values: Mapping[str, Any], cluster_id: str) -> None:
     send(lambda words: ready(words, values["run_key"], cluster_id, settings.load().region))
 
 
-def say_ended(values: Mapping[str, Any] | None, notify: str, ti: Any) -> None:
+def notify_run_ended(values: Mapping[str, Any] | None, notify: str, ti: Any) -> None:
     """Tell how the run ended, by the states of its tasks, as far as ``notify`` (a Param) allows.
 
     ``values`` is the run's request, None when it was refused; ``ti`` is the instance of the task

@@ -33,7 +33,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "to {run_key}: what stands is not computed again.",
         "failed.report": "The results are whole and were checked: only the report is missing. Clear the "
         "failed task in Airflow to make it again; it needs no cluster.",
-        "failed.guard": "Nothing was started. Mend what it names, and trigger again.",
+        "failed.refused": "Nothing was started. Mend what it names, and trigger again.",
         "failed.leak": "THE CLUSTER MAY STILL BE ALIVE, AND COST MONEY: look at it in the EMR console.",
         "airflow": "Airflow: {dag_id}, {run_id}",
         "console": "Console: {url}",
@@ -136,7 +136,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "relancez avec run_key réglé sur {run_key} : ce qui est fait n'est pas recalculé.",
         "failed.report": "Les résultats sont complets et vérifiés : seul le rapport manque. Effacez l'état "
         "de la tâche en échec dans Airflow (Clear) pour le refaire ; il n'y faut pas de cluster.",
-        "failed.guard": "Rien n'a été démarré. Corrigez ce qui est indiqué, puis relancez.",
+        "failed.refused": "Rien n'a été démarré. Corrigez ce qui est indiqué, puis relancez.",
         "failed.leak": "LE CLUSTER EST PEUT-ÊTRE TOUJOURS EN VIE, ET COÛTE DE L'ARGENT : vérifiez-le dans la "
         "console EMR.",
         "airflow": "Airflow : {dag_id}, {run_id}",

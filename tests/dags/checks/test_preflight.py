@@ -57,8 +57,8 @@ def test_a_good_request_passes(good: RunRequest, deployment: Settings, aws: Aws)
 def test_a_good_request_for_a_bucket_source_passes(
     good: RunRequest, deployment: Settings, aws: Aws, local_aws: LocalAws
 ) -> None:
-    local_aws.put("guard source/a/1.jpg")
-    preflight.check(replace(good, source=f"s3://{BUCKET}/guard source"), deployment, aws, aws)
+    local_aws.put("preflight source/a/1.jpg")
+    preflight.check(replace(good, source=f"s3://{BUCKET}/preflight source"), deployment, aws, aws)
 
 
 def test_a_region_that_is_not_allowed(good: RunRequest, deployment: Settings, aws: Aws) -> None:
@@ -228,8 +228,8 @@ def test_what_aws_refuses_says_what_to_do(aws: Aws, code: str, advice: str) -> N
 
 @pytest.fixture
 def bucket(local_aws: LocalAws, request: pytest.FixtureRequest) -> str:
-    """A bucket of the test's own, as the guards want it."""
-    name = "guards-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
+    """A bucket of the test's own, as the preflight wants it."""
+    name = "preflight-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
     local_aws.make_bucket(name)
     return name
 
@@ -272,7 +272,7 @@ def test_a_bucket_whose_versioning_was_suspended(
 def test_a_bucket_that_was_never_versioned(
     good: RunRequest, deployment: Settings, aws: Aws, local_aws: LocalAws
 ) -> None:
-    name = "guards-plain"
+    name = "preflight-plain"
     local_aws.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
     local_aws.s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
@@ -541,8 +541,8 @@ def test_images_per_label_are_multiplied_by_the_labels_of_the_source(
     text = refusal(replace(good, per_label=3_000_000, labels=("Kiwi", "Plum")), deployment, aws)
     assert text.startswith("too dear: 6,000,000 images")
     for label in ("a", "b", "c"):
-        local_aws.put(f"guard labels/{label}/1.jpg")
-    source = f"s3://{BUCKET}/guard labels"
+        local_aws.put(f"preflight labels/{label}/1.jpg")
+    source = f"s3://{BUCKET}/preflight labels"
     text = refusal(replace(good, per_label=3_000_000, source=source), deployment, aws)
     assert text.startswith("too dear: 9,000,000 images")
 

@@ -99,7 +99,7 @@ def test_the_cluster_is_terminated_whatever_happened_and_a_leak_fails_the_run(ba
 
 
 def test_no_work_on_the_cluster_can_follow_its_end(dag: Any) -> None:
-    assert dag.task_dict["terminate_cluster"].downstream_task_ids == {"say_ended"}
+    assert dag.task_dict["terminate_cluster"].downstream_task_ids == {"notify_run_ended"}
     above = dag.task_dict["terminate_cluster"].get_flat_relative_ids(upstream=True)
     assert {"add_extraction", "cluster_ready", "wait_for_extraction", "add_pca", "wait_for_pca"} <= above
 
@@ -135,18 +135,18 @@ def test_a_run_fails_when_any_of_its_work_does_and_messages_decide_nothing(bag: 
     dag = bag.dags[dag_id]
     assert run_state(dag, {}) == "success"
     states = {task.task_id: run_state(dag, {task.task_id: "failed"}) for task in dag.tasks}
-    assert {task_id for task_id, state in states.items() if state == "success"} <= {"say_ended"}
+    assert {task_id for task_id, state in states.items() if state == "success"} <= {"notify_run_ended"}
 
 
 def test_how_a_run_ended_is_told_last_and_whatever_happened(dag: Any) -> None:
     from airflow.sdk import TriggerRule
 
-    told = dag.task_dict["say_ended"]
+    told = dag.task_dict["notify_run_ended"]
     assert told.is_teardown
     assert not told.on_failure_fail_dagrun
     assert told.trigger_rule == TriggerRule.ALL_DONE_SETUP_SUCCESS
     assert told.downstream_task_ids == set()
-    assert told.get_flat_relative_ids(upstream=True) == set(dag.task_ids) - {"say_ended"}
+    assert told.get_flat_relative_ids(upstream=True) == set(dag.task_ids) - {"notify_run_ended"}
     # A setup right above would keep it from running when that one fails.
     assert not [task_id for task_id in told.upstream_task_ids if dag.task_dict[task_id].is_setup]
 
@@ -175,13 +175,13 @@ def test_a_notebook_cluster_waits_without_a_worker_and_is_looked_at_now_and_then
 def test_nothing_costs_money_before_every_check_and_upload(dag: Any) -> None:
     above = dag.task_dict["create_cluster"].get_flat_relative_ids(upstream=True)
     stage = {"stage.draw_sample", "stage.export_backbone", "stage.upload_code"}
-    assert above == {"guard", "quantise", "plan_cluster", *stage}
+    assert above == {"preflight", "quantise", "plan_cluster", *stage}
 
 
 def test_the_model_is_quantised_on_a_sample_that_was_drawn(dag: Any) -> None:
     assert {"stage.draw_sample", "stage.export_backbone"} <= dag.task_dict["quantise"].upstream_task_ids
     beside = dag.task_dict["stage.export_backbone"].get_flat_relative_ids(upstream=True)
-    assert beside == {"guard"}, "the export waits for nothing"
+    assert beside == {"preflight"}, "the export waits for nothing"
 
 
 def test_the_output_is_checked_before_it_is_summed_up(dag: Any) -> None:

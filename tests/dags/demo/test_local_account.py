@@ -13,7 +13,7 @@ from fruit_pipeline.commands import local_account
 KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
 
-def test_a_set_up_account_passes_the_guards_the_second_time_as_well(
+def test_a_set_up_account_passes_the_preflight_the_second_time_as_well(
     local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     variables = {**KEYS, "AWS_ENDPOINT_URL": local_aws.endpoint, "FRUITS_REGION": REGION}

@@ -129,7 +129,7 @@ def test_the_tasks_of_this_run_are_shown_once_each_as_they_end(database: Path, a
     with sqlite3.connect(database) as db:
         db.execute("INSERT INTO dag_run VALUES (2, 'fruit_features', 'this')")
         rows = [
-            ("guard", "this", "success", 1.25, 1),
+            ("preflight", "this", "success", 1.25, 1),
             ("create_cluster", "this", "failed", 2.0, 2),
             ("check_output", "this", "upstream_failed", None, 3),
             ("terminate_cluster", "this", "running", None, None),
@@ -140,7 +140,7 @@ def test_the_tasks_of_this_run_are_shown_once_each_as_they_end(database: Path, a
         watch.until_ended(process)
     lines = [line.split() for line in text_of(shown).splitlines() if line.strip()]
     assert lines == [
-        ["ok", "guard", "1.2", "s"],
+        ["ok", "preflight", "1.2", "s"],
         ["failed", "create_cluster", "2.0", "s"],
         ["not", "run", "check_output", "0.0", "s"],
     ]

@@ -57,7 +57,7 @@ def summary(**changed: Any) -> dict[str, Any]:
 
 
 class Instance:
-    """What `say_ended` asks of its task instance: the states and XComs of the run's tasks."""
+    """What `notify_run_ended` asks of its task instance: the states and XComs of the run's tasks."""
 
     dag_id, run_id = "fruit_features", "manual__1"
 
@@ -72,7 +72,9 @@ class Instance:
         return self._xcoms.get((task_ids, key))
 
 
-FINISHED = Instance({"guard": "success", "summarise": "success"}, {("summarise", "return_value"): summary()})
+FINISHED = Instance(
+    {"preflight": "success", "summarise": "success"}, {("summarise", "return_value"): summary()}
+)
 
 
 # Delivery
@@ -137,7 +139,7 @@ def test_a_text_is_cut_below_snss_limit(mailbox: Mailbox) -> None:
 
 
 def test_the_cluster_is_ready(mailbox: Mailbox) -> None:
-    messages.say_ready(request(), "j-1")
+    messages.notify_cluster_ready(request(), "j-1")
     (received,) = mailbox.read()
     assert received["Subject"] == "Cluster ready: r1"
     assert "The cluster j-1 of the run r1 is ready" in received["Message"]
@@ -148,7 +150,7 @@ def test_the_cluster_is_ready(mailbox: Mailbox) -> None:
 
 
 def test_a_finished_run_says_what_came_of_it_and_where_it_lies(mailbox: Mailbox) -> None:
-    messages.say_ended(request(), "always", FINISHED)
+    messages.notify_run_ended(request(), "always", FINISHED)
     (received,) = mailbox.read()
     assert received["Subject"] == "Run finished: r1"
     assert received["Message"] == "\n".join(
@@ -172,7 +174,7 @@ def test_a_finished_run_says_what_came_of_it_and_where_it_lies(mailbox: Mailbox)
 
 def test_the_same_in_french(mailbox: Mailbox, deployed: pytest.MonkeyPatch) -> None:
     deployed.setenv("FRUITS_LANGUAGE", "fr")
-    messages.say_ended(request(), "always", FINISHED)
+    messages.notify_run_ended(request(), "always", FINISHED)
     (received,) = mailbox.read()
     assert received["Subject"] == "Exécution terminée : r1"
     text = received["Message"].replace("\u00a0", " ").replace("\u202f", " ")
@@ -185,7 +187,7 @@ def test_the_same_in_french(mailbox: Mailbox, deployed: pytest.MonkeyPatch) -> N
 
 def test_random_weights_and_features_taken_over_are_told(mailbox: Mailbox) -> None:
     told = summary(weights_are_random=True, reused=1_200)
-    messages.say_ended(
+    messages.notify_run_ended(
         request(), "always", Instance({"summarise": "success"}, {("summarise", "return_value"): told})
     )
     (received,) = mailbox.read()
@@ -195,7 +197,7 @@ def test_random_weights_and_features_taken_over_are_told(mailbox: Mailbox) -> No
 
 def test_without_a_cost_in_the_summary_none_is_told(mailbox: Mailbox) -> None:
     told = summary(cost=None)
-    messages.say_ended(
+    messages.notify_run_ended(
         request(), "always", Instance({"summarise": "success"}, {("summarise", "return_value"): told})
     )
     (received,) = mailbox.read()
@@ -204,13 +206,13 @@ def test_without_a_cost_in_the_summary_none_is_told(mailbox: Mailbox) -> None:
 
 def test_a_failed_run_names_the_task_and_the_steps_last_line(mailbox: Mailbox) -> None:
     states = {
-        "guard": "success",
+        "preflight": "success",
         "wait_for_extraction": "failed",
         "wait_for_pca": "upstream_failed",
         "summarise": "upstream_failed",
         "terminate_cluster": "success",
     }
-    messages.say_ended(
+    messages.notify_run_ended(
         request(), "always", Instance(states, {("wait_for_extraction", messages.ERROR): STEP_ERROR})
     )
     (received,) = mailbox.read()
@@ -225,7 +227,7 @@ def test_a_failed_run_names_the_task_and_the_steps_last_line(mailbox: Mailbox) -
 
 def test_a_cluster_that_could_not_be_terminated_is_told_loudly_and_after_the_cause(mailbox: Mailbox) -> None:
     states = {"terminate_cluster": "failed", "check_output": "failed", "summarise": "upstream_failed"}
-    messages.say_ended(request(), "always", Instance(states, {}))
+    messages.notify_run_ended(request(), "always", Instance(states, {}))
     (received,) = mailbox.read()
     assert received["Subject"] == "Run failed: r1 (check_output)"
     assert "THE CLUSTER MAY STILL BE ALIVE" in received["Message"]
@@ -234,7 +236,9 @@ def test_a_cluster_that_could_not_be_terminated_is_told_loudly_and_after_the_cau
 
 def test_a_leak_is_told_though_all_else_went_well(mailbox: Mailbox) -> None:
     states = {"summarise": "success", "terminate_cluster": "failed"}
-    messages.say_ended(request(), "always", Instance(states, {("summarise", "return_value"): summary()}))
+    messages.notify_run_ended(
+        request(), "always", Instance(states, {("summarise", "return_value"): summary()})
+    )
     (received,) = mailbox.read()
     assert received["Subject"] == "Run failed: r1 (terminate_cluster)"
     assert "THE CLUSTER MAY STILL BE ALIVE" in received["Message"]
@@ -244,15 +248,17 @@ def test_a_refused_run_has_no_key_yet_and_is_told_all_the_same(
     mailbox: Mailbox, deployed: pytest.MonkeyPatch
 ) -> None:
     deployed.setenv("FRUITS_LANGUAGE", "fr")
-    ti = Instance({"guard": "failed", "summarise": "upstream_failed"}, {("guard", "error"): "no bucket: ..."})
-    messages.say_ended(None, "always", ti)
+    ti = Instance(
+        {"preflight": "failed", "summarise": "upstream_failed"}, {("preflight", "error"): "no bucket: ..."}
+    )
+    messages.notify_run_ended(None, "always", ti)
     (received,) = mailbox.read()
-    assert received["Subject"] == "Échec de l'exécution : manual__1 (guard)"
+    assert received["Subject"] == "Échec de l'exécution : manual__1 (preflight)"
     assert "no bucket: ..." in received["Message"]
     assert "Rien n'a été démarré." in received["Message"]
 
 
-FAILED = Instance({"guard": "success", "draw_sample": "failed"}, {("draw_sample", messages.ERROR): "x"})
+FAILED = Instance({"preflight": "success", "draw_sample": "failed"}, {("draw_sample", messages.ERROR): "x"})
 
 
 @pytest.mark.parametrize(
@@ -265,21 +271,25 @@ FAILED = Instance({"guard": "success", "draw_sample": "failed"}, {("draw_sample"
 )
 def test_a_run_tells_what_its_form_asks_for(notify: str, told: list[str], mailbox: Mailbox) -> None:
     asked = {**request(), "notify": notify}
-    messages.say_ready(asked, "j-1")
-    messages.say_ended(asked, notify, FAILED)
-    messages.say_ended(asked, notify, FINISHED)
+    messages.notify_cluster_ready(asked, "j-1")
+    messages.notify_run_ended(asked, notify, FAILED)
+    messages.notify_run_ended(asked, notify, FINISHED)
     assert sorted(message["Subject"] for message in mailbox.read()) == told
 
 
 @pytest.mark.parametrize(("notify", "told"), [("failures", 1), ("never", 0)])
 def test_a_refused_run_tells_what_its_form_asks_for(notify: str, told: int, mailbox: Mailbox) -> None:
-    messages.say_ended(None, notify, Instance({"guard": "failed"}, {("guard", "error"): "no bucket"}))
+    messages.notify_run_ended(
+        None, notify, Instance({"preflight": "failed"}, {("preflight", "error"): "no bucket"})
+    )
     assert len(mailbox.read()) == told
 
 
 def test_a_run_that_neither_failed_nor_finished_is_not_told(mailbox: Mailbox) -> None:
     """One that somebody marked as a success by hand."""
-    messages.say_ended(request(), "always", Instance({"guard": "success", "summarise": "skipped"}, {}))
+    messages.notify_run_ended(
+        request(), "always", Instance({"preflight": "success", "summarise": "skipped"}, {})
+    )
     assert mailbox.read() == []
 
 

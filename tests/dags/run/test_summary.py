@@ -48,7 +48,7 @@ def deployed(connection: str, monkeypatch: pytest.MonkeyPatch, random_backbone: 
 def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
     params: dict[str, Any], standing_run: Path, clusters: LocalAws, repo: Path
 ) -> None:
-    run = tasks.guard(params, "manual__1")
+    run = tasks.preflight(params, "manual__1")
     assert json.loads(json.dumps(run)) == run
     model = tasks.export_backbone(run)
     assert model["width"] == 1280
@@ -97,7 +97,7 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
 def test_the_cost_by_the_clock_is_that_of_the_clusters_whole_life(
     params: dict[str, Any], clusters: LocalAws
 ) -> None:
-    request, aws = RunRequest.from_dict(tasks.guard(params, "manual__1")), tasks._aws()
+    request, aws = RunRequest.from_dict(tasks.preflight(params, "manual__1")), tasks._aws()
     cluster_id = clusters.start_cluster("whole life")
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
     assert summary_module._cost(request, aws, cluster_id)["ended"] is True
@@ -105,7 +105,7 @@ def test_the_cost_by_the_clock_is_that_of_the_clusters_whole_life(
 
 @pytest.mark.usefixtures("deployed")
 def test_a_cost_that_cannot_be_known_does_not_fail_a_run_that_is_through(params: dict[str, Any]) -> None:
-    request, aws = RunRequest.from_dict(tasks.guard(params, "manual__1")), tasks._aws()
+    request, aws = RunRequest.from_dict(tasks.preflight(params, "manual__1")), tasks._aws()
     unknown = summary_module._cost(request, aws, "j-NOSUCHCLUSTER")["unknown"]
     assert unknown.startswith("the cluster's cost: ")
 
@@ -115,7 +115,7 @@ def test_staging_puts_into_the_bucket_what_the_plan_names(
     params: dict[str, Any], local_aws: LocalAws
 ) -> None:
     asked = {"run_key": "planned", "per_label": 2, "max_reject_rate": 0.2}
-    run = tasks.guard({**params, **asked}, "manual__1")
+    run = tasks.preflight({**params, **asked}, "manual__1")
     sample = tasks.draw_sample(run)
     assert (sample["images"], sample["labels"]) == (24, 12)
     exported = tasks.export_backbone(run)
@@ -142,7 +142,7 @@ MODEL = {"width": 1280, "uri": "s3://b-1/models/1"}
 def test_the_plan_shows_the_estimate_in_its_log_and_its_result_and_sets_the_limits(
     params: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = tasks.guard(params, "manual__1")
+    run = tasks.preflight(params, "manual__1")
     with caplog.at_level(logging.INFO, "fruit_pipeline.dag.tasks"):
         plan = tasks.plan_cluster(run, {"images": 67_692, "bytes": 400_000_000}, MODEL, CODE)
     assert plan["estimate"]["images"] == 67_692
@@ -159,7 +159,7 @@ def test_the_plan_shows_the_estimate_in_its_log_and_its_result_and_sets_the_limi
 def test_a_sample_that_is_too_dear_is_refused_before_a_cluster_is_made(
     params: dict[str, Any], local_aws: LocalAws
 ) -> None:
-    run = tasks.guard({**params, "max_cost_usd": 0.1}, "manual__1")
+    run = tasks.preflight({**params, "max_cost_usd": 0.1}, "manual__1")
     before = local_aws.alive()
     with pytest.raises(JobError, match=r"too dear: 67,692 images on small cost .* above max_cost_usd 0\.10"):
         tasks.plan_cluster(run, {"images": 67_692, "bytes": 400_000_000}, MODEL, CODE)
@@ -167,10 +167,10 @@ def test_a_sample_that_is_too_dear_is_refused_before_a_cluster_is_made(
 
 
 @pytest.mark.usefixtures("deployed")
-def test_a_cluster_of_another_dag_run_that_came_to_life_since_the_guard_is_seen_by_the_plan(
+def test_a_cluster_of_another_dag_run_that_came_to_life_since_the_preflight_is_seen_by_the_plan(
     params: dict[str, Any], clusters: LocalAws
 ) -> None:
-    run = tasks.guard({**params, "run_key": "raced"}, "manual__1")
+    run = tasks.preflight({**params, "run_key": "raced"}, "manual__1")
     sample = {"images": 100, "bytes": 600_000}
     own = clusters.start_cluster(
         aws_clusters.name_of("raced"), {aws_clusters.RUN_TAG: "raced", DAG_RUN_TAG: "manual__1"}
@@ -188,7 +188,7 @@ def test_a_cluster_of_another_dag_run_that_came_to_life_since_the_guard_is_seen_
 def test_more_components_than_the_sample_has_images_are_refused_before_a_cluster_starts(
     params: dict[str, Any],
 ) -> None:
-    run = tasks.guard({**params, "components": 50}, "manual__1")
+    run = tasks.preflight({**params, "components": 50}, "manual__1")
     with pytest.raises(JobError, match="50 components asked for, but 24 images of 1280 features"):
         tasks.plan_cluster(run, {"images": 24}, {"width": 1280, "uri": "s3://b/m"}, {})
 
@@ -198,4 +198,4 @@ def test_tasks_need_no_connection_when_the_environment_reaches_aws(
 ) -> None:
     monkeypatch.setenv("FRUITS_BUCKET", BUCKET)
     monkeypatch.setenv("FRUITS_REGION", REGION)
-    assert tasks.guard(params, "manual__1")["bucket"] == BUCKET
+    assert tasks.preflight(params, "manual__1")["bucket"] == BUCKET
