@@ -59,7 +59,7 @@ def find(*paths: Path) -> Found:
     found = Found()
     for path in paths:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            find_in(file.read_text(), "/".join(file.parts[-3:]), found)
+            find_in(file.read_text(), "/".join(file.parts[-4:]), found)
     return found
 
 

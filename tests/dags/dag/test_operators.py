@@ -388,7 +388,7 @@ def test_clusters_are_terminated_by_tag_without_their_ids(
     mine = [clusters.start_cluster(name_of("mine"), {RUN_TAG: "mine"}) for _ in range(2)]
     other = clusters.start_cluster(name_of("other"), {RUN_TAG: "other"})
     terminate("mine").execute(context)
-    assert [clusters.state(job_flow) for cluster in mine] == ["TERMINATED"] * 2
+    assert [clusters.state(cluster) for cluster in mine] == ["TERMINATED"] * 2
     assert clusters.alive() == [other]
 
 

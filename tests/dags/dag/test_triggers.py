@@ -102,7 +102,7 @@ def test_a_trigger_loses_nothing_on_its_way_to_the_triggerer(trigger: Any) -> No
 def test_the_triggerer_imports_nothing_heavy_for_a_trigger() -> None:
     code = """
 import sys
-import fruit_pipeline.triggers
+import fruit_pipeline.dag.triggers
 print(sorted({"pyarrow", "numpy", "tensorflow", "pyspark"} & set(sys.modules)))"""
     assert python(code).splitlines()[-1] == "[]"
 

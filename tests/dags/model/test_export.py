@@ -113,7 +113,8 @@ def test_a_cached_backbone_is_taken_without_tensorflow(random_backbone: Path) ->
     code = f"""
 import json, sys
 from pathlib import Path
-from fruit_pipeline.backbone import BackboneRequest, export
+from fruit_pipeline.model.backbones import BackboneRequest
+from fruit_pipeline.model.export import export
 spec, _ = export(BackboneRequest("mobilenet_v2", 0.35, "random:0"), Path({str(cache)!r}))
 print(json.dumps([spec.digest, [name for name in ("tensorflow", "keras") if name in sys.modules]]))
 """

@@ -14,7 +14,6 @@ import pytest
 from pipeline_harness import LocalAws
 
 from fruit_pipeline.aws.session import Aws
-from fruit_pipeline.sample import request as sample_request
 from fruit_pipeline.sample.draw import draw, split, write_sample
 from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Listing, Source, SourceImage
@@ -184,13 +183,13 @@ def test_samples_smaller_than_that_have_a_shard_an_image() -> None:
 
 
 def test_a_shard_ends_at_its_byte_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample_request, "SHARD_BYTES", 2500)
+    monkeypatch.setattr("fruit_pipeline.sample.draw.SHARD_BYTES", 2500)
     shards = split(images(a=1000), 1)  # 250 an even share, but two of 1,000 bytes fill one
     assert {len(shard) for shard in shards} == {2}
 
 
 def test_an_image_over_the_byte_limit_has_a_shard_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample_request, "SHARD_BYTES", 2500)
+    monkeypatch.setattr("fruit_pipeline.sample.draw.SHARD_BYTES", 2500)
     listed = images(a=40)
     listed[1] = SourceImage("a/001.jpg", "a", 9000)
     shards = split(listed, 1)
