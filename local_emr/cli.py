@@ -8,8 +8,11 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -102,34 +105,47 @@ def _serve(args: argparse.Namespace) -> int:
         listener = address.listen(args.host, args.port)
     except (OSError, OverflowError) as error:
         raise BadOptionError(f"cannot listen on {args.host}:{args.port}: {error}") from error
-    endpoint = address.endpoint_of(listener, args.host)
+    endpoint = address.endpoint_of(listener)
     s3_endpoint = args.s3_endpoint.rstrip("/") or endpoint
     if args.s3_endpoint and not address.reachable(s3_endpoint):
         raise BadOptionError(f"nothing answers at --s3-endpoint {args.s3_endpoint}")
-    settings = Settings(**found, endpoint=endpoint, s3_endpoint=s3_endpoint, root=Path())
-    lock: Any = None
-    try:
-        lock = snapshot.claim(directory) if directory else None
-        from local_emr.server import app as serving  # moto takes a second to import: after all checks
+    from local_emr.node.runner import NodeRunner
+    from local_emr.server import app  # moto takes a second to import: after all checks
 
-        serving.quiet_logs()
-        names = [args.host, *args.allow_host]
-        server = serving.Server(serving.with_root(settings, directory), listener, directory, names)
-        server.start()
-    except (OSError, snapshot.StateError) as error:
-        raise BadOptionError(str(error)) from error
-    _warn_when_open(args.host)
-    print(f"local AWS ready at {endpoint}", flush=True)
-    stop.wait()
-    try:
-        server.stop()
-    except OSError as error:
-        print(f"local_emr: the state could not be saved: {error}", file=sys.stderr)
-        return 1
-    finally:
-        if lock:
-            lock.close()
+    app.quiet_logs()
+    with _root(directory) as root:
+        settings = Settings(**found, endpoint=endpoint, s3_endpoint=s3_endpoint, root=root)
+        try:
+            with app.LocalAws(
+                partial(NodeRunner, settings),
+                listener=listener,
+                directory=directory,
+                allowed_hosts=[args.host, *args.allow_host],
+                start_seconds=args.start_seconds,
+            ):
+                _warn_when_open(args.host)
+                print(f"local AWS ready at {endpoint}", flush=True)
+                stop.wait()
+        except snapshot.StateError as error:
+            raise BadOptionError(str(error)) from error
+        except snapshot.SaveError as error:
+            print(f"local_emr: {error}", file=sys.stderr)
+            return 1
     return 0
+
+
+@contextmanager
+def _root(directory: Path | None) -> Iterator[Path]:
+    """The folder of the clusters' files: the given directory, or one that is removed at the end."""
+    if directory:
+        yield directory
+        return
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="local-emr-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise BadOptionError(str(error)) from error
+    with temporary as name:
+        yield Path(name).resolve()
 
 
 def _checked(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
@@ -164,7 +180,6 @@ def _checked(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
         "master": args.master,
         "python": str(Path(python).absolute()),  # not resolved: a venv's python is a link
         "java_home": java,
-        "start_seconds": args.start_seconds,
         "log_seconds": args.log_seconds,
         "bootstrap_seconds": args.bootstrap_seconds,
         "java_options": args.java_options,

@@ -21,7 +21,6 @@ class Settings:
     master: str
     python: str
     java_home: Path
-    start_seconds: float = 0.2
     log_seconds: float = 5.0
     bootstrap_seconds: float = 3600.0  # EMR's own limit for one bootstrap action
     java_options: str = ""

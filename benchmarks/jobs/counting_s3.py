@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
-from local_emr.server import moto_setup  # first: it tells moto what to read
 from local_emr.server.address import endpoint_of, listen
-from local_emr.server.app import quiet_logs
+from local_emr.server.app import http_server, quiet_logs
+from local_emr.server.moto_setup import create_app
 
 COUNTS = "/_counts"
 
@@ -46,21 +46,10 @@ def kind_of(method: str, query: str) -> str:
 
 
 def main() -> None:
-    from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
-    from werkzeug.serving import make_server
-
-    class Quiet(MotoRequestHandler):
-        def log_request(self, code: Any = "-", size: Any = "-") -> None:
-            """No access log."""
-
     quiet_logs()
-    moto_setup.forget_what_is_gone()
-    moto_setup.make_s3_concurrent()
-    app = Counting(moto_setup.OneConditionalWrite(moto_setup.Dispatcher(create_backend_app)))
     listener = listen("127.0.0.1", 0)
-    host, port = listener.getsockname()[:2]
-    server = make_server(host, port, app, threaded=True, request_handler=Quiet, fd=listener.fileno())
-    print(endpoint_of(listener, "127.0.0.1"), flush=True)
+    server = http_server(Counting(create_app()), listener)
+    print(endpoint_of(listener), flush=True)
     server.serve_forever()
 
 

@@ -25,12 +25,6 @@ class LocalEmrBackend(ElasticMapReduceBackend):
         super().__init__(region_name, account_id)
         self.lives: dict[str, Life] = {}
 
-    @property
-    def _url_module(self) -> Any:
-        from local_emr.emr import urls
-
-        return urls
-
     def reset(self) -> None:
         """moto's own reset call: clusters are told to end, and forgotten.
 

@@ -7,11 +7,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from local_emr.emr.cluster import Cluster, Step
 from local_emr.node import logs, processes, s3
 from local_emr.node.filesystem import Node
 from local_emr.node.step_commands import CommandBuilder, RefusedError
@@ -20,33 +19,19 @@ from local_emr.settings import Settings
 STEP_LOGS = ("controller", "stdout", "stderr")
 
 
-@dataclass(frozen=True)
-class Job:
-    """A step as the runner sees it."""
-
-    id: str
-    jar: str
-    args: Sequence[str] = field(default_factory=tuple)
-
-
 class NodeRunner:
-    """One per cluster. ``cancel`` and ``close`` may be called at any time, from any thread."""
+    """The Worker of one cluster (see emr.lifecycle), whose steps are processes of this machine."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        cluster_id: str,
-        region: str,
-        instance_id: str,
-        log_uri: str | None,
-        configurations: Sequence[Mapping[str, Any]],
-    ) -> None:
+    def __init__(self, settings: Settings, cluster: Cluster) -> None:
         self.settings = settings
-        self.directory = settings.root / "clusters" / cluster_id
-        self.node = Node(settings, self.directory / "node", cluster_id, region, instance_id)
-        self.client = s3.client(settings.s3_endpoint, region)
+        self.directory = settings.root / "clusters" / cluster.id
+        master = cluster.collection.master.ec2_id
+        self.node = Node(settings, self.directory / "node", cluster.id, cluster.region, master)
+        self.client = s3.client(settings.s3_endpoint, cluster.region)
+        configurations = cluster.request.get("Configurations") or []
         self.builder = CommandBuilder(self.node, configurations, self.client)
-        self.log_uri = f"{log_uri.rstrip('/').replace('s3n://', 's3://')}/{cluster_id}/" if log_uri else None
+        log_uri = cluster.request.get("LogUri")
+        self.log_uri = f"{log_uri.rstrip('/').replace('s3n://', 's3://')}/{cluster.id}/" if log_uri else None
         self._lock = threading.Lock()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._cancelled: dict[str, int] = {}
@@ -94,17 +79,17 @@ class NodeRunner:
             return f"{where} timed out executing"
         return f"{where} returned a non-zero return code" if code else None
 
-    def step(self, job: Job) -> dict[str, str] | None:
+    def run_step(self, step: Step) -> dict[str, str] | None:
         """Runs one step to its end; returns FailureDetails, or None when it completed."""
-        uri = f"{self.log_uri}steps/{job.id}/" if self.log_uri else None
+        uri = f"{self.log_uri}steps/{step.id}/" if self.log_uri else None
         files = logs.LogFiles(
-            self.node.path(f"mnt/var/log/hadoop/steps/{job.id}"), uri, self.client, STEP_LOGS
+            self.node.path(f"mnt/var/log/hadoop/steps/{step.id}"), uri, self.client, STEP_LOGS
         )
-        work = self.node.path(f"mnt/var/lib/hadoop/steps/{job.id}")
+        work = self.node.path(f"mnt/var/lib/hadoop/steps/{step.id}")
         work.mkdir(parents=True, exist_ok=True)
-        env = {**self.node.environment(), "EMR_STEP_ID": job.id}
+        env = {**self.node.environment(), "EMR_STEP_ID": step.id}
         try:
-            command = self.builder.build(job.jar, job.args, work, env)
+            command = self.builder.build(step.jar, step.args, work, env)
         except (RefusedError, s3.S3Error) as error:
             files.note(str(error), "ERROR")
             files.ship()
@@ -118,25 +103,25 @@ class NodeRunner:
         files.note(f"startExec {command.argv}")
         started = time.monotonic()
         try:
-            code = self._run(job.id, command.argv, work, command.env, files)
+            code = self._run(step.id, command.argv, work, command.env, files)
         finally:
-            processes.kill_marked("EMR_STEP_ID", job.id)
+            processes.kill_marked("EMR_STEP_ID", step.id)
             shutil.rmtree(work / "tmp", ignore_errors=True)
         files.note(f"waitProcessCompletion ended with exit code {code}")
         files.note(f"total process run time: {time.monotonic() - started:.0f} seconds")
         files.ship()
         return logs.failure(files, code or 0) if code else None
 
-    def cancel(self, job_id: str, force: bool) -> None:
+    def cancel(self, step_id: str, force: bool) -> None:
         """SIGTERM to the step's group, or SIGKILL to everything it started."""
         number = signal.SIGKILL if force else signal.SIGTERM
         with self._lock:
-            self._cancelled[job_id] = number
-            process = self._running.get(job_id)
+            self._cancelled[step_id] = number
+            process = self._running.get(step_id)
         if process:
             processes.signal_group(process, number)
             if force:
-                processes.kill_marked("EMR_STEP_ID", job_id)
+                processes.kill_marked("EMR_STEP_ID", step_id)
 
     def close(self) -> None:
         """Kills whatever of the cluster still runs, and nothing starts after."""

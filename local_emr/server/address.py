@@ -20,9 +20,9 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def endpoint_of(listener: socket.socket, host: str) -> str:
-    """The address that the steps of this machine reach the server at."""
-    port = listener.getsockname()[1]
+def endpoint_of(listener: socket.socket) -> str:
+    """The URL at which clients on this machine reach the server."""
+    host, port = listener.getsockname()[:2]
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{reachable}:{port}"
 

@@ -1,25 +1,26 @@
-"""One process that serves it all: moto behind the guard, clusters, snapshots."""
+"""The server: moto's services behind the browser guard, an EMR that runs steps, and snapshots."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import shutil
 import socket
-import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from local_emr.emr.cluster import Cluster, Step
-from local_emr.emr.models import LocalEmrBackend
+from moto.emr.models import emr_backends
+from moto.moto_server.werkzeug_app import MotoRequestHandler
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from local_emr.emr.cluster import Cluster
+from local_emr.emr.lifecycle import Worker
 from local_emr.node import processes, s3
-from local_emr.node.runner import Job, NodeRunner
-from local_emr.server import moto_setup
-from local_emr.server.browser_guard import Guard
-from local_emr.settings import Settings
-from local_emr.state import snapshot  # moto_setup first: it tells moto what to read
+from local_emr.server import address, moto_setup
+from local_emr.server.browser_guard import Guard, WSGIApp
+from local_emr.state import snapshot
 from local_emr.state.clusters import ClusterStore
 from local_emr.state.objects import ObjectStore
 from local_emr.state.roles import RoleStore
@@ -27,106 +28,130 @@ from local_emr.state.roles import RoleStore
 SNAPSHOT_SECONDS = 30.0
 
 
-class ClusterWorker(NodeRunner):
-    """A NodeRunner that takes a cluster's own records."""
+class LocalAws:
+    """A local AWS that serves requests in threads of this process, between ``start`` and ``stop``.
 
-    def __init__(self, settings: Settings, cluster: Cluster) -> None:
-        master = cluster.collection.master.ec2_id
-        request = cluster.request
-        configurations = request.get("Configurations") or []
-        super().__init__(settings, cluster.id, cluster.region, master, request.get("LogUri"), configurations)
+    As a context manager it starts on entry and stops on exit. moto keeps its state in the process: one server
+    runs at a time, others may follow, and each starts empty but for the state in its ``directory``.
 
-    def run_step(self, step: Step) -> dict[str, str] | None:
-        return self.step(Job(step.id, step.jar, step.args))
+    ``make_worker`` returns the worker that runs the bootstrap actions and the steps of a new cluster.
+    ``listener`` is a listening socket; without it the server takes a free port of loopback.
+    ``allowed_hosts`` are names that the Host header may have besides addresses and AWS's own.
+    A cluster is in STARTING for ``start_seconds``.
+    """
 
-
-class Server:
-    """``start`` returns once requests are served; ``stop`` leaves no process and no temporary file."""
+    _in_use = threading.Lock()
 
     def __init__(
         self,
-        settings: Settings,
-        listener: socket.socket,
-        directory: Path | None,
-        names: Iterable[str] = (),
-        snapshot_seconds: float = SNAPSHOT_SECONDS,
+        make_worker: Callable[[Cluster], Worker],
+        *,
+        listener: socket.socket | None = None,
+        directory: Path | None = None,
+        allowed_hosts: Iterable[str] = (),
+        start_seconds: float = 0.0,
     ) -> None:
-        from moto.emr.models import emr_backends
-        from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
-        from werkzeug.serving import make_server
-
-        class Handler(MotoRequestHandler):
-            def log_request(self, code: Any = "-", size: Any = "-") -> None:
-                """No access log."""
-
-        self.settings = settings
-        self.directory = directory
-        moto_setup.install_emr()
-        moto_setup.forget_what_is_gone()
-        moto_setup.make_s3_concurrent()
-        LocalEmrBackend.make_worker = lambda cluster: ClusterWorker(settings, cluster)
-        LocalEmrBackend.start_seconds = settings.start_seconds
-        app = moto_setup.Dispatcher(create_backend_app)
-        guarded = Guard(moto_setup.OneConditionalWrite(app), names)
-        host, port = listener.getsockname()[:2]
-        self._http = make_server(
-            host, port, guarded, threaded=True, request_handler=Handler, fd=listener.fileno()
-        )
-        self._thread = threading.Thread(target=self._http.serve_forever, name="http", daemon=True)
-        self._emr = emr_backends
-        self._snapshot_seconds = snapshot_seconds
+        self._make_worker = make_worker
+        self._listener = listener or address.listen("127.0.0.1", 0)
+        self._directory = directory
+        self._allowed_hosts = allowed_hosts
+        self._start_seconds = start_seconds
+        self.endpoint = address.endpoint_of(self._listener)
         self._snapshots: snapshot.Snapshots | None = None
+        self._directory_lock: Any = None
+
+    def __enter__(self) -> LocalAws:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
     def start(self) -> None:
-        """Raises snapshot.StateError when the directory's state cannot be used."""
-        self._thread.start()
-        if self.directory:
-            _end_orphans(self.directory)
-            objects = ObjectStore(self.directory, s3.client(self.settings.endpoint, "us-east-1"))
-            clusters = ClusterStore(self.directory, self._emr)
-            roles = RoleStore(self.directory)
-            for store in (objects, clusters, roles):
-                store.load()
+        """Returns once requests are served.
 
-            def save() -> None:
-                for store in (objects, clusters, roles):
-                    store.save()
-
-            self._snapshots = snapshot.Snapshots(save, self._snapshot_seconds)
-            self._snapshots.start()
+        Raises snapshot.StateError when the directory or its state cannot be used, RuntimeError when another
+        server runs in this process.
+        """
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError("another local AWS runs in this process; stop it first")
+        try:
+            if self._directory:
+                self._directory_lock = snapshot.claim(self._directory)
+            moto_setup.install_emr(self._make_worker, self._start_seconds)
+            app = Guard(moto_setup.create_app(), self._allowed_hosts)
+            self._http = http_server(app, self._listener)
+            self._thread = threading.Thread(target=self._http.serve_forever, name="http", daemon=True)
+            self._thread.start()
+        except BaseException:
+            self._release()
+            raise
+        try:
+            if self._directory:
+                self._snapshots = self._load(self._directory)
+        except BaseException:
+            self._stop_serving()
+            raise
 
     def stop(self) -> None:
-        """Ends the clusters, writes the last snapshot (raises OSError when it cannot), stops serving."""
-        LocalEmrBackend.closing = True
-        threads = [
-            threading.Thread(target=backend.stop, args=("The local AWS server was stopped",))
-            for _, _, backend in list(self._emr.iter_backends())
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        """Ends the clusters, writes the last snapshot and stops serving.
+
+        Raises snapshot.SaveError when the last snapshot cannot be written.
+        """
+        moto_setup.end_clusters("The local AWS server was stopped")
         try:
             if self._snapshots:
                 self._snapshots.stop()
         finally:
-            self._http.shutdown()
-            self._thread.join(5)
-            if not self.directory:
-                shutil.rmtree(self.settings.root, ignore_errors=True)
+            self._stop_serving()
+
+    def _load(self, directory: Path) -> snapshot.Snapshots:
+        """Restores the state in ``directory`` and starts to save it."""
+        _end_orphans(directory)
+        client = s3.client(self.endpoint, "us-east-1")
+        stores = (ObjectStore(directory, client), ClusterStore(directory, emr_backends), RoleStore(directory))
+        for store in stores:
+            store.load()
+
+        def save() -> None:
+            for store in stores:
+                store.save()
+
+        snapshots = snapshot.Snapshots(save, SNAPSHOT_SECONDS)
+        snapshots.start()
+        return snapshots
+
+    def _stop_serving(self) -> None:
+        self._http.shutdown()
+        self._thread.join(5)
+        self._http.server_close()
+        self._release()
+
+    def _release(self) -> None:
+        self._listener.close()
+        if self._directory_lock:
+            self._directory_lock.close()
+        self._in_use.release()
+
+
+def http_server(app: WSGIApp, listener: socket.socket) -> BaseWSGIServer:
+    """A threaded HTTP server without an access log; it listens on ``listener``."""
+
+    class Handler(MotoRequestHandler):
+        def log_request(self, code: Any = "-", size: Any = "-") -> None:
+            """No access log."""
+
+    host, port = listener.getsockname()[:2]
+    return make_server(host, port, app, threaded=True, request_handler=Handler, fd=listener.fileno())
 
 
 def _end_orphans(directory: Path) -> None:
-    """Ends what a server that was killed left running: only then does a node outlive its server."""
+    """Kills the steps of a server that was killed: only then does a node outlive its server."""
     for node in directory.glob("clusters/*/node"):
         processes.kill_marked("EMR_CLUSTER_ID", node.parent.name)
         shutil.rmtree(node, ignore_errors=True)
-
-
-def with_root(settings: Settings, directory: Path | None) -> Settings:
-    """``settings`` with the directory for clusters: the given one, or a temporary one. Raises OSError."""
-    root = directory or Path(tempfile.mkdtemp(prefix="local-emr-"))
-    return dataclasses.replace(settings, root=root.resolve())
 
 
 def quiet_logs() -> None:

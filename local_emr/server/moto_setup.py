@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-# Read by moto when it is imported. Pages of other origins have no business here.
-os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"
-
-import moto.emr.models
+from moto.core.base_backend import BackendDict
 from moto.core.common_models import BaseModel
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+from moto.emr.models import emr_backends
+from moto.moto_server import werkzeug_app
 from moto.s3.models import FakeKey, FakeMultipart
 from moto.s3.utils import _VersionedKeyStore
 
+from local_emr.emr.cluster import Cluster
+from local_emr.emr.lifecycle import Worker
 from local_emr.emr.models import LocalEmrBackend
 
 
-def install_emr() -> None:
-    """Must run before the first request for EMR."""
-    moto.emr.models.emr_backends.backend = LocalEmrBackend
+def install_emr(make_worker: Callable[[Cluster], Worker], start_seconds: float) -> None:
+    """Empties all of moto's services and puts the local EMR in the place of moto's."""
+    emr_backends.backend = LocalEmrBackend
+    LocalEmrBackend.make_worker = staticmethod(make_worker)
+    LocalEmrBackend.start_seconds = start_seconds
+    LocalEmrBackend.closing = False
+    BackendDict.reset()
+
+
+def end_clusters(message: str) -> None:
+    """Ends the clusters of all regions and waits for them; RunJobFlow is refused from now on."""
+    LocalEmrBackend.closing = True
+    threads = [
+        threading.Thread(target=backend.stop, args=(message,))
+        for _, _, backend in list(emr_backends.iter_backends())
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def create_app() -> OneConditionalWrite:
+    """moto's services as a WSGI application for many clients, without answers to CORS requests."""
+    werkzeug_app.DISABLE_GLOBAL_CORS = True
+    forget_what_is_gone()
+    make_s3_concurrent()
+    return OneConditionalWrite(Dispatcher(werkzeug_app.create_backend_app))
 
 
 def forget_what_is_gone() -> None:
@@ -70,7 +94,7 @@ def make_s3_concurrent() -> None:
     _VersionedKeyStore._iteritems = _VersionedKeyStore.items = _VersionedKeyStore.iteritems = iteritems
 
 
-class Dispatcher(DomainDispatcherApplication):
+class Dispatcher(werkzeug_app.DomainDispatcherApplication):
     """moto's own, which looks through its directory for each request: half of the time of a small one."""
 
     def __init__(self, create_app: Callable[..., Any]) -> None:

@@ -32,6 +32,10 @@ class StateError(Exception):
     """The state in the directory cannot be used; the message says why and what to do."""
 
 
+class SaveError(Exception):
+    """The last snapshot could not be written."""
+
+
 def write(path: Path, data: bytes) -> None:
     """Atomic: a reader sees the old content or the new. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,8 +94,11 @@ class Document:
 
 
 def claim(directory: Path) -> Any:
-    """Locks the directory for one server; keep the result. Raises StateError, OSError."""
-    file = (directory / "lock").open("w")
+    """Locks the directory for one server until the result is closed. Raises StateError."""
+    try:
+        file = (directory / "lock").open("w")
+    except OSError as error:
+        raise StateError(str(error)) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -113,10 +120,13 @@ class Snapshots:
         self._thread.start()
 
     def stop(self) -> None:
-        """Raises OSError when the last snapshot cannot be written."""
+        """Raises SaveError when the last snapshot cannot be written."""
         self._stopping.set()
         self._thread.join()
-        self._save()
+        try:
+            self._save()
+        except OSError as error:
+            raise SaveError(f"the state could not be saved: {error}") from error
 
     def _run(self) -> None:
         while not self._stopping.wait(self._seconds):
