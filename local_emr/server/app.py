@@ -26,6 +26,7 @@ from local_emr.state.objects import ObjectStore
 from local_emr.state.roles import RoleStore
 
 SNAPSHOT_SECONDS = 30.0
+POLL_SECONDS = 0.05  # how soon the HTTP server notices that it is stopped
 
 
 class LocalAws:
@@ -83,7 +84,9 @@ class LocalAws:
             moto_setup.install_emr(self._make_worker, self._start_seconds)
             app = Guard(moto_setup.create_app(), self._allowed_hosts)
             self._http = http_server(app, self._listener)
-            self._thread = threading.Thread(target=self._http.serve_forever, name="http", daemon=True)
+            self._thread = threading.Thread(
+                target=self._http.serve_forever, args=(POLL_SECONDS,), name="http", daemon=True
+            )
             self._thread.start()
         except BaseException:
             self._release()
