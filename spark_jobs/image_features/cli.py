@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from image_features.errors import Failed, JobError
-from image_features.storage import StorageError
 
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
@@ -85,7 +84,7 @@ def main(
             result = work()
     except (JobError, Failed) as error:
         print(f"{ERROR}{error}", file=sys.stderr, flush=True)
-        return EXIT_FAILED if isinstance(error, StorageError | Failed) else EXIT_REFUSED
+        return EXIT_FAILED if isinstance(error, Failed) or error.retryable else EXIT_REFUSED
     if as_json:
         print(json.dumps(_plain(result), indent=1, ensure_ascii=False))
     elif show:

@@ -17,12 +17,19 @@ from image_features.contract import (
     SampleMarker,
     SampleShard,
 )
-from image_features.errors import Damaged, JobError, read_again
-from image_features.storage import Storage, StorageError
+from image_features.errors import Damaged, JobError, Stage, StorageError, read_again
+from image_features.storage import Storage
 
 _DOCUMENTS = SampleMarker | FeaturesMarker | PcaMarker | BackboneSpec
 
 Document = TypeVar("Document", SampleMarker, FeaturesMarker, PcaMarker, BackboneSpec)
+
+_STAGES: dict[type, Stage] = {
+    SampleMarker: Stage.SAMPLE,
+    FeaturesMarker: Stage.FEATURES,
+    PcaMarker: Stage.PCA,
+    BackboneSpec: Stage.MODEL,
+}
 
 _SHARD_TYPES: dict[type, type] = {
     SampleMarker: SampleShard,
@@ -37,15 +44,19 @@ def to_json(document: _DOCUMENTS) -> bytes:
 
 def from_json(kind: type[Document], text: bytes, uri: str) -> Document:
     """Parse a marker or model.json. Raises JobError that names ``uri``, Damaged when it is none of ours."""
+    stage = _STAGES[kind]
     try:
         values: Any = json.loads(text)
         version = values["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{uri} is not a {kind.__name__}: no JSON object with a schema_version") from error
+        raise Damaged(
+            f"{uri} is not a {kind.__name__}: no JSON object with a schema_version", stage=stage
+        ) from error
     if version != SCHEMA_VERSION:
         raise JobError(
             f"{uri} has schema version {version}, this code reads {SCHEMA_VERSION}; "
-            "run the earlier stage again, under another run key"
+            "run the earlier stage again, under another run key",
+            stage=stage,
         )
     try:
         if kind in _SHARD_TYPES:
@@ -53,7 +64,7 @@ def from_json(kind: type[Document], text: bytes, uri: str) -> Document:
         return kind(**values)
     except (TypeError, KeyError) as error:
         expected = ", ".join(f.name for f in fields(kind))
-        raise Damaged(f"{uri} is not a {kind.__name__} (fields {expected}): {error}") from error
+        raise Damaged(f"{uri} is not a {kind.__name__} (fields {expected}): {error}", stage=stage) from error
 
 
 @read_again

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from image_features import memory, resume, reuse, threads, versions
+from image_features import resume, reuse, threads, versions
 from image_features.contract import (
     FEATURES_SCHEMA,
     REJECTS_SCHEMA,
@@ -26,13 +26,13 @@ from image_features.contract import (
     reused_key,
     shard_key,
 )
-from image_features.errors import Damaged, JobError
+from image_features.errors import Damaged, JobError, NotFound, ShortOfMemory
 from image_features.images import DEFAULT_MAX_PIXELS, RejectedImage, preprocessing_of
 from image_features.inference import Backbone, open_once
 from image_features.resume import ShardTask, task_of
 from image_features.sample_reader import SampleReader, ShardImages
 from image_features.shards import list_array, parquet_bytes, write_shard
-from image_features.storage import NotFound, Storage
+from image_features.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,12 @@ def extract(shard: SampleShard, found: ShardImages, job: ExtractionJob, backbone
     asked = [n for n in range(len(images)) if n not in skipped]
     try:
         features, refused = backbone.features([found.contents[n] for n in asked], job.max_pixels)
-    except memory.ShortOfMemory as error:
+    except ShortOfMemory as error:
         if error.position is None:
             raise
         image = images[asked[error.position]]
         # Without its cause: of a chain the driver would be told the first, which knows no image.
-        raise memory.ShortOfMemory(f"shard {shard.shard}, image {image!r}: {error}") from None
+        raise ShortOfMemory(f"shard {shard.shard}, image {image!r}: {error}") from None
     rejected = {asked[n]: reject for n, reject in refused.items()}
     kept = [n for n in range(len(images)) if n not in rejected]
     if taken and taken.positions:

@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from image_features.contract import FEATURES_SCHEMA, FeaturesShard, shard_key
-from image_features.errors import Damaged
+from image_features.errors import Damaged, Stage, reading
 from image_features.shards import info_of, read_shard
 from image_features.storage import Storage
 
 
+@reading(Stage.FEATURES)
 def read_features(
     storage: Storage, shard: FeaturesShard, width: int, columns: tuple[str, ...] = ()
 ) -> tuple[pa.Table, npt.NDArray[np.float32]]:

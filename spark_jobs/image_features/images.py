@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from image_features import decoder_limits
 from image_features.contract import BackboneSpec, RejectReason
-from image_features.memory import ShortOfMemory
+from image_features.errors import ShortOfMemory
 
 DEFAULT_MAX_PIXELS = 50_000_000
 """Width times height above which an image is rejected before it is decoded."""

@@ -11,9 +11,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec
 from image_features.documents import read_document
-from image_features.errors import Damaged, read_again
+from image_features.errors import Damaged, ShortOfMemory, Stage, read_again, reading
 from image_features.images import DEFAULT_MAX_PIXELS, Preprocessor, RejectedImage, decode_rgb
-from image_features.memory import ShortOfMemory
 from image_features.storage import Storage
 
 
@@ -84,6 +83,7 @@ class Backbone:
 
 
 @read_again
+@reading(Stage.MODEL)
 def read_backbone(model_uri: str) -> tuple[BackboneSpec, bytes]:
     """Read ``model.json`` and ``backbone.tflite`` below a URI; JobError when they do not agree."""
     storage = Storage(model_uri)

@@ -23,12 +23,6 @@ _SAID = re.compile(r"ShortOfMemory: (.+)")
 _TASK = re.compile(r"Task (\d+) in stage [\d.]+ failed")
 
 
-class ShortOfMemory(MemoryError):
-    """This process gets too little memory for an image that may be fine: no verdict on the image."""
-
-    position: int | None = None  # of the image among those asked for
-
-
 @contextmanager
 def told(tasks: Sequence[str]) -> Iterator[None]:
     """Turn Spark's error into one line, where tasks failed for want of memory as often as Spark tries.

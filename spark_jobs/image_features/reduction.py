@@ -39,10 +39,10 @@ from image_features.contract import (
     shard_key,
 )
 from image_features.documents import own_marker, read_document, to_json, withdraw
-from image_features.errors import Damaged, JobError
+from image_features.errors import Damaged, JobError, NotFound
 from image_features.features import read_ahead
 from image_features.shards import delete_strays, info_of, list_array, read_shard, write_shard
-from image_features.storage import NotFound, Storage, normalise_uri
+from image_features.storage import Storage, normalise_uri
 
 # Groups of shards in the first pass: at least so many, else as many as make groups of so many rows.
 # Moving a group's scatter matrix costs about as much as computing with 3,000 rows.

@@ -17,9 +17,9 @@ from image_features.contract import (
     content_digest,
     shard_key,
 )
-from image_features.errors import Damaged, JobError
+from image_features.errors import Damaged, JobError, NotFound, Stage, reading
 from image_features.shards import read_shard
-from image_features.storage import NotFound, Storage
+from image_features.storage import Storage
 
 IN_FLIGHT = 32
 """Objects that a worker reads at a time where the images are not packed."""
@@ -45,6 +45,7 @@ class SampleReader:
         self._packed = marker.packed
         self._source = source if source or marker.packed else Storage(marker.source)
 
+    @reading(Stage.SAMPLE)
     def read(self, shard: SampleShard, only: Container[str] | None = None) -> ShardImages:
         """Read one shard, or only some of its images, by name.
 

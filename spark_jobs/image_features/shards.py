@@ -12,11 +12,33 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from image_features.contract import EmbeddingsShard, FeaturesShard, SampleShard, shard_key, shard_number
-from image_features.errors import Damaged, read_again
+from image_features.contract import (
+    EMBEDDINGS_SCHEMA,
+    FEATURES_SCHEMA,
+    LISTED_SCHEMA,
+    REJECTS_SCHEMA,
+    REUSED_SCHEMA,
+    SAMPLE_SCHEMA,
+    EmbeddingsShard,
+    FeaturesShard,
+    SampleShard,
+    shard_key,
+    shard_number,
+)
+from image_features.errors import Damaged, Stage, read_again, reading
 from image_features.storage import Storage
 
 _METADATA_KEY = "image_features"
+
+_STAGES = {
+    SAMPLE_SCHEMA: Stage.SAMPLE,
+    LISTED_SCHEMA: Stage.SAMPLE,
+    FEATURES_SCHEMA: Stage.FEATURES,
+    REJECTS_SCHEMA: Stage.FEATURES,
+    REUSED_SCHEMA: Stage.FEATURES,
+    EMBEDDINGS_SCHEMA: Stage.PCA,
+}
+"""Which stage writes the shards of a schema."""
 
 Info = TypeVar("Info", SampleShard, FeaturesShard, EmbeddingsShard)
 
@@ -82,21 +104,24 @@ def read_shard(storage: Storage, key: str, schema: pa.Schema, columns: list[str]
 
     Damaged: no whole parquet file, pages that are not what was written, columns that are not the schema's.
     """
-    uri = storage.uri_of(key)
-    data = storage.get(key)
+    with reading(_STAGES.get(schema)):
+        return _table_of(storage.get(key), storage.uri_of(key), schema, columns)
+
+
+def _table_of(data: pa.Buffer, uri: str, schema: pa.Schema, columns: list[str] | None) -> pa.Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        found = file.schema_arrow
+        fields = file.schema_arrow
         for name in schema.names:
-            if name not in found.names:
-                raise Damaged(f"{uri} has no column {name!r}; found {', '.join(found.names)}")
-            if found.field(name).type != schema.field(name).type:
+            if name not in fields.names:
+                raise Damaged(f"{uri} has no column {name!r}; found {', '.join(fields.names)}")
+            if fields.field(name).type != schema.field(name).type:
                 raise Damaged(
-                    f"{uri}: column {name!r} is {found.field(name).type}, expected {schema.field(name).type}"
+                    f"{uri}: column {name!r} is {fields.field(name).type}, expected {schema.field(name).type}"
                 )
         table = file.read(columns=columns, use_threads=False)
-        table.validate(full=True)  # text is UTF-8: else reading a value would fail far from here
-    except MemoryError:  # Arrow's is an ArrowException too, and says nothing of the object
+        table.validate(full=True)  # text must be UTF-8: reading a value would fail much later otherwise
+    except MemoryError:  # Arrow's is an ArrowException too, but the object is not damaged
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

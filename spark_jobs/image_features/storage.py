@@ -24,10 +24,16 @@ from urllib.parse import urlsplit
 import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    PreconditionError,
+)
 from obstore.store import LocalStore, S3Store
 
-from image_features.errors import JobError
+from image_features.errors import InvalidKey, JobError, NotFound, StorageError
 
 # Eight retries end soon where the answer is quick, as from a wrong endpoint. The time is for calls that hang:
 # a worker that stood still for a minute must find some of it left.
@@ -51,14 +57,6 @@ _ACTIONS = {
 _ANSWER = re.compile(r"<Code>(\w+)</Code>(?:.*?<Message>([^<]*)</Message>)?", re.DOTALL)
 _RETRIED = re.compile(r"after (\d+) retries")
 _HOW_IT_RETRIES = re.compile(r", max_retries: \d+, retry_timeout: \w+ *")
-
-
-class StorageError(JobError):
-    """A read or write failed after obstore's own retries; trying later may help."""
-
-
-class NotFound(JobError):
-    """The object, folder or bucket does not exist."""
 
 
 @dataclass(frozen=True)
@@ -258,6 +256,8 @@ class Storage:
             yield
         except FileNotFoundError as error:  # obstore's NotFoundError derives from it
             raise NotFound(f"cannot {verb} {self.uri_of(key)}: it does not exist") from error
+        except InvalidPathError as error:
+            raise InvalidKey(f"cannot {verb} {self.uri_of(key)}: {_in_short(error)}") from error
         except PermissionDeniedError as error:
             answer = _ANSWER.search(str(error))  # such as RequestTimeTooSkewed, where it is not the policy
             raise StorageError(

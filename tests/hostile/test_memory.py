@@ -56,8 +56,8 @@ def test_a_file_that_asks_for_too_much_each_time_while_memory_is_there_is_a_reje
 STARVED = """
 import resource, sys
 from pathlib import Path
+from image_features.errors import ShortOfMemory
 from image_features.images import RejectedImage, decode_rgb
-from image_features.memory import ShortOfMemory
 content = Path(sys.argv[1]).read_bytes()
 used = next(int(l.split()[1]) << 10 for l in open("/proc/self/status") if l.startswith("VmSize"))
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -103,7 +103,7 @@ def test_arrows_want_of_memory_is_not_taken_for_a_damaged_shard(
     ("spark", "told"),
     [
         (
-            "Task 1 in stage 0.0 failed\nimage_features.memory.ShortOfMemory: shard 7, image 'a': no 9 MB",
+            "Task 1 in stage 0.0 failed\nimage_features.errors.ShortOfMemory: shard 7, image 'a': no 9 MB",
             "out of memory at shard 7, image 'a': no 9 MB; lower max_pixels",
         ),
         (

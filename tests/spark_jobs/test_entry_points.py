@@ -17,8 +17,7 @@ from job_harness import Run
 
 from image_features import cli, errors
 from image_features import spark as image_features_spark
-from image_features.errors import JobError
-from image_features.storage import StorageError
+from image_features.errors import JobError, StorageError
 
 EXTRACT = ["--sample", "s", "--model", "m", "--output", "o"]
 REDUCE = ["--features", "f", "--output", "o"]

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
-from image_features.errors import JobError
+from image_features.errors import JobError, NotFound, StorageError
 from image_features.shards import parquet_bytes
-from image_features.storage import NotFound, S3Access, Storage, StorageError, join_uri, normalise_uri
+from image_features.storage import S3Access, Storage, join_uri, normalise_uri
 
 ODD_NAMES = [
     "plain.jpg",

@@ -9,8 +9,7 @@ from typing import Any
 
 from fruit_pipeline.aws import clock
 from fruit_pipeline.aws.session import Aws
-from image_features.errors import JobError
-from image_features.storage import StorageError
+from image_features.errors import JobError, StorageError
 
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html and its siblings:
 # what grants a call is not always named like it.

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from image_features.errors import JobError
-from image_features.storage import NotFound, Storage, StorageError
+from image_features.errors import JobError, NotFound, StorageError
+from image_features.storage import Storage
 
 log = logging.getLogger(__name__)
 

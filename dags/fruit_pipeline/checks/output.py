@@ -35,7 +35,7 @@ from image_features.contract import (
 )
 from image_features.documents import read_document
 from image_features.embedder import open_embedder
-from image_features.errors import JobError
+from image_features.errors import Damaged, JobError, Stage
 from image_features.features import read_ahead
 from image_features.images import RejectedImage, decode_rgb
 from image_features.pca import PcaModel
@@ -77,9 +77,21 @@ class CheckReport:
 
 
 class _Failures(list[str]):
+    """Messages of the checks that failed, and the stage that must run again where it is not the last two."""
+
+    stage: Stage | None = None
+
     def expect(self, holds: bool, message: str) -> None:
         if not holds:
             self.append(message)
+
+    def add(self, error: JobError) -> None:
+        """Note an error of reading. Raises it when trying again may pass: it says nothing of the output."""
+        if error.retryable:
+            raise error
+        self.append(str(error))
+        if error.stage is Stage.SAMPLE:
+            self.stage = error.stage
 
 
 def check_run(
@@ -124,9 +136,12 @@ def check_run(
                 images.add(sorted(found))
                 rows.add(identities_of(table), values)
             except JobError as error:
-                failures.append(str(error))
+                failures.add(error)
         left = manifest.left
-        failures.expect(left is None, f"{sample_store.uri_of(MANIFEST)} goes on with shard {left}")
+        if left is not None:
+            failures.add(
+                Damaged(f"{sample_store.uri_of(MANIFEST)} goes on with shard {left}", stage=Stage.SAMPLE)
+            )
     if not failures:  # a damaged shard moves the moments of all
         _check_spread(failures, pca_store.uri, moments, model, pca.images)
     if not failures:
@@ -134,10 +149,12 @@ def check_run(
             reader = SampleReader(sample_store, sample, source)
             embedder = _check_embedder(failures, pca, sample, reader, pca_store)
         except JobError as error:
-            failures.append(str(error))
+            failures.add(error)
     if failures:
         more = f" (and {len(failures) - _SHOWN} more)" if len(failures) > _SHOWN else ""
-        raise JobError(f"{len(failures)} checks failed: " + "; ".join(failures[:_SHOWN]) + more)
+        raise JobError(
+            f"{len(failures)} checks failed: " + "; ".join(failures[:_SHOWN]) + more, stage=failures.stage
+        )
     return CheckReport(
         images=sample.images,
         features=features.features,
@@ -201,13 +218,14 @@ def _check_objects(failures: _Failures, storage: Storage, expected: set[int]) ->
 
 
 def _check_manifest(uri: str, shard: SampleShard, listed: list[Identity], packed: bool) -> None:
-    """Raises JobError when a shard's rows of the manifest are not what was drawn."""
+    """Raises Damaged when a shard's rows of the manifest are not what was drawn."""
     # Where images are not packed, the shard's digest is of what the manifest does not have.
     same = not packed or content_digest(*([row[n] for row in listed] for n in range(3))) == shard.digest
     if len(listed) != shard.images or not same:
-        raise JobError(
+        raise Damaged(
             f"{uri}: its rows of shard {shard.shard} are not those that the sample's marker lists "
-            f"({len(listed)} rows for {shard.images} images)"
+            f"({len(listed)} rows for {shard.images} images)",
+            stage=Stage.SAMPLE,
         )
 
 

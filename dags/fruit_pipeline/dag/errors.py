@@ -10,8 +10,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from fruit_pipeline.aws.errors import explained
 from fruit_pipeline.aws.session import Aws
-from image_features.errors import JobError
-from image_features.storage import StorageError
+from image_features.errors import JobError, StorageError
 
 Work = TypeVar("Work", bound=Callable[..., Any])
 

@@ -12,8 +12,8 @@ from fruit_pipeline import settings
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.run.request import RunRequest, from_params
 from image_features.documents import withdraw
-from image_features.errors import JobError
-from image_features.storage import Storage, StorageError, join_uri
+from image_features.errors import JobError, Stage, StorageError
+from image_features.storage import Storage, join_uri
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def check_output(values: Mapping[str, Any]) -> dict[str, Any]:
     except StorageError:  # nothing is known of the output
         raise
     except JobError as error:
-        damaged = [layout.features, layout.pca] + [layout.sample] * (f"{layout.sample}/" in str(error))
+        damaged = [layout.features, layout.pca] + [layout.sample] * (error.stage is Stage.SAMPLE)
         raise JobError(f"{error}{withdraw(*map(aws.storage, damaged))}") from None
     return {**asdict(report), "seconds": round(time.monotonic() - started, 1)}
 

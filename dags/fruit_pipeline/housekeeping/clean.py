@@ -19,8 +19,7 @@ from fruit_pipeline.aws import clock
 from fruit_pipeline.aws.clusters import alive_of_run
 from fruit_pipeline.housekeeping.stored_runs import RUNS, TEMPORARY, objects_of, run_of, runs_of
 from image_features.contract import MARKER, SUMMARY
-from image_features.errors import JobError
-from image_features.storage import StorageError
+from image_features.errors import JobError, StorageError
 
 log = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from image_features.contract import (
     SampleMarker,
 )
 from image_features.documents import find_document, read_document
-from image_features.errors import JobError
+from image_features.errors import JobError, NotFound
 from image_features.pca import PcaModel
-from image_features.storage import NotFound, Storage
+from image_features.storage import Storage
 
 log = logging.getLogger(__name__)
 

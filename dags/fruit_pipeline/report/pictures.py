@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from image_features.contract import SampleMarker
-from image_features.errors import JobError
+from image_features.errors import JobError, NotFound, StorageError
 from image_features.images import DEFAULT_MAX_PIXELS
 from image_features.sample_reader import SampleReader
-from image_features.storage import NotFound, Storage, StorageError
+from image_features.storage import Storage
 
 READ_BYTES = 2_000_000_000
 """Of packed shards, which are read whole: beyond it images are left out."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from image_features.contract import MANIFEST, MANIFEST_SCHEMA, digest_of
-from image_features.errors import JobError
+from image_features.errors import Damaged, Stage, reading
 from image_features.storage import Storage
 
 Identity = tuple[str, str, str]
@@ -68,22 +68,23 @@ class Manifest:
     """Reads the manifest shard after shard."""
 
     def __init__(self, storage: Storage) -> None:
-        """Raises JobError when it is missing, or no manifest."""
+        """Raises NotFound when it is missing, Damaged when it is no manifest."""
         self._uri = storage.uri_of(MANIFEST)
-        data = storage.get(MANIFEST)
+        with reading(Stage.SAMPLE):
+            data = storage.get(MANIFEST)
         try:
             self._file = pq.ParquetFile(pa.BufferReader(data))
         except (pa.ArrowException, OSError) as error:
-            raise JobError(f"{self._uri} cannot be read as parquet: {error}") from error
+            raise Damaged(f"{self._uri} cannot be read as parquet: {error}", stage=Stage.SAMPLE) from error
         if self._file.schema_arrow.names != MANIFEST_SCHEMA.names:
-            raise JobError(f"{self._uri} has columns {self._file.schema_arrow.names}")
+            raise Damaged(f"{self._uri} has columns {self._file.schema_arrow.names}", stage=Stage.SAMPLE)
         self._groups = itertools.groupby(self._rows(), key=itemgetter(0))
         self._ahead = next(self._groups, None)
 
     def take(self, shard: int) -> list[Identity]:
         """The images of a shard; ask for the shards in their order, each once.
 
-        Raises JobError when an image stands there twice, or the rows are not in order of their names.
+        Raises Damaged when an image is listed twice, or the rows are not in order of their names.
         """
         if self._ahead is None or self._ahead[0] != shard:
             return []
@@ -102,7 +103,9 @@ class Manifest:
             columns = (batch.column(name).to_pylist() for name in ("shard", *COLUMNS))
             for row in zip(*columns, strict=True):
                 if row[1] <= last:
-                    raise JobError(f"{self._uri}: {row[1]!r} stands there twice, or out of order")
+                    raise Damaged(
+                        f"{self._uri}: {row[1]!r} stands there twice, or out of order", stage=Stage.SAMPLE
+                    )
                 last = row[1]
                 yield row
 

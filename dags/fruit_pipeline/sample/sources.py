@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fruit_pipeline.aws.errors import explained
 from fruit_pipeline.aws.session import Aws
-from image_features.errors import JobError
-from image_features.storage import Storage, StorageError, normalise_uri
+from image_features.errors import InvalidKey, JobError
+from image_features.storage import Storage, normalise_uri
 
 # What Pillow decodes and people keep images as; anything else in a folder (notes, thumbs.db) is
 # not an image by its name and is left out. A file with such a name that is no image is a reject.
@@ -115,11 +115,8 @@ class Source:
                 for obj in self._s3().list():
                     if not obj.key.endswith("/"):
                         yield obj.key, obj.size, obj.version
-            except StorageError as error:
-                # The same on each try: what reads objects takes keys for paths.
-                if "invalid path" in str(error):
-                    raise JobError(f"{error}: {_NO_PATH}") from error
-                raise
+            except InvalidKey as error:
+                raise InvalidKey(f"{error}: {_NO_PATH}") from error
         else:
             yield from ((name, size, "") for name, size in _walk_folder(self._folder))
 

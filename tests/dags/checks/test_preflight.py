@@ -26,8 +26,7 @@ from fruit_pipeline.cluster import shapes
 from fruit_pipeline.dag.form import form
 from fruit_pipeline.run.request import RunRequest, from_params
 from fruit_pipeline.settings import Settings
-from image_features.errors import JobError
-from image_features.storage import StorageError
+from image_features.errors import JobError, StorageError
 
 
 class OneTry(Aws):

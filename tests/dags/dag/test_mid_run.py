@@ -26,8 +26,7 @@ from fruit_pipeline.aws import errors
 from fruit_pipeline.aws.clusters import RUN_TAG, name_of
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.dag import operators, sensors
-from image_features.errors import JobError
-from image_features.storage import StorageError
+from image_features.errors import JobError, StorageError
 
 CODES = botocore.session.get_session().get_service_model("emr").shape_for("ClusterStateChangeReasonCode").enum
 

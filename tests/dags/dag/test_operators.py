@@ -23,8 +23,7 @@ from fruit_pipeline.aws.clusters import RUN_TAG, name_of
 from fruit_pipeline.cluster import job_flow, shapes
 from fruit_pipeline.dag import errors, operators, sensors
 from fruit_pipeline.settings import Settings
-from image_features.errors import JobError
-from image_features.storage import StorageError
+from image_features.errors import JobError, StorageError
 
 
 class TaskInstance:

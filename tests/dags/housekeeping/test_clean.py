@@ -12,8 +12,7 @@ from pipeline_harness import BUCKET, LocalAws, command, until
 from fruit_pipeline.aws.clusters import RUN_TAG, name_of
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.housekeeping import clean, stored_runs
-from image_features.errors import JobError
-from image_features.storage import StorageError
+from image_features.errors import JobError, StorageError
 
 TEMPORARY = {
     "sample/_SUCCESS": 10,

@@ -13,8 +13,9 @@ from pipeline_harness import BUCKET, REGION, LocalAws
 from fruit_pipeline.aws.session import Aws
 from image_features.contract import MARKER, SAMPLE_SCHEMA, SampleMarker, SampleShard
 from image_features.documents import read_document, to_json
+from image_features.errors import StorageError
 from image_features.shards import read_shard, write_shard
-from image_features.storage import Storage, StorageError
+from image_features.storage import Storage
 
 KEY = "shard-00003.parquet"
 ROWS = {"image": ["a/1"], "label": ["a"], "sha256": ["00"], "content": [bytes(range(256)) * 40]}

@@ -11,8 +11,7 @@ from pipeline_harness import LocalAws
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.sample.sources import Source, SourceImage, labels_of
-from image_features.errors import JobError
-from image_features.storage import NotFound
+from image_features.errors import JobError, NotFound
 
 
 def make(root: Path, *names: str) -> Path:
