@@ -21,7 +21,7 @@ from benchmarks import sampling, spark
 from benchmarks.measure import ShardTime
 from fruit_pipeline import settings
 from fruit_pipeline.cluster import job_code
-from fruit_pipeline.sample.draw import draw
+from fruit_pipeline.sample.draw import select_images
 from fruit_pipeline.sample.drawn_images import KINDS, draw_folder
 from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Source, SourceImage
@@ -144,7 +144,7 @@ class Context:
         """A folder of ``size`` images in label folders, made of links; repeated when there are fewer."""
         source, listed = self._source
         folder = self.work / "images" / str(size)
-        chosen = draw(listed, SampleRequest(str(source), total=min(size, len(listed))))
+        chosen = select_images(listed, SampleRequest(str(source), total=min(size, len(listed))))
         if not (folder.parent / f"{size}.whole").exists():
             shutil.rmtree(folder, ignore_errors=True)
             for number in range(size):

@@ -82,7 +82,7 @@ def compare(context: Context) -> quantise.Quality:
     if images != others:
         raise ValueError("the two extractions hold different images")
     labels = [Path(image).parent.name for image in images]
-    return quantise.compare(exact, found, labels, images_calibrated=0)
+    return quantise.measure_quality(exact, found, labels, images_calibrated=0)
 
 
 def quality_rows(size: int, quality: quantise.Quality) -> list[Row]:

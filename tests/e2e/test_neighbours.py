@@ -11,9 +11,9 @@ import pytest
 
 from fruit_pipeline.model.backbones import BackboneRequest
 from fruit_pipeline.model.export import export
-from fruit_pipeline.sample.draw import draw
+from fruit_pipeline.sample.draw import select_images
 from fruit_pipeline.sample.request import SampleRequest
-from fruit_pipeline.sample.sources import Source, SourceImage, labels_of
+from fruit_pipeline.sample.sources import Source, SourceImage, group_by_label
 from image_features import pca
 from image_features.contract import MODEL_FILE
 from image_features.inference import Backbone
@@ -46,7 +46,7 @@ def split(shared_data: Path) -> tuple[Source, list[str], list[SourceImage], list
     """131 labels with four references and two unseen queries each."""
     source = Source(str(shared_data / "fruits"))
     request = SampleRequest(str(shared_data), per_label=REFERENCES + QUERIES, seed=1)
-    groups = labels_of(draw(source.list().images, request))
+    groups = group_by_label(select_images(source.list().images, request))
     references = [image for group in groups.values() for image in group[:REFERENCES]]
     queries = [image for group in groups.values() for image in group[REFERENCES:]]
     return source, list(groups), references, queries

@@ -20,7 +20,7 @@ from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.checks.output import check_run
 from fruit_pipeline.report.build import make
 from fruit_pipeline.sample import sources
-from fruit_pipeline.sample.draw import draw, write_sample
+from fruit_pipeline.sample.draw import select_images, write_sample
 from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import MAX_FILE_BYTES, Source, SourceImage
 from image_features import extraction, reduction
@@ -123,8 +123,8 @@ def test_100000_labels_of_one_image_are_drawn_and_listed(tmp_path: Path, options
 def test_100000_images_of_one_label_beside_one_of_another_are_drawn_in_proportion() -> None:
     images = [SourceImage(f"all/{n}.jpg", "all", 1) for n in range(100_000)]
     images.append(SourceImage("rare/1.jpg", "rare", 1))
-    assert len(draw(images, SampleRequest("s", total=1000))) == 1000
-    assert {i.label for i in draw(images, SampleRequest("s", per_label=1))} == {"all", "rare"}
+    assert len(select_images(images, SampleRequest("s", total=1000))) == 1000
+    assert {i.label for i in select_images(images, SampleRequest("s", per_label=1))} == {"all", "rare"}
 
 
 def kinds(root: Path) -> Path:

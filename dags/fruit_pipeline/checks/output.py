@@ -137,7 +137,7 @@ def check_run(
                 rows.add(identities_of(table), values)
             except JobError as error:
                 failures.add(error)
-        left = manifest.left
+        left = manifest.next_shard
         if left is not None:
             failures.add(
                 Damaged(f"{sample_store.uri_of(MANIFEST)} goes on with shard {left}", stage=Stage.SAMPLE)

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fruit_pipeline.aws.clusters import DAG_RUN_TAG as DAG_RUN_TAG
-from fruit_pipeline.aws.clusters import alive_of_run
+from fruit_pipeline.aws.clusters import DAG_RUN_TAG, alive_of_run
 from fruit_pipeline.aws.errors import explained
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.cluster.shapes import Shape, load_shape
@@ -17,7 +16,7 @@ from fruit_pipeline.cost import estimate, prices
 from fruit_pipeline.model.backbones import MIN_IMAGES, check_precision
 from fruit_pipeline.run.plan import work_of
 from fruit_pipeline.run.request import RunRequest
-from fruit_pipeline.sample.sources import Source, count_labels
+from fruit_pipeline.sample.sources import Source
 from fruit_pipeline.settings import Settings
 from image_features.contract import FeaturesMarker
 from image_features.documents import read_document
@@ -264,7 +263,7 @@ def check_budget(
     """
     images = request.total
     if request.per_label is not None:
-        labels = len(request.labels) or count_labels(request.source, source_aws)
+        labels = len(request.labels) or _count_labels(request.source, source_aws)
         images = request.per_label * labels
     if images is None:
         return
@@ -272,6 +271,21 @@ def check_budget(
         replace(work_of(request), images=images), request.shape, shape, price_list, settings.poll_seconds
     )
     estimate.check_budget(found, request.max_cost_usd, coarse=True)
+
+
+def _count_labels(source: str, aws: Aws) -> int:
+    """Number of folders at the top of the source, at least 1."""
+    uri = normalise_uri(source)
+    if uri.startswith("s3://"):
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        pages = (
+            aws.client("s3")
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", Delimiter="/")
+        )
+        with explained(f"source bucket {bucket}", aws):
+            return max(1, sum(len(page.get("CommonPrefixes", [])) for page in pages))
+    return max(1, sum(entry.is_dir() for entry in Path(uri.removeprefix("file://")).iterdir()))
 
 
 def check_reuse(earlier: str, request: RunRequest, aws: Aws) -> None:

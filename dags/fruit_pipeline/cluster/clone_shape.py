@@ -99,7 +99,7 @@ def clone(emr: Any, cluster_id: str, home: Path, name: str) -> Clone:
     if configurations:
         made.values["classifications"] = list(configurations.values())
     _note_the_rest(emr, described, made.left_out)
-    shapes.shape_of(made.values, home, path)  # raises when the cluster makes no shape
+    shapes.parse_shape(made.values, home, path)  # raises when the cluster makes no shape
     return made
 
 

@@ -48,7 +48,7 @@ MAX_STEPS = 256
 MAX_STEP_CHARACTERS = 10_240
 
 
-def check_cluster(request: Mapping[str, Any]) -> None:
+def check_job_flow(request: Mapping[str, Any]) -> None:
     """Hold a ``RunJobFlow`` request against the limits. Raises JobError: field, value, limit, source."""
     name = request["Name"]
     _at_most(f"cluster name {name!r}", len(name), MAX_NAME, "characters", f"{_API}/API_RunJobFlow.html")

@@ -71,7 +71,7 @@ def build_request(
     }
     if settings.security_configuration:
         request["SecurityConfiguration"] = settings.security_configuration
-    emr_limits.check_cluster(request)
+    emr_limits.check_job_flow(request)
     return request
 
 

@@ -75,10 +75,10 @@ def load_shape(home: Path, name: str) -> Shape:
         values = json.loads(path.read_text())
     except ValueError as error:
         raise JobError(f"{path} is no JSON: {error}") from error
-    return shape_of(values, home, path)
+    return parse_shape(values, home, path)
 
 
-def shape_of(values: Any, home: Path, path: Path) -> Shape:
+def parse_shape(values: Any, home: Path, path: Path) -> Shape:
     """The shape that ``path`` holds or shall hold. Raises JobError as above."""
     shape_schema.check(path, values, home / "emr_configs" / "schema.json")
     return Shape(**{name: value for name, value in values.items() if name != "$schema"})

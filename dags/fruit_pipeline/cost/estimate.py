@@ -47,7 +47,7 @@ from fruit_pipeline.cost.measured import (
 )
 from fruit_pipeline.cost.prices import InstancePrice, Prices
 from fruit_pipeline.model.backbones import DEFAULT_INPUT_SIZE
-from fruit_pipeline.sample.request import SHARD_BYTES, SHARD_IMAGES, SHARDS_PER_CORE
+from fruit_pipeline.sample.request import SHARD_BYTES, images_per_shard
 from image_features.errors import JobError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Work:
 
     def shards(self, cores: int) -> int:
         """As the sample task cuts them."""
-        size = max(1, min(SHARD_IMAGES, self.images // (cores * SHARDS_PER_CORE)))
+        size = images_per_shard(self.images, cores)
         return max(math.ceil(self.images / size), math.ceil(self.images * self.image_bytes / SHARD_BYTES))
 
 

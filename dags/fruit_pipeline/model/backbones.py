@@ -98,13 +98,13 @@ class BackboneRequest:
         """Digest of all that decides the exported file, the exporter's versions included."""
         file = self.weights_file
         weights = hashlib.sha256(file.read_bytes()).hexdigest() if file else self.weights
-        versions = [f"{name} {version}" for name, version in sorted(_versions().items())]
+        versions = [f"{name} {version}" for name, version in sorted(exporter_versions().items())]
         return digest_of(
             str(SCHEMA_VERSION), self.backbone, str(self.alpha), str(self.input_size), weights, *versions
         )
 
 
-def _versions() -> dict[str, str]:
+def exporter_versions() -> dict[str, str]:
     names = {"keras": "keras", "tensorflow": "tensorflow", "litert": "ai-edge-litert"}
     found = {}
     for short, distribution in names.items():

@@ -24,10 +24,9 @@ from typing import Any
 
 from fruit_pipeline.model.backbones import (
     BACKBONES,
-    DEFAULT_INPUT_SIZE,
     BackboneRequest,
     KerasBackbone,
-    _versions,
+    exporter_versions,
 )
 from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec
 from image_features.documents import find_document, to_json
@@ -108,8 +107,8 @@ def _export(request: BackboneRequest) -> tuple[BackboneSpec, bytes]:
         preprocessing=known.preprocessing,
         batch=known.batch,
         digest=hashlib.sha256(tflite).hexdigest(),
-        keras_agreement=_compare(model, known, tflite, request.input_size),
-        exported_with=_versions(),
+        keras_agreement=check_against_keras(model, request, tflite),
+        exported_with=exporter_versions(),
     )
     return spec, tflite
 
@@ -146,23 +145,21 @@ def _load(keras: Any, request: BackboneRequest, known: KerasBackbone) -> Any:
     return model
 
 
-def _compare(model: Any, known: KerasBackbone, tflite: bytes, input_size: int = DEFAULT_INPUT_SIZE) -> float:
+def check_against_keras(model: Any, request: BackboneRequest, tflite: bytes) -> float:
     """Largest relative difference of LiteRT to Keras over a few drawn images; JobError when too large."""
     import keras
     import numpy as np
 
-    from fruit_pipeline.sample.drawn_images import KINDS, draw
+    from fruit_pipeline.sample.drawn_images import KINDS, draw_image
     from image_features.images import decode_rgb
     from image_features.inference import Backbone
 
-    contents = [draw(kind, 0) for kind in KINDS[:_CHECK_IMAGES]]
-    module = getattr(
-        keras.applications, {"MobileNetV2": "mobilenet_v2", "ResNet50": "resnet50"}[known.application]
-    )
-    pixels = np.stack([decode_rgb(content, input_size) for content in contents]).astype(np.float32)
+    contents = [draw_image(kind, 0) for kind in KINDS[:_CHECK_IMAGES]]
+    known, module = BACKBONES[request.backbone], getattr(keras.applications, request.backbone)
+    pixels = np.stack([decode_rgb(content, request.input_size) for content in contents]).astype(np.float32)
     expected = np.asarray(model.predict(module.preprocess_input(pixels), verbose=0))
     probe = BackboneSpec(
-        "", 1.0, "", input_size, expected.shape[1], known.preprocessing, known.batch, "", 0.0
+        "", 1.0, "", request.input_size, expected.shape[1], known.preprocessing, known.batch, "", 0.0
     )
     found, _ = Backbone(tflite, probe).features(contents)
     differences = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)

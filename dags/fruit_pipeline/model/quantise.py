@@ -99,7 +99,7 @@ def quantise(
     cosine to those of float32 is below ``min_cosine``.
     """
     marker = read_document(SampleMarker, sample)
-    drawn = _draw(sample, marker)
+    drawn = select_rows(sample, marker)
     images = content_digest(*([row[name] for row in drawn] for name in ("image", "label", "sha256")))
     key = digest_of("int8", SCHEME, request.cache_key(), images, str(max_pixels))
     cached = Storage(str(cache_dir / "models" / key), create=True)
@@ -107,7 +107,7 @@ def quantise(
     if spec is None:
         exact, exact_cached = export(request, cache_dir)
         reader = SampleReader(sample, marker, source)
-        pixels, labels = _read(reader, marker, drawn, request.input_size, max_pixels)
+        pixels, labels = read_pixels(reader, marker, drawn, request.input_size, max_pixels)
         if len(pixels) < MIN_IMAGES:
             raise JobError(
                 f"int8 is calibrated on images of the sample and needs {MIN_IMAGES} that decode; of "
@@ -126,7 +126,7 @@ def quantise(
     return spec, cached
 
 
-def _draw(sample: Storage, marker: SampleMarker) -> list[dict[str, Any]]:
+def select_rows(sample: Storage, marker: SampleMarker) -> list[dict[str, Any]]:
     """Rows of the manifest: the images to look at, in the order that the sample's seed gives them."""
 
     def rank(what: object) -> bytes:
@@ -151,7 +151,7 @@ def _draw(sample: Storage, marker: SampleMarker) -> list[dict[str, Any]]:
     return heapq.nsmallest(_CALIBRATED + _COMPARED + _SPARE, rows(), key=lambda row: rank(row["image"]))
 
 
-def _read(
+def read_pixels(
     reader: SampleReader, marker: SampleMarker, drawn: list[dict[str, Any]], size: int, max_pixels: int
 ) -> tuple[Images, list[str]]:
     """Pixels (n, size, size, 3) and labels of the drawn images that decode, in the drawn order."""
@@ -178,18 +178,18 @@ def _quantise(
 
     cut = min(_CALIBRATED, len(pixels) // 2)
     log.info("quantising %s to int8, calibrated on %d images", request.backbone, cut)
-    model = convert(request, exact_model, pixels[:cut])
+    model = convert_to_int8(request, exact_model, pixels[:cut])
     spec = replace(exact, precision="int8", digest=hashlib.sha256(model).hexdigest())
     held = pixels[cut:]
     with_float32, with_int8 = (
         Backbone(content, described).features_of(held, len(held))
         for content, described in ((exact_model, exact), (model, spec))
     )
-    quality = compare(with_float32, with_int8, labels[cut:], images_calibrated=cut)
+    quality = measure_quality(with_float32, with_int8, labels[cut:], images_calibrated=cut)
     return replace(spec, quality=asdict(quality)), model
 
 
-def convert(request: BackboneRequest, exact_model: bytes, calibration: Images) -> bytes:
+def convert_to_int8(request: BackboneRequest, exact_model: bytes, calibration: Images) -> bytes:
     """The backbone in int8, but for its first operators; ``exact_model`` is the same in float32."""
     known = BACKBONES[request.backbone]
     preprocess = Preprocessor(known.preprocessing)
@@ -209,7 +209,7 @@ def convert(request: BackboneRequest, exact_model: bytes, calibration: Images) -
         to_litert.representative_dataset = representative
         # The debugger is TensorFlow's way to say which operators are left alone, by their outputs.
         options = tf.lite.experimental.QuantizationDebugOptions(
-            denylisted_nodes=_first_outputs(exact_model, known.float_operators)
+            denylisted_nodes=first_output_names(exact_model, known.float_operators)
         )
         made: bytes = tf.lite.experimental.QuantizationDebugger(
             converter=to_litert, debug_dataset=representative, debug_options=options
@@ -217,7 +217,7 @@ def convert(request: BackboneRequest, exact_model: bytes, calibration: Images) -
     return made
 
 
-def _first_outputs(model: bytes, count: int) -> list[str]:
+def first_output_names(model: bytes, count: int) -> list[str]:
     """Names of the tensors that the first operators of a LiteRT model write."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -225,7 +225,7 @@ def _first_outputs(model: bytes, count: int) -> list[str]:
     return [graph.Tensors(graph.Operators(n).Outputs(0)).Name().decode() for n in range(count)]
 
 
-def compare(exact: Features, found: Features, labels: list[str], images_calibrated: int) -> Quality:
+def measure_quality(exact: Features, found: Features, labels: list[str], images_calibrated: int) -> Quality:
     """Compare int8 features ``found`` with float32 features ``exact``, both (images, width)."""
     norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(found, axis=1)
     cosines = (exact * found).sum(axis=1) / np.maximum(norms, np.finfo(np.float32).tiny)

@@ -19,8 +19,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fruit_pipeline.sample.manifest import ManifestWriter
-from fruit_pipeline.sample.request import SHARD_BYTES, SHARD_IMAGES, SHARDS_PER_CORE, SampleRequest
-from fruit_pipeline.sample.sources import LEFT_OUT, MAX_FILE_BYTES, Source, SourceImage, by_name, labels_of
+from fruit_pipeline.sample.request import SHARD_BYTES, SampleRequest, images_per_shard
+from fruit_pipeline.sample.sources import (
+    LEFT_OUT,
+    MAX_FILE_BYTES,
+    Source,
+    SourceImage,
+    group_by_label,
+    sort_by_name,
+)
 from image_features.contract import (
     LISTED_SCHEMA,
     SAMPLE_SCHEMA,
@@ -40,13 +47,13 @@ log = logging.getLogger(__name__)
 _READERS = 16  # files or objects read at a time
 
 
-def draw(images: list[SourceImage], request: SampleRequest) -> list[SourceImage]:
+def select_images(images: list[SourceImage], request: SampleRequest) -> list[SourceImage]:
     """Choose images as the request says; returned in order of their names.
 
     Asking for more than there are takes all there are. Raises JobError for a label that the
     source does not have.
     """
-    groups = labels_of(images)
+    groups = group_by_label(images)
     unknown = [label for label in request.labels if label not in groups]
     if unknown:
         near = difflib.get_close_matches(unknown[0], groups, n=3) or list(groups)[:3]
@@ -63,7 +70,7 @@ def draw(images: list[SourceImage], request: SampleRequest) -> list[SourceImage]
     def rank(image: SourceImage) -> bytes:
         return hashlib.sha256(f"{request.seed}\0{image.image}".encode()).digest()
 
-    return by_name(
+    return sort_by_name(
         image for label, group in groups.items() for image in sorted(group, key=rank)[: quotas[label]]
     )
 
@@ -79,12 +86,9 @@ def _apportion(sizes: dict[str, int], total: int) -> dict[str, int]:
     return quotas
 
 
-def split(images: list[SourceImage], cores: int) -> list[list[SourceImage]]:
-    """Cut images into shards of at most SHARD_IMAGES and about SHARD_BYTES.
-
-    Small samples get smaller shards, so that every core has at least SHARDS_PER_CORE.
-    """
-    size = max(1, min(SHARD_IMAGES, len(images) // (cores * SHARDS_PER_CORE)))
+def split_into_shards(images: list[SourceImage], cores: int) -> list[list[SourceImage]]:
+    """Cut images, in their order, into shards of ``images_per_shard`` and about SHARD_BYTES at most."""
+    size = images_per_shard(len(images), cores)
     shards: list[list[SourceImage]] = []
     filled = 0
     for image in images:
@@ -123,10 +127,10 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
         )
     if listing.unlabelled:
         log.warning("left out %d images that lie in no label folder", listing.unlabelled)
-    chosen = draw(listing.images, request)
+    chosen = select_images(listing.images, request)
     _say_shortfall(request, chosen)
 
-    plan = split(chosen, request.cores)
+    plan = split_into_shards(chosen, request.cores)
     # Left by an attempt that did not finish, with another plan.
     delete_strays(target, [obj.key for obj in target.list()], set(range(len(plan))))
     shards: list[SampleShard] = []
@@ -144,7 +148,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
     marker = SampleMarker(
         images=len(chosen),
         bytes=sum(s.bytes for s in shards),
-        labels={label: len(group) for label, group in labels_of(chosen).items()},
+        labels={label: len(group) for label, group in group_by_label(chosen).items()},
         seed=request.seed,
         source=source.uri,
         request_digest=request.digest,
@@ -162,7 +166,7 @@ def _say_shortfall(request: SampleRequest, chosen: list[SourceImage]) -> None:
     if request.total is not None and len(chosen) < request.total:
         log.warning("%d images asked for, the source has %d: all are taken", request.total, len(chosen))
     if request.per_label is not None:
-        short = [label for label, group in labels_of(chosen).items() if len(group) < request.per_label]
+        short = [label for label, group in group_by_label(chosen).items() if len(group) < request.per_label]
         if short:
             log.warning(
                 "%d labels have fewer than %d images, all of theirs are taken: %s",

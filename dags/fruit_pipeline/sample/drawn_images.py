@@ -54,12 +54,12 @@ def draw_folder(folder: Path, per_label: int = 40) -> int:
             if not path.exists():
                 # Under its name only when it is whole, for a draw that is interrupted.
                 part = path.with_suffix(".part")
-                part.write_bytes(draw(kind, number))
+                part.write_bytes(draw_image(kind, number))
                 part.rename(path)
     return len(KINDS) * per_label
 
 
-def draw(kind: Kind, number: int) -> bytes:
+def draw_image(kind: Kind, number: int) -> bytes:
     """One JPEG of ``kind``; ``number`` seeds its turn, size, light and details."""
     rng = random.Random(f"{kind.label}/{number}")  # noqa: S311 - a drawing, not a secret
     scale = 4  # drawn large and reduced, for smooth edges

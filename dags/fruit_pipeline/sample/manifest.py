@@ -93,7 +93,7 @@ class Manifest:
         return rows
 
     @property
-    def left(self) -> int | None:
+    def next_shard(self) -> int | None:
         """Number of the next shard that was not taken; None when all were."""
         return None if self._ahead is None else self._ahead[0]
 

@@ -46,3 +46,8 @@ class SampleRequest:
         """Of what is drawn; how it is cut into shards may differ."""
         drawn = [normalise_uri(self.source), self.per_label, self.total, sorted(self.labels), self.seed]
         return digest_of(json.dumps([*drawn, self.pack]))
+
+
+def images_per_shard(images: int, cores: int) -> int:
+    """Images of a full shard: SHARD_IMAGES, or fewer where each core would get too few shards."""
+    return max(1, min(SHARD_IMAGES, images // (cores * SHARDS_PER_CORE)))

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
-from fruit_pipeline.aws.errors import explained
-from fruit_pipeline.aws.session import Aws
 from image_features.errors import InvalidKey, JobError
 from image_features.storage import Storage, normalise_uri
 
@@ -92,7 +90,7 @@ class Source:
                 f"{self.uri} has no images; expected <source>/<label>/<image> "
                 f"(left out {ignored} files: {LEFT_OUT}; {len(oversized)} that are too large)"
             )
-        return Listing(by_name(images), unlabelled, ignored, tuple(sorted(oversized)))
+        return Listing(sort_by_name(images), unlabelled, ignored, tuple(sorted(oversized)))
 
     def read(self, image: SourceImage) -> bytes:
         """The file's bytes. Raises JobError when it cannot be read."""
@@ -166,29 +164,14 @@ def _stays_inside(link: Path, top: Path) -> bool:
         return False
 
 
-def by_name(images: Iterable[SourceImage]) -> list[SourceImage]:
+def sort_by_name(images: Iterable[SourceImage]) -> list[SourceImage]:
     """Images in order of their names, which are unique in a source."""
     return sorted(images, key=attrgetter("image"))
 
 
-def labels_of(images: Iterable[SourceImage]) -> dict[str, list[SourceImage]]:
+def group_by_label(images: Iterable[SourceImage]) -> dict[str, list[SourceImage]]:
     """Group images by label, labels in order of their name."""
     groups: dict[str, list[SourceImage]] = {}
     for image in images:
         groups.setdefault(image.label, []).append(image)
     return dict(sorted(groups.items()))
-
-
-def count_labels(source: str, aws: Aws) -> int:
-    """Folders at the top of the source, at least 1."""
-    uri = normalise_uri(source)
-    if uri.startswith("s3://"):
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        pages = (
-            aws.client("s3")
-            .get_paginator("list_objects_v2")
-            .paginate(Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", Delimiter="/")
-        )
-        with explained(f"source bucket {bucket}", aws):
-            return max(1, sum(len(page.get("CommonPrefixes", [])) for page in pages))
-    return max(1, sum(entry.is_dir() for entry in Path(uri.removeprefix("file://")).iterdir()))

@@ -80,7 +80,7 @@ def test_a_clone_of_a_plain_cluster_is_sized_and_passes_the_schema(cloned: Clone
         },
         AutoTerminationPolicy={"IdleTimeout": 3600},
     )
-    shape = shapes.shape_of(made.values, home, home / "mine.json")
+    shape = shapes.parse_shape(made.values, home, home / "mine.json")
     assert (shape.purpose, shape.architecture, shape.release_label) == ("features", "x86_64", "emr-7.14.0")
     assert (shape.idle_timeout_seconds, shape.ebs_gb, shape.worker_cores) == (3600, 32, 24)
     assert shape.spark_defaults == {
@@ -144,7 +144,7 @@ def test_what_cannot_be_taken_over_is_said(cloned: Cloned, home: Path) -> None:
         "bootstrap actions: tune",
     ):
         assert said in text, said
-    shape = shapes.shape_of(made.values, home, home / "mine.json")
+    shape = shapes.parse_shape(made.values, home, home / "mine.json")
     assert shape.applications == ["Spark", "Hadoop", "Hive"]
     assert shape.classifications == [{"Classification": "hive-site", "Properties": {"hive.x": "1"}}]
     assert [(nodes.role, nodes.market, nodes.units) for nodes in shape.nodes] == [
@@ -181,7 +181,7 @@ def test_a_fleet_keeps_weights_targets_and_its_spot_rules(cloned: Cloned, home: 
             ],
         }
     )
-    shape = shapes.shape_of(made.values, home, home / "mine.json")
+    shape = shapes.parse_shape(made.values, home, home / "mine.json")
     assert (shape.architecture, shape.ebs_gb) == ("arm64", 20)
     weights = {"m7g.xlarge": 4, "m7g.2xlarge": 8}
     assert shape.nodes == [

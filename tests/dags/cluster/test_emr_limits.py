@@ -62,7 +62,7 @@ def numbered(count: int) -> list[tuple[str, str]]:
     ],
 )
 def test_what_is_at_a_limit_passes(good: dict[str, Any]) -> None:
-    emr_limits.check_cluster(good)
+    emr_limits.check_job_flow(good)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_what_is_above_a_limit_is_refused_with_field_value_and_source(
     bad: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(JobError, match=message) as refused:
-        emr_limits.check_cluster(bad)
+        emr_limits.check_job_flow(bad)
     assert "(https://docs.aws.amazon.com/emr/latest/" in str(refused.value)
     assert len(str(refused.value)) < 500
 
@@ -133,4 +133,4 @@ def test_steps_may_have_10240_characters_each_and_there_may_be_256() -> None:
     with pytest.raises(JobError, match="has 257 characters, EMR allows 256"):
         emr_limits.check_steps([step(100, "n" * 257)])
     with pytest.raises(JobError, match="has 10241 characters"):
-        emr_limits.check_cluster(request(Steps=[step(10_241)]))
+        emr_limits.check_job_flow(request(Steps=[step(10_241)]))

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from pipeline_harness import python
 
-from fruit_pipeline.model.backbones import BACKBONES, BackboneRequest
-from fruit_pipeline.model.export import KERAS_TOLERANCE, _compare, export, publish
-from fruit_pipeline.sample.drawn_images import KINDS, draw
+from fruit_pipeline.model.backbones import BackboneRequest
+from fruit_pipeline.model.export import KERAS_TOLERANCE, check_against_keras, export, publish
+from fruit_pipeline.sample.drawn_images import KINDS, draw_image
 from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec
 from image_features.documents import read_document, to_json
 from image_features.errors import JobError
@@ -173,7 +173,7 @@ def test_litert_agrees_with_keras(keras: Any, random_backbone: Path, spec: Backb
     model = keras.applications.MobileNetV2(
         input_shape=(224, 224, 3), alpha=0.35, include_top=False, weights=None, pooling="avg"
     )
-    contents = [draw(kind, 7) for kind in KINDS]
+    contents = [draw_image(kind, 7) for kind in KINDS]
     pixels = np.stack([decode_rgb(content, 224) for content in contents]).astype(np.float32)
     expected = model.predict(keras.applications.mobilenet_v2.preprocess_input(pixels), verbose=0)
     found, rejected = Backbone((random_backbone / MODEL_FILE).read_bytes(), spec).features(contents)
@@ -226,14 +226,14 @@ def test_a_model_that_does_not_compute_what_keras_does_is_refused(keras: Any, ra
     with pytest.raises(
         JobError, match=r"LiteRT and Keras differ by \d\.\de[+-]\d+ relative, allowed is 1e-04"
     ):
-        _compare(other, BACKBONES["mobilenet_v2"], exported)
+        check_against_keras(other, BackboneRequest("mobilenet_v2", 0.35, "random:1"), exported)
 
 
 def test_a_smaller_input_gives_features_of_the_same_width(keras: Any, tmp_path: Path) -> None:
     spec, cached = export(BackboneRequest("mobilenet_v2", 0.35, "random:0", 96), tmp_path)
     assert (spec.input_size, spec.width) == (96, 1280)
     assert spec.keras_agreement <= KERAS_TOLERANCE
-    found, _ = Backbone(cached.get(MODEL_FILE).to_pybytes(), spec).features([draw(KINDS[0], 0)])
+    found, _ = Backbone(cached.get(MODEL_FILE).to_pybytes(), spec).features([draw_image(KINDS[0], 0)])
     assert found.shape == (1, 1280)
 
 

@@ -15,7 +15,7 @@ import pytest
 from fruit_pipeline.model import quantise as model_quantise
 from fruit_pipeline.model.backbones import BackboneRequest
 from fruit_pipeline.model.export import export
-from fruit_pipeline.model.quantise import Quality, compare, quantise
+from fruit_pipeline.model.quantise import Quality, measure_quality, quantise
 from fruit_pipeline.sample.draw import write_sample
 from fruit_pipeline.sample.drawn_images import draw_folder
 from fruit_pipeline.sample.request import SampleRequest
@@ -58,11 +58,11 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Images calibrated with, an entry a conversion; TensorFlow's place is taken by the float32 model."""
     counts: list[int] = []
 
-    def convert(request: BackboneRequest, exact_model: bytes, calibration: Any) -> bytes:
+    def convert_to_int8(request: BackboneRequest, exact_model: bytes, calibration: Any) -> bytes:
         counts.append(len(calibration))
         return exact_model
 
-    monkeypatch.setattr(model_quantise, "convert", convert)
+    monkeypatch.setattr(model_quantise, "convert_to_int8", convert_to_int8)
     return counts
 
 
@@ -79,7 +79,7 @@ def cache(random_backbone: Path, tmp_path: Path) -> Path:
 def test_equal_features_have_the_best_figures() -> None:
     features = np.random.default_rng(0).random((60, 8), np.float32)
     labels = [str(n % 3) for n in range(60)]
-    found = compare(features, features, labels, 7)
+    found = measure_quality(features, features, labels, 7)
     assert (found.images_calibrated, found.images_compared, found.components) == (7, 60, 50)
     assert found.mean_cosine == pytest.approx(1)
     assert found.neighbour_agreement == 1
@@ -90,7 +90,7 @@ def test_equal_features_have_the_best_figures() -> None:
 def test_figures_are_those_of_a_case_done_by_hand() -> None:
     exact = np.array([[10, 0], [11, 0], [0, 10], [0, 11]], np.float32)
     found = np.array([[10, 0], [0, 9], [0, 10], [11, 0]], np.float32)
-    quality = compare(exact, found, ["a", "a", "b", "b"], 1)
+    quality = measure_quality(exact, found, ["a", "a", "b", "b"], 1)
     assert (quality.mean_cosine, quality.least_cosine) == (0.5, 0)
     assert (quality.neighbour_accuracy_float32, quality.neighbour_accuracy) == (1, 0)
     assert quality.neighbour_agreement == 0
@@ -99,12 +99,12 @@ def test_figures_are_those_of_a_case_done_by_hand() -> None:
 
 def test_an_image_is_not_its_own_neighbour_and_one_without_a_like_is_wrong() -> None:
     features = np.eye(3, dtype=np.float32)
-    assert compare(features, features, ["a", "b", "c"], 1).neighbour_accuracy == 0
+    assert measure_quality(features, features, ["a", "b", "c"], 1).neighbour_accuracy == 0
 
 
 def test_features_that_are_all_zero_have_figures() -> None:
     nothing = np.zeros((4, 3), np.float32)
-    quality = compare(nothing, nothing, ["a"] * 4, 1)
+    quality = measure_quality(nothing, nothing, ["a"] * 4, 1)
     assert (quality.mean_cosine, quality.variance_kept) == (0, 1)
 
 
@@ -112,12 +112,12 @@ def test_features_that_are_all_zero_have_figures() -> None:
 
 
 def drawn_of(sample: Storage) -> list[dict[str, Any]]:
-    return model_quantise._draw(sample, read_document(SampleMarker, sample))
+    return model_quantise.select_rows(sample, read_document(SampleMarker, sample))
 
 
 def pixels_of(sample: Storage, rows: list[dict[str, Any]], size: int) -> tuple[Any, list[str]]:
     marker = read_document(SampleMarker, sample)
-    return model_quantise._read(SampleReader(sample, marker), marker, rows, size, 10**7)
+    return model_quantise.read_pixels(SampleReader(sample, marker), marker, rows, size, 10**7)
 
 
 def test_the_draw_depends_on_the_seed_and_not_on_the_shards(source: Path, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_another_scheme_makes_it_again(
 def test_a_cached_one_is_held_against_the_floor_of_each_run(
     sample: Storage, cache: Path, conversions: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_quantise, "compare", lambda *_, **__: GOOD)
+    monkeypatch.setattr(model_quantise, "measure_quality", lambda *_, **__: GOOD)
     quantise(SMALL, sample, cache, min_cosine=0.98)
     with pytest.raises(JobError, match=r"mean cosine is below 0\.99") as caught:
         quantise(SMALL, sample, cache, min_cosine=0.99)
@@ -204,7 +204,7 @@ def test_too_few_images_that_decode_are_refused_with_both_counts(
 
 def test_the_operators_that_stay_float32_end_with_the_first_projection(random_backbone: Path) -> None:
     """They are taken by their place in the graph, which another TensorFlow could order anew."""
-    names = model_quantise._first_outputs((random_backbone / MODEL_FILE).read_bytes(), 3)
+    names = model_quantise.first_output_names((random_backbone / MODEL_FILE).read_bytes(), 3)
     for name, layer in zip(names, ("Conv1", "expanded_conv_depthwise", "expanded_conv_project"), strict=True):
         assert layer in name
 

@@ -14,7 +14,7 @@ import pytest
 from pipeline_harness import LocalAws
 
 from fruit_pipeline.aws.session import Aws
-from fruit_pipeline.sample.draw import draw, split, write_sample
+from fruit_pipeline.sample.draw import select_images, split_into_shards, write_sample
 from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Listing, Source, SourceImage
 from image_features.contract import MANIFEST, MARKER, SAMPLE_SCHEMA, SampleMarker, shard_key
@@ -82,41 +82,43 @@ def test_the_same_seed_draws_the_same_images_in_whatever_order_they_are_listed(r
     listed = images(a=30, b=20, c=10)
     shuffled = random.Random(1).sample(listed, len(listed))
     request = SampleRequest("s", seed=5, **request_)
-    assert draw(listed, request) == draw(shuffled, request)
+    assert select_images(listed, request) == select_images(shuffled, request)
 
 
 def test_another_seed_draws_other_images() -> None:
     listed = images(a=100)
-    drawn = [set(names(draw(listed, SampleRequest("s", per_label=20, seed=seed)))) for seed in range(3)]
+    drawn = [
+        set(names(select_images(listed, SampleRequest("s", per_label=20, seed=seed)))) for seed in range(3)
+    ]
     assert drawn[0] != drawn[1]
     assert drawn[1] != drawn[2]
 
 
 def test_a_draw_is_the_same_on_every_machine_and_in_every_version() -> None:
-    chosen = draw(images(apple=10, pear=10), SampleRequest("s", per_label=2, seed=1))
+    chosen = select_images(images(apple=10, pear=10), SampleRequest("s", per_label=2, seed=1))
     assert names(chosen) == ["apple/002.jpg", "apple/006.jpg", "pear/006.jpg", "pear/008.jpg"]
 
 
 def test_per_label_draws_that_many_of_each() -> None:
-    chosen = draw(images(a=30, b=20, c=10), SampleRequest("s", per_label=7))
+    chosen = select_images(images(a=30, b=20, c=10), SampleRequest("s", per_label=7))
     assert per_label(chosen) == {"a": 7, "b": 7, "c": 7}
     assert len(set(chosen)) == 21
 
 
 def test_all_takes_every_image() -> None:
     listed = images(a=30, b=20)
-    assert draw(listed, SampleRequest("s")) == sorted(listed)
+    assert select_images(listed, SampleRequest("s")) == sorted(listed)
 
 
 def test_chosen_labels_are_the_only_ones() -> None:
-    chosen = draw(images(a=5, b=5, c=5), SampleRequest("s", labels=("c", "a")))
+    chosen = select_images(images(a=5, b=5, c=5), SampleRequest("s", labels=("c", "a")))
     assert per_label(chosen) == {"a": 5, "c": 5}
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 10, 59, 99, 100])
 def test_a_total_is_met_exactly_and_each_label_is_within_one_of_its_share(total: int) -> None:
     sizes = {"a": 60, "b": 30, "c": 9, "d": 1}
-    found = per_label(draw(images(**sizes), SampleRequest("s", total=total)))
+    found = per_label(select_images(images(**sizes), SampleRequest("s", total=total)))
     assert sum(found.values()) == total
     for label, size in sizes.items():
         assert abs(found[label] - total * size / 100) < 1
@@ -124,7 +126,7 @@ def test_a_total_is_met_exactly_and_each_label_is_within_one_of_its_share(total:
 
 def test_a_total_goes_by_largest_remainder() -> None:
     # Shares 4.7, 3.3 and 2.0 of 10: the rest of one goes to the largest remainder, a.
-    found = per_label(draw(images(a=47, b=33, c=20), SampleRequest("s", total=10)))
+    found = per_label(select_images(images(a=47, b=33, c=20), SampleRequest("s", total=10)))
     assert found == {"a": 5, "b": 3, "c": 2}
 
 
@@ -133,18 +135,20 @@ def test_a_total_goes_by_largest_remainder() -> None:
 )
 def test_a_larger_sample_holds_the_smaller(small: dict, large: dict) -> None:
     listed = images(a=40, b=40)
-    assert set(draw(listed, SampleRequest("s", **small))) < set(draw(listed, SampleRequest("s", **large)))
+    assert set(select_images(listed, SampleRequest("s", **small))) < set(
+        select_images(listed, SampleRequest("s", **large))
+    )
 
 
 def test_a_label_is_drawn_alike_whichever_other_labels_there_are() -> None:
     request = SampleRequest("s", per_label=4)
-    together = [image for image in draw(images(a=20, b=20), request) if image.label == "a"]
-    assert together == draw(images(a=20), request)
+    together = [image for image in select_images(images(a=20, b=20), request) if image.label == "a"]
+    assert together == select_images(images(a=20), request)
 
 
 def test_an_unknown_label_is_refused_with_names_that_are_near() -> None:
     with pytest.raises(JobError, match=r"no label 'Aple'.* Apple"):
-        draw(images(Apple=2, Pear=2, Plum=2), SampleRequest("s", labels=("Aple",)))
+        select_images(images(Apple=2, Pear=2, Plum=2), SampleRequest("s", labels=("Aple",)))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +171,7 @@ def test_a_request_that_cannot_be_met_is_refused(wanted: dict, message: str) -> 
 @pytest.mark.parametrize("count", [1, 7, 32, 500, 2500, 30_000])
 def test_shards_hold_every_image_once_in_order(count: int, cores: int) -> None:
     listed = images(a=count)
-    shards = split(listed, cores)
+    shards = split_into_shards(listed, cores)
     assert [image for shard in shards for image in shard] == listed
     assert max(map(len, shards)) <= 1000
 
@@ -175,16 +179,16 @@ def test_shards_hold_every_image_once_in_order(count: int, cores: int) -> None:
 @pytest.mark.parametrize("cores", [1, 2, 8, 64])
 @pytest.mark.parametrize("count", [300, 500, 1777, 2500])
 def test_small_samples_have_four_shards_a_core(count: int, cores: int) -> None:
-    assert len(split(images(a=count), cores)) >= 4 * cores
+    assert len(split_into_shards(images(a=count), cores)) >= 4 * cores
 
 
 def test_samples_smaller_than_that_have_a_shard_an_image() -> None:
-    assert [len(shard) for shard in split(images(a=5), 8)] == [1] * 5
+    assert [len(shard) for shard in split_into_shards(images(a=5), 8)] == [1] * 5
 
 
 def test_a_shard_ends_at_its_byte_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fruit_pipeline.sample.draw.SHARD_BYTES", 2500)
-    shards = split(images(a=1000), 1)  # 250 an even share, but two of 1,000 bytes fill one
+    shards = split_into_shards(images(a=1000), 1)  # 250 an even share, but two of 1,000 bytes fill one
     assert {len(shard) for shard in shards} == {2}
 
 
@@ -192,7 +196,7 @@ def test_an_image_over_the_byte_limit_has_a_shard_of_its_own(monkeypatch: pytest
     monkeypatch.setattr("fruit_pipeline.sample.draw.SHARD_BYTES", 2500)
     listed = images(a=40)
     listed[1] = SourceImage("a/001.jpg", "a", 9000)
-    shards = split(listed, 1)
+    shards = split_into_shards(listed, 1)
     assert [listed[1]] in shards
     assert sum(map(len, shards)) == 40
 

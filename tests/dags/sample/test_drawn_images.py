@@ -7,20 +7,20 @@ from pathlib import Path
 
 from PIL import Image
 
-from fruit_pipeline.sample.drawn_images import KINDS, draw, draw_folder
+from fruit_pipeline.sample.drawn_images import KINDS, draw_folder, draw_image
 
 
 def test_the_same_arguments_draw_the_same_bytes() -> None:
-    assert all(draw(kind, 3) == draw(kind, 3) for kind in KINDS[:3])
+    assert all(draw_image(kind, 3) == draw_image(kind, 3) for kind in KINDS[:3])
 
 
 def test_every_image_of_every_kind_is_another() -> None:
-    drawn = {draw(kind, number) for kind in KINDS for number in range(2)}
+    drawn = {draw_image(kind, number) for kind in KINDS for number in range(2)}
     assert len(drawn) == 2 * len(KINDS)
 
 
 def test_images_are_small_rgb_jpegs() -> None:
-    with Image.open(io.BytesIO(draw(KINDS[0], 0))) as image:
+    with Image.open(io.BytesIO(draw_image(KINDS[0], 0))) as image:
         assert (image.format, image.size, image.mode) == ("JPEG", (100, 100), "RGB")
 
 

@@ -58,9 +58,9 @@ def test_shards_are_taken_one_after_another(manifest: Storage) -> None:
     reader = Manifest(manifest)
     assert reader.take(0) == rows_of(0)
     assert reader.take(1) == rows_of(1)
-    assert (reader.take(99), reader.left) == ([], 2)
+    assert (reader.take(99), reader.next_shard) == ([], 2)
     assert (reader.take(2), reader.take(3)) == (rows_of(2), rows_of(3))
-    assert (reader.take(4), reader.left) == ([], None)
+    assert (reader.take(4), reader.next_shard) == ([], None)
 
 
 @pytest.mark.parametrize("rows", [[0, 0], [1, 0]], ids=["twice", "out of order"])

@@ -10,7 +10,7 @@ import pytest
 from pipeline_harness import LocalAws
 
 from fruit_pipeline.aws.session import Aws
-from fruit_pipeline.sample.sources import Source, SourceImage, labels_of
+from fruit_pipeline.sample.sources import Source, SourceImage, group_by_label
 from image_features.errors import JobError, NotFound
 
 
@@ -37,7 +37,7 @@ def test_images_are_listed_by_name_with_label_and_size(tmp_path: Path) -> None:
 
 def test_labels_are_grouped_in_order_of_their_name() -> None:
     images = [SourceImage("z/1.jpg", "z", 1), SourceImage("a/1.jpg", "a", 1), SourceImage("z/2.jpg", "z", 1)]
-    assert [(label, len(group)) for label, group in labels_of(images).items()] == [("a", 1), ("z", 2)]
+    assert [(label, len(group)) for label, group in group_by_label(images).items()] == [("a", 1), ("z", 2)]
 
 
 def test_hidden_and_other_files_are_left_out_and_counted(tmp_path: Path) -> None:
