@@ -59,7 +59,7 @@ DEPLOYMENT = settings.load()
 AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region, "retries": 5}
 POLL = {"poke_interval": DEPLOYMENT.poll_seconds}
 FORM = form.form(shapes.descriptions(DEPLOYMENT.home), DEPLOYMENT.source, DEPLOYMENT.weights)
-SCHEDULED = schedule.params(DEPLOYMENT, FORM)
+SCHEDULED = schedule.scheduled_params(DEPLOYMENT, FORM)
 ASSETS = assets.outlets(DEPLOYMENT.bucket)
 
 
@@ -70,7 +70,7 @@ ASSETS = assets.outlets(DEPLOYMENT.bucket)
     is_paused_upon_creation=DEPLOYMENT.schedule is not None,
     catchup=False,
     max_active_runs=DEPLOYMENT.max_active_runs,
-    doc_md=f"{__doc__}{schedule.note(DEPLOYMENT, SCHEDULED)}",
+    doc_md=f"{__doc__}{schedule.doc_note(DEPLOYMENT, SCHEDULED)}",
     tags=["emr", "features"],
     params=FORM,
     render_template_as_native_obj=True,

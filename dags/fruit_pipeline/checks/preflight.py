@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.cluster.shapes import Shape, load_shape
 from fruit_pipeline.cost import estimate, prices
 from fruit_pipeline.model.backbones import MIN_IMAGES, check_precision
-from fruit_pipeline.run.plan import work_of
 from fruit_pipeline.run.request import RunRequest
 from fruit_pipeline.sample.sources import Source
 from fruit_pipeline.settings import Settings
@@ -267,9 +265,7 @@ def check_budget(
         images = request.per_label * labels
     if images is None:
         return
-    found = estimate.estimate(
-        replace(work_of(request), images=images), request.shape, shape, price_list, settings.poll_seconds
-    )
+    found = estimate.estimate(request.work(images), request.shape, shape, price_list, settings.poll_seconds)
     estimate.check_budget(found, request.max_cost_usd, coarse=True)
 
 

@@ -129,7 +129,6 @@ def plan_cluster(
     from fruit_pipeline.cluster.job_flow import EVENT_LOGS_MARKER, build_request
     from fruit_pipeline.cluster.shapes import load_shape
     from fruit_pipeline.cost import estimate, prices
-    from fruit_pipeline.run import plan
     from image_features import reuse
     from image_features.contract import MODEL_JSON, BackboneSpec
     from image_features.documents import read_document
@@ -144,7 +143,7 @@ def plan_cluster(
         reuse.check(request.reuse, spec, preprocessing_of(spec, request.max_pixels), earlier)
     layout, shape = request.layout, load_shape(deployment.home, request.shape)
     found = estimate.estimate(
-        plan.work_of(request, sample["images"], sample["bytes"]),
+        request.work(sample["images"], sample["bytes"]),
         request.shape,
         shape,
         prices.load(deployment.home, deployment.region),

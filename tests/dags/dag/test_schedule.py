@@ -45,8 +45,8 @@ def test_a_schedule_is_a_cron_expression_in_the_deployments_zone(text: str, expr
 def test_without_a_schedule_nothing_runs_by_the_clock(text: str, form: dict[str, Any]) -> None:
     quiet = deployed(FRUITS_SCHEDULE=text, FRUITS_SCHEDULE_PARAMS="/no/such.json")
     assert schedule.timetable(quiet) is None
-    assert schedule.params(quiet, form) == {}
-    assert "no" in schedule.note(quiet, {})
+    assert schedule.scheduled_params(quiet, form) == {}
+    assert "no" in schedule.doc_note(quiet, {})
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def written(folder: Path, values: Any) -> Settings:
 
 def test_the_file_says_what_differs_from_the_form(form: dict[str, Any], tmp_path: Path) -> None:
     values = {"source": "s3://photos/fruits", "components": None, "variance": 0.9, "notify": "failures"}
-    assert schedule.params(written(tmp_path, values), form) == values
+    assert schedule.scheduled_params(written(tmp_path, values), form) == values
     assert form["source"].value == "", "the form keeps its own defaults"
     assert form["components"].value == 50
 
@@ -76,9 +76,9 @@ def test_the_file_says_what_differs_from_the_form(form: dict[str, Any], tmp_path
     ("values", "message"),
     [
         ({"source": "s3://p", "sauce": 1}, "weekly.json: there is no Param 'sauce'; there are alpha, "),
-        ({"source": "s3://p", "components": "50"}, "weekly.json: 'components': '50' is not of type 'null', "),
-        ({"source": "s3://p", "components": 0}, "weekly.json: 'components': 0 is less than the minimum of 1"),
-        ({"source": "s3://p", "shape": "huge"}, "weekly.json: 'shape': 'huge' is not one of "),
+        ({"source": "s3://p", "components": "50"}, "weekly.json: components: '50' is not of type 'null', "),
+        ({"source": "s3://p", "components": 0}, "weekly.json: components: 0 is less than the minimum of 1"),
+        ({"source": "s3://p", "shape": "huge"}, "weekly.json: shape: 'huge' is not one of "),
         (
             {"source": "s3://p", "run_key": "r1"},
             "weekly.json: 'run_key' cannot be set: each scheduled run has",
@@ -88,7 +88,7 @@ def test_the_file_says_what_differs_from_the_form(form: dict[str, Any], tmp_path
         ({}, "FRUITS_SCHEDULE is set, but its runs could not start: no source: set the Param 'source'"),
         (
             {"source": "s3://p", "reuse": "/x"},
-            "its runs could not start: reuse '/x': give an earlier run's key",
+            "weekly.json: reuse is '/x'; expected an earlier run's key",
         ),
     ],
 )
@@ -96,22 +96,22 @@ def test_a_file_at_fault_is_named_with_the_key(
     values: Any, message: str, form: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(JobError, match=re.escape(message)) as refused:
-        schedule.params(written(tmp_path, values), form)
+        schedule.scheduled_params(written(tmp_path, values), form)
     assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_file_that_cannot_be_read_is_named(form: dict[str, Any]) -> None:
     with pytest.raises(JobError, match=r"/no/such\.json cannot be read: No such file"):
-        schedule.params(deployed(FRUITS_SCHEDULE_PARAMS="/no/such.json"), form)
+        schedule.scheduled_params(deployed(FRUITS_SCHEDULE_PARAMS="/no/such.json"), form)
 
 
 def test_a_deployments_own_source_and_bucket_are_enough() -> None:
     form = dag_form.form({"small": "-"}, "s3://photos/fruits")
-    assert schedule.params(deployed(), form) == {}
+    assert schedule.scheduled_params(deployed(), form) == {}
     with pytest.raises(
         JobError, match="its runs could not start: no bucket: set the Param 'bucket', or FRUITS"
     ):
-        schedule.params(replace(deployed(), bucket=None), form)
+        schedule.scheduled_params(replace(deployed(), bucket=None), form)
 
 
 @pytest.mark.parametrize(
@@ -135,9 +135,9 @@ def test_only_runs_by_the_clock_take_the_files_params(
 
 
 def test_the_dags_page_shows_the_schedule_and_its_params() -> None:
-    text = schedule.note(deployed(FRUITS_TIME_ZONE="Europe/Paris"), {"source": "s3://p", "total": 9})
+    text = schedule.doc_note(deployed(FRUITS_TIME_ZONE="Europe/Paris"), {"source": "s3://p", "total": 9})
     assert '`@weekly` (Europe/Paris), with `source` = `"s3://p"`, `total` = `9`' in text
-    assert "with the defaults of the form" in schedule.note(deployed(), {})
+    assert "with the defaults of the form" in schedule.doc_note(deployed(), {})
 
 
 def parsed(repo: Path, **variables: str) -> dict[str, Any]:
@@ -177,4 +177,4 @@ def test_a_bad_file_is_an_import_error_that_names_it(repo: Path, tmp_path: Path)
     file.write_text('{"source": "s3://photos/fruits", "total": "all"}')
     found = parsed(repo, FRUITS_BUCKET="b-1", FRUITS_SCHEDULE="@daily", FRUITS_SCHEDULE_PARAMS=str(file))
     (error,) = found["errors"]
-    assert f"JobError: FRUITS_SCHEDULE_PARAMS: {file}: 'total': 'all' is not of type" in error
+    assert f"JobError: FRUITS_SCHEDULE_PARAMS: {file}: total: 'all' is not of type" in error

@@ -156,9 +156,9 @@ def test_the_plan_puts_what_the_nodes_need_into_the_bucket(
     (wheelhouse,) = script["Args"]
     assert clusters.keys(wheelhouse.removeprefix(f"s3://{BUCKET}/"))
     # A run's key cannot be a notebook's.
-    from fruit_pipeline.run.request import _RUN_KEY
+    from fruit_pipeline.run.request import RUN_KEY
 
-    assert not _RUN_KEY.fullmatch(planned["run_key"])
+    assert not RUN_KEY.fullmatch(planned["run_key"])
     assert planned["run_key"].startswith(stored_runs.NOTEBOOK)
 
 

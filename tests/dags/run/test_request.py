@@ -92,7 +92,7 @@ def test_an_earlier_run_is_a_key_or_a_uri(values: dict[str, Any], given: str, ex
 
 @pytest.mark.parametrize("given", ["a b", "../up", "/data/runs/older", "file:///older"])
 def test_an_earlier_run_that_is_neither_is_refused(values: dict[str, Any], given: str) -> None:
-    with pytest.raises(JobError, match="give an earlier run's key, or its s3:// URI"):
+    with pytest.raises(JobError, match="expected an earlier run's key, or its s3:// URI"):
         from_params({**values, "reuse": given}, "id", "team-bucket")
 
 
@@ -120,12 +120,16 @@ def test_a_request_survives_xcom(values: dict[str, Any]) -> None:
     [
         ({"bucket": None}, "set the Param 'bucket', or FRUITS_BUCKET"),
         ({"bucket": "s3://team"}, "without s3://"),
-        ({"bucket": "Team_Bucket"}, "'Team_Bucket' is no S3 bucket name"),
+        ({"bucket": "Team_Bucket"}, "bucket is 'Team_Bucket'; expected the name of an S3 bucket alone"),
         ({"source": ""}, "set the Param 'source' to a folder or .*, or FRUITS_SOURCE for the deployment"),
         ({"source": "  "}, "set the Param 'source'"),
-        ({"run_key": "a/b"}, "run_key 'a/b': letters, digits"),
-        ({"run_key": "../other"}, r"run_key '\.\./other'"),
+        ({"run_key": "a/b"}, "run_key is 'a/b'; expected letters, digits"),
+        ({"run_key": "../other"}, r"run_key is '\.\./other'"),
         ({"run_key": "a" * 101}, "100 at most"),
+        ({"run_key": "a\n"}, r"run_key is 'a\\n'; expected"),
+        ({"components": 0}, "components: 0 is less than the minimum of 1"),
+        ({"backbone": "vgg16"}, r"backbone: 'vgg16' is not one of \['mobilenet_v2', 'resnet50'\]"),
+        ({"seed": True}, "seed: True is not of type 'integer'"),
     ],
 )
 def test_a_param_at_fault_is_named(values: dict[str, Any], change: dict[str, Any], message: str) -> None:
@@ -205,50 +209,57 @@ def test_the_form_offers_every_shape_with_its_description(params: dict[str, Any]
         assert f"- **{name}**: {text}" in params["shape"].schema["description_md"].splitlines()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("per_label", 0),
-        ("per_label", "3"),
-        ("total", -1),
-        ("labels", "apple"),
-        ("labels", [1]),
-        ("seed", 0.5),
-        ("max_pixels", 0),
-        ("max_reject_rate", -0.1),
-        ("max_reject_rate", 1.1),
-        ("max_reject_rate", "half"),
-        ("backbone", "vgg16"),
-        ("alpha", 0),
-        ("alpha", 2.1),
-        ("weights", ""),
-        ("input_size", 100),
-        ("input_size", "160"),
-        ("precision", "float16"),
-        ("min_cosine", 1.1),
-        ("min_cosine", -0.1),
-        ("components", 0),
-        ("components", 5000),
-        ("variance", 0),
-        ("variance", 1),
-        ("shape", "huge"),
-        ("bucket", 5),
-        ("bucket", "s3://team"),
-        ("notify", "sometimes"),
-        ("notify", None),
-        ("max_cost_usd", 0),
-        ("run_key", "a b"),
-        ("run_key", "../up"),
-        ("run_key", "a/b"),
-        ("pack", "no"),
-        ("reuse", 3),
-    ],
-)
+BAD_VALUES = [
+    ("per_label", 0),
+    ("per_label", "3"),
+    ("total", -1),
+    ("labels", "apple"),
+    ("labels", [1]),
+    ("seed", 0.5),
+    ("max_pixels", 0),
+    ("max_reject_rate", -0.1),
+    ("max_reject_rate", 1.1),
+    ("max_reject_rate", "half"),
+    ("backbone", "vgg16"),
+    ("alpha", 0),
+    ("alpha", 2.1),
+    ("weights", ""),
+    ("input_size", 100),
+    ("input_size", "160"),
+    ("precision", "float16"),
+    ("min_cosine", 1.1),
+    ("min_cosine", -0.1),
+    ("components", 0),
+    ("components", 5000),
+    ("variance", 0),
+    ("variance", 1),
+    ("shape", "huge"),
+    ("bucket", 5),
+    ("bucket", "s3://team"),
+    ("notify", "sometimes"),
+    ("notify", None),
+    ("max_cost_usd", 0),
+    ("run_key", "a b"),
+    ("run_key", "../up"),
+    ("run_key", "a/b"),
+    ("pack", "no"),
+    ("reuse", 3),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_VALUES)
 def test_the_form_refuses_a_bad_value(params: dict[str, Any], name: str, value: Any) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 
     with pytest.raises(ParamValidationError):
         params[name].resolve(value)
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, v in BAD_VALUES if n != "shape"])
+def test_a_request_refuses_what_the_form_refuses(values: dict[str, Any], name: str, value: Any) -> None:
+    with pytest.raises(JobError, match=f"^{name}(:| is) ") as refused:
+        from_params({**values, name: value}, "id", "team-bucket")
+    assert len(str(refused.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -270,6 +281,8 @@ def test_the_form_refuses_a_bad_value(params: dict[str, Any], name: str, value: 
         ("notify", "failures"),
         ("run_key", "manual__2026-11-20T10-00-00-abc123"),
         ("run_key", None),
+        ("reuse", " s3://other/runs/older/ "),
+        ("reuse", ""),
     ],
 )
 def test_the_form_takes_a_good_value(params: dict[str, Any], name: str, value: Any) -> None:
