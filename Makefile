@@ -110,7 +110,7 @@ notebooks: $(VENV)/.dev ## execute the notebooks and keep what they print; IMAGE
 	@$(BIN)/python notebooks/execute.py --images '$(IMAGES)' --weights '$(or $(WEIGHTS),imagenet)'
 
 .PHONY: infra-plan
-infra-plan: $(VENV)/.dev ## what infra/template.yaml makes in an AWS account, and what each permission is for
+infra-plan: $(VENV)/.dev ## what infra/template.yaml creates in an AWS account, and the purpose of each permission
 	@$(BIN)/python infra/plan.py
 
 .PHONY: clean-run

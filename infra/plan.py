@@ -1,10 +1,9 @@
-"""Says what `template.yaml` makes in an AWS account, and what each permission in it is for.
+"""Prints what `template.yaml` creates in an AWS account, and the purpose of each permission.
 
-    python infra/plan.py
-    python infra/plan.py --markdown
+    python infra/plan.py                # tables for a terminal
+    python infra/plan.py --markdown     # the permissions, as the table of docs/aws.md
 
-print it as tables for a terminal, or the permissions as the table of docs/aws.md. The words are the
-template's own: `Metadata` of each resource. Nothing is asked of AWS.
+The texts are the `Metadata` of the template's resources. The command sends no request to AWS.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ TEMPLATE = Path(__file__).with_name("template.yaml")
 class Permission(NamedTuple):
     """One statement of a policy."""
 
-    resource: str  # logical id of what holds the policy
+    resource: str  # logical id of the resource with the policy
     statement: dict[str, Any]
 
     @property
@@ -65,7 +64,7 @@ def load(path: Path = TEMPLATE) -> dict[str, Any]:
 
 
 def permissions(template: dict[str, Any]) -> Iterator[Permission]:
-    """Every statement that allows or denies something; not who may take a role."""
+    """Every statement that allows or denies something, without the trust policies of the roles."""
     for name, resource in template["Resources"].items():
         properties = resource.get("Properties", {})
         documents = [properties["PolicyDocument"]] if "PolicyDocument" in properties else []
@@ -78,7 +77,7 @@ def permissions(template: dict[str, Any]) -> Iterator[Permission]:
 
 
 def table(rows: Sequence[tuple[str, ...]], width: int) -> str:
-    """Columns as wide as their longest cell; the last one is wrapped."""
+    """Text with columns as wide as their longest cell; the last column is wrapped."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     indent = sum(widths) + 2 * len(widths)
     lines = []
@@ -91,7 +90,7 @@ def table(rows: Sequence[tuple[str, ...]], width: int) -> str:
 
 
 def contents(template: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """What the template asks for, makes and allows, each with what it is for."""
+    """The template's parameters, resources and permissions, each with its purpose."""
     resources = template["Resources"]
     return {
         "parameters": [
@@ -113,52 +112,52 @@ def contents(template: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
                 "effect": permission.statement["Effect"],
                 "sid": permission.statement["Sid"],
                 "actions": permission.actions,
-                "for": words,
+                "for": purpose,
             }
-            for permission, words in explained(template)
+            for permission, purpose in explained(template)
         ],
     }
 
 
 def plan(template: dict[str, Any], width: int = 110) -> str:
     """The contents as text."""
-    found = contents(template)
-    asked = [(item["name"], item["default"] or "-", item["for"]) for item in found["parameters"]]
-    made = [
+    content = contents(template)
+    parameters = [(item["name"], item["default"] or "-", item["for"]) for item in content["parameters"]]
+    resources = [
         (
             item["name"],
             item["type"].removeprefix("AWS::"),
             item["for"] + (f" (if {item['if']})" if item["if"] else ""),
         )
-        for item in found["resources"]
+        for item in content["resources"]
     ]
-    allowed = [
+    statements = [
         (item["resource"], item["effect"], item["sid"], f"{item['for']}: {', '.join(item['actions'])}")
-        for item in found["permissions"]
+        for item in content["permissions"]
     ]
     parts = [
         textwrap.fill(template["Description"], width),
-        f"It asks for {len(asked)} values (and their default):\n{table(asked, width)}",
-        f"It makes {len(made)} resources:\n{table(made, width)}",
-        f"Their policies have {len(allowed)} statements, each with what it is for:\n{table(allowed, width)}",
+        f"Its {len(parameters)} parameters, with their defaults:\n{table(parameters, width)}",
+        f"It creates {len(resources)} resources:\n{table(resources, width)}",
+        f"Their policies have {len(statements)} statements:\n{table(statements, width)}",
     ]
     return "\n\n".join(parts)
 
 
 def explained(template: dict[str, Any]) -> Iterator[tuple[Permission, str]]:
-    """Every permission, with what it is for."""
+    """Every permission with its purpose."""
     for permission in permissions(template):
-        words = template["Resources"][permission.resource]["Metadata"]["Permissions"]
-        yield permission, words[permission.statement["Sid"]]
+        purposes = template["Resources"][permission.resource]["Metadata"]["Permissions"]
+        yield permission, purposes[permission.statement["Sid"]]
 
 
 def markdown(template: dict[str, Any]) -> str:
-    """What is allowed and what for, as a table of Markdown."""
+    """The allowed actions and their purposes, as a Markdown table."""
     rows = ["| of | allows | for |", "|---|---|---|"]
-    for permission, words in explained(template):
+    for permission, purpose in explained(template):
         if permission.statement["Effect"] == "Allow":
             actions = ", ".join(f"`{action}`" for action in permission.actions)
-            rows.append(f"| {permission.resource} | {actions} | {words} |")
+            rows.append(f"| {permission.resource} | {actions} | {purpose} |")
     return "\n".join(rows)
 
 
