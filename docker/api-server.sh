@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts Airflow's API server with the one user that .env names. The simple auth manager reads passwords from a
-# file, which it opens for writing: it cannot be a mounted secret.
+# Starts Airflow's API server with the one user of .env. The simple auth manager opens its file of passwords for
+# writing, so the file cannot be a mounted secret.
 set -eu
 umask 077
 python - <<'PYTHON'

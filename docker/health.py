@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Health check of a service: `health.py <URL>`, or `health.py <URL> <component of Airflow's health report>`.
 
-Exit code 0 is healthy; else 1, and one line that `docker inspect` shows.
+The exit code is 0 if the service is healthy, otherwise 1. It prints one line, which `docker inspect` shows.
 """
 
 import json
@@ -11,7 +11,7 @@ import urllib.request
 
 def main(url: str, component: str = "") -> int:
     try:
-        with urllib.request.urlopen(url, timeout=8) as answer:  # noqa: S310 - what docker-compose.yaml says
+        with urllib.request.urlopen(url, timeout=8) as answer:  # noqa: S310 - a URL of docker-compose.yaml
             text = answer.read()
         status = json.loads(text)[component]["status"] if component else "healthy"
     except (OSError, ValueError, KeyError) as error:

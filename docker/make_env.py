@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write .env: secrets, ports and folders of docker-compose.yaml. What stands there already is kept.
+"""Writes .env: secrets, ports and folders of docker-compose.yaml. Existing values are kept.
 
     python3 docker/make_env.py            # .env of the project
     python3 docker/make_env.py --file /tmp/.env
 
-Needs nothing but Python 3.9. Exit codes: 0 done, 2 the file cannot be written or read.
+Needs only Python 3.9. Exit codes: 0 done, 2 the file cannot be written or read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def fernet_key() -> str:
 
 
 def weights() -> str:
-    """ImageNet's where they can be downloaded, else random ones, said loudly."""
+    """``imagenet`` if Keras' weights can be downloaded, otherwise ``random:0`` and a warning in capitals."""
     try:
         request = urllib.request.Request(WEIGHTS_SERVER, method="HEAD")
         with urllib.request.urlopen(request, timeout=10):  # noqa: S310 - a constant https address
@@ -57,10 +57,10 @@ SECTIONS: tuple[tuple[str, dict[str, str | Callable[[], str]]], ...] = (
     ),
     (
         """\
-What the trigger form offers. FRUITS_IMAGES is a folder of <label>/<image>, seen as /images (empty: drawn
-images); FRUITS_WEIGHTS_DIR is a folder of weights files, seen as /weights. Paths are absolute, or begin
-with ./ or ~/. Weights are imagenet (downloaded), /weights/<file> or random:<seed>. FRUITS_UID is the user id
-that reads them, and AWS_DIR below.""",
+Defaults of the trigger form. FRUITS_IMAGES is a folder of <label>/<image>, mounted as /images (empty: drawn
+images); FRUITS_WEIGHTS_DIR is a folder of weights files, mounted as /weights. Paths are absolute, or begin
+with ./ or ~/. Weights are imagenet (downloaded), /weights/<file> or random:<seed>. The user id FRUITS_UID
+must be able to read these folders, and AWS_DIR below.""",
         {
             "FRUITS_IMAGES": "",
             "FRUITS_SOURCE": "/images",
@@ -75,15 +75,15 @@ that reads them, and AWS_DIR below.""",
     ),
     (
         """\
-Profile aws: region and bucket; the folder of your AWS profiles (~/.aws) and the profile to take, or neither,
-and AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. docker/profiles/aws.env lists what else may stand here.""",
-        # A blank AWS_PROFILE would be one of that name.
+Profile aws: region and bucket; the folder of your AWS profiles (~/.aws) and the name of the profile, or
+instead AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. docker/profiles/aws.env lists the other variables.""",
+        # An empty AWS_PROFILE would name a profile without a name.
         {"FRUITS_REGION": "eu-west-3", "FRUITS_BUCKET": "", "AWS_DIR": "", "#AWS_PROFILE": "default"},
     ),
     (
         """\
-Secrets, made for this machine. PostgreSQL keeps its password, and Airflow's connections need the Fernet
-key: `make reset` before one of these two changes.""",
+Secrets, generated for this machine. PostgreSQL stores its password, and Airflow's connections need the
+Fernet key: run `make reset` before you change one of these two.""",
         {
             "POSTGRES_PASSWORD": lambda: secrets.token_hex(24),
             "FERNET_KEY": fernet_key,
@@ -95,7 +95,7 @@ key: `make reset` before one of these two changes.""",
 
 
 def complete(text: str) -> str:
-    """``text`` of a .env file with what is missing in it."""
+    """``text`` of a .env file, completed by the missing variables."""
     known = {match[1] for line in text.splitlines() if (match := _NAME.match(line))}
     parts = [text if text.endswith("\n") or not text else f"{text}\n"]
     for comment, variables in SECTIONS:
@@ -111,7 +111,7 @@ def write(path: Path) -> bool:
     """Complete the file, readable by its owner only; False when nothing was missing. Raises OSError."""
     before = path.read_text() if path.exists() else ""
     after = complete(before)
-    # Replaced whole, and never there with more rights: an interrupted write must not lose secrets.
+    # Replaced atomically, so an interrupted write loses no secret. The file is never readable by others.
     part = path.with_name(f"{path.name}.part")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(after)

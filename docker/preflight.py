@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What `make up` looks at first: each thing that is missing or taken is one line that says what to do.
+"""The checks of `make up`, before anything starts. Each problem is one line that says what to do.
 
     python3 docker/preflight.py
 
-Needs nothing but Python 3.9. Exit codes: 0 all there, 2 something is not.
+Needs only Python 3.9. Exit codes: 0 all checks pass, 2 one does not.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import Any
 
 REPO = Path(__file__).resolve().parents[1]
 NEEDED_GB = 12
-"""The image, and as much again while it is built."""
+"""The size of the image, and the same again for its build."""
 
 PROFILES = ("local", "localstack", "aws")
 
 
 class Missing(Exception):
-    """Something that the stack needs; the message is one line for the user."""
+    """The stack lacks something that it needs. The message is one line for the user."""
 
 
 def run(*command: str) -> str:
-    """Output of a command. Raises Missing with its last line."""
+    """Output of a command. If it fails, raises Missing with its last line."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
@@ -41,7 +41,7 @@ def run(*command: str) -> str:
 
 
 def engine() -> dict[str, Any]:
-    """What the Docker engine says of itself."""
+    """`docker info`, as JSON. Raises Missing without an engine or without a recent compose."""
     if not shutil.which("docker"):
         raise Missing("docker is not installed; see https://docs.docker.com/engine/install/")
     try:
@@ -60,9 +60,9 @@ def engine() -> dict[str, Any]:
 
 
 def disk(info: dict[str, Any], image: str) -> None:
-    """The image needs room where the engine keeps images, unless it is there already."""
+    """Checks the free space where the engine stores images. Less is needed if the image exists."""
     folder = Path(info.get("DockerRootDir") or "")
-    if not folder.is_dir():  # the engine is in a machine of its own
+    if not folder.is_dir():  # the engine runs in a virtual machine
         return
     needed = NEEDED_GB if not run("docker", "image", "ls", "--quiet", image).strip() else 2
     free = shutil.disk_usage(folder).free / 1e9
@@ -73,8 +73,8 @@ def disk(info: dict[str, Any], image: str) -> None:
 
 
 def settings(file: Path) -> dict[str, str]:
-    """What Compose takes: .env, and the environment before it. Raises Missing."""
-    found = {}
+    """The variables that Compose uses: .env, overridden by the environment. Raises Missing."""
+    values = {}
     try:
         text = file.read_text()
     except OSError as error:
@@ -82,12 +82,12 @@ def settings(file: Path) -> dict[str, str]:
     for line in text.splitlines():
         name, mark, value = line.partition("=")
         if mark and not line.lstrip().startswith("#"):
-            found[name.strip()] = value.strip().strip("\"'")
-    return {**found, **os.environ}
+            values[name.strip()] = value.strip().strip("\"'")
+    return {**values, **os.environ}
 
 
 def profile(values: dict[str, str]) -> None:
-    """The profile must exist, and a real account be named whole."""
+    """Checks that the profile exists, and that a real account has bucket and credentials."""
     name = values.get("COMPOSE_PROFILES", "")
     if name not in PROFILES:
         raise Missing(f"COMPOSE_PROFILES is {name!r}; set one of {', '.join(PROFILES)} in .env")
@@ -95,15 +95,15 @@ def profile(values: dict[str, str]) -> None:
         return
     if not values.get("FRUITS_BUCKET"):
         raise Missing("profile aws needs a bucket; set FRUITS_BUCKET in .env")
-    wanted, folder = values.get("AWS_PROFILE"), values.get("AWS_DIR")
-    if wanted:
+    aws_profile, folder = values.get("AWS_PROFILE"), values.get("AWS_DIR")
+    if aws_profile:
         if not folder:
-            raise Missing(f"AWS_PROFILE is {wanted!r}, but no folder has it; set AWS_DIR=~/.aws in .env")
+            raise Missing(f"AWS_PROFILE is {aws_profile!r}, but no folder has it; set AWS_DIR=~/.aws in .env")
         known = sorted(profiles_in(Path(folder).expanduser()))
-        if wanted not in known:
+        if aws_profile not in known:
             raise Missing(
-                f"AWS profile {wanted!r} does not exist in {folder} (there: {', '.join(known) or 'none'}); "
-                "set AWS_PROFILE in .env, or make it: aws configure --profile " + wanted
+                f"AWS profile {aws_profile!r} does not exist in {folder} "
+                f"(it has: {', '.join(known) or 'none'}); set AWS_PROFILE in .env, or create it: aws configure --profile {aws_profile}"
             )
     elif not values.get("AWS_ACCESS_KEY_ID") and not folder:
         raise Missing(
@@ -126,7 +126,7 @@ def profiles_in(folder: Path) -> Iterator[str]:
 
 
 def folders(values: dict[str, str]) -> None:
-    """A folder that is mounted must exist: Docker would make an empty one, or a volume."""
+    """Checks that the mounted folders exist: otherwise Docker would create an empty folder or a volume."""
     for name in ("FRUITS_IMAGES", "FRUITS_WEIGHTS_DIR", "AWS_DIR"):
         value = values.get(name)
         if not value:
@@ -140,10 +140,10 @@ def folders(values: dict[str, str]) -> None:
 
 
 def ports(config: dict[str, Any], compose: tuple[str, ...]) -> None:
-    """Ports that this stack does not hold already must be free."""
-    held = set()
+    """Checks that the ports are free, except those that this stack uses already."""
+    used = set()
     for line in run(*compose, "--profile", "*", "ps", "--format", "json").splitlines():
-        held |= {int(port["PublishedPort"]) for port in json.loads(line).get("Publishers") or []}
+        used |= {int(port["PublishedPort"]) for port in json.loads(line).get("Publishers") or []}
     names = {"api-server": "AIRFLOW_PORT", "local-emr": "LOCAL_EMR_PORT"}
     for service, settings in config["services"].items():
         for port in settings.get("ports", []):
@@ -153,7 +153,7 @@ def ports(config: dict[str, Any], compose: tuple[str, ...]) -> None:
                 try:
                     probe.bind(("127.0.0.1", number))
                 except OSError:
-                    if number in held:
+                    if number in used:
                         continue
                     variable = names.get(service, "LOCAL_AWS_PORT")
                     raise Missing(f"port {number} is taken; set another {variable} in .env") from None

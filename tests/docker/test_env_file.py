@@ -1,4 +1,4 @@
-"""`make env` writes secrets once, for the owner's eyes only; `make up` looks before it starts."""
+"""`make env` writes secrets once, readable by their owner only; `make up` checks before it starts."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ def values(file: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def made(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def env_file(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("env") / ".env"
     done = script(repo, "make_env.py", "--file", str(file))
     assert (done.returncode, done.stderr) == (0, "")
     return file
 
 
-def test_secrets_are_long_and_only_their_owner_reads_them(made: Path) -> None:
-    found = values(made)
-    assert all(len(found[name]) >= 20 for name in SECRETS)
-    assert len({found[name] for name in SECRETS}) == len(SECRETS)
-    Fernet(found["FERNET_KEY"])
-    assert made.stat().st_mode & 0o777 == 0o600
+def test_secrets_are_long_and_only_their_owner_reads_them(env_file: Path) -> None:
+    written = values(env_file)
+    assert all(len(written[name]) >= 20 for name in SECRETS)
+    assert len({written[name] for name in SECRETS}) == len(SECRETS)
+    Fernet(written["FERNET_KEY"])
+    assert env_file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_shell_and_compose_read_the_same(made: Path) -> None:
-    """docs/aws.md has a shell read .env: no value may need quotes."""
-    assert all(re.fullmatch(r"[\w./:=+-]*", value) for value in values(made).values())
+def test_a_shell_and_compose_read_the_same_values(env_file: Path) -> None:
+    """docs/aws.md reads .env in a shell, so no value may need quotes."""
+    assert all(re.fullmatch(r"[\w./:=+-]*", value) for value in values(env_file).values())
 
 
-def test_every_variable_that_compose_insists_on_is_written(repo: Path, made: Path) -> None:
-    asked = set(re.findall(r"\$\{(\w+):\?", (repo / "docker-compose.yaml").read_text()))
-    assert asked
-    assert {name for name in asked if not values(made).get(name)} == set()
+def test_every_variable_that_compose_requires_is_written(repo: Path, env_file: Path) -> None:
+    required = set(re.findall(r"\$\{(\w+):\?", (repo / "docker-compose.yaml").read_text()))
+    assert required
+    assert {name for name in required if not values(env_file).get(name)} == set()
 
 
 def test_every_setting_of_the_deployment_reaches_the_containers(repo: Path) -> None:
@@ -72,13 +72,13 @@ def test_every_setting_of_the_deployment_reaches_the_containers(repo: Path) -> N
     assert [name for name in known if not re.search(rf"\b{name}\b", text)] == []
 
 
-def test_no_two_files_share_a_secret(repo: Path, made: Path, tmp_path: Path) -> None:
+def test_no_two_files_share_a_secret(repo: Path, env_file: Path, tmp_path: Path) -> None:
     script(repo, "make_env.py", "--file", str(tmp_path / "other"))
-    first, second = values(made), values(tmp_path / "other")
+    first, second = values(env_file), values(tmp_path / "other")
     assert [name for name in SECRETS if first[name] == second[name]] == []
 
 
-def test_what_stands_there_is_kept_and_the_rest_added(repo: Path, tmp_path: Path) -> None:
+def test_existing_values_are_kept_and_missing_ones_added(repo: Path, tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text(
         "FRUITS_BUCKET=team\n# mine\nUI_PASSWORD=chosen\n#AWS_PROFILE=later\nFRUITS_WEIGHTS=random:1"
@@ -95,7 +95,7 @@ def test_what_stands_there_is_kept_and_the_rest_added(repo: Path, tmp_path: Path
     assert file.read_text() == text
 
 
-def test_a_folder_that_is_not_there_is_one_line(repo: Path, tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error_of_one_line(repo: Path, tmp_path: Path) -> None:
     done = script(repo, "make_env.py", "--file", str(tmp_path / "no" / ".env"))
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
@@ -121,32 +121,32 @@ CONFIG = "[profile team]\nregion = eu-west-3\n[sso-session corp]\n"
         ),
         (
             {"COMPOSE_PROFILES": "aws", "FRUITS_BUCKET": "b", "AWS_PROFILE": "other", "AWS_DIR": "{aws}"},
-            "AWS profile 'other' does not exist in {aws} (there: default, team)",
+            "AWS profile 'other' does not exist in {aws} (it has: default, team)",
         ),
         ({"FRUITS_IMAGES": "/no/such/folder"}, "FRUITS_IMAGES is '/no/such/folder', which is no folder"),
         ({"FRUITS_WEIGHTS_DIR": "weights"}, "FRUITS_WEIGHTS_DIR is 'weights'; write an absolute path"),
-        # No engine is asked before these are right.
+        # The engine is checked after these are right.
         (
             {"COMPOSE_PROFILES": "aws", "FRUITS_BUCKET": "b", "AWS_PROFILE": "team", "AWS_DIR": "{aws}"},
             "docker is not installed",
         ),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_starts(
-    repo: Path, made: Path, tmp_path: Path, given: dict[str, str], reason: str
+def test_a_wrong_setting_is_an_error_before_anything_starts(
+    repo: Path, env_file: Path, tmp_path: Path, given: dict[str, str], reason: str
 ) -> None:
     aws = tmp_path / "aws"
     aws.mkdir()
     (aws / "credentials").write_text(CREDENTIALS)
     (aws / "config").write_text(CONFIG)
     variables = {name: value.format(aws=aws) for name, value in given.items()}
-    done = script(repo, "preflight.py", "--env-file", str(made), PATH=str(tmp_path), **variables)
+    done = script(repo, "preflight.py", "--env-file", str(env_file), PATH=str(tmp_path), **variables)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {reason.format(aws=aws)}")
     assert done.stderr.count("\n") == 1
 
 
-def test_without_env_it_says_what_to_run(repo: Path, tmp_path: Path) -> None:
+def test_without_env_the_error_says_what_to_run(repo: Path, tmp_path: Path) -> None:
     done = script(repo, "preflight.py", "--env-file", str(tmp_path / ".env"))
     assert (
         done.stderr
