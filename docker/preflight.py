@@ -103,7 +103,8 @@ def profile(values: dict[str, str]) -> None:
         if aws_profile not in known:
             raise Missing(
                 f"AWS profile {aws_profile!r} does not exist in {folder} "
-                f"(it has: {', '.join(known) or 'none'}); set AWS_PROFILE in .env, or create it: aws configure --profile {aws_profile}"
+                f"(it has: {', '.join(known) or 'none'}); "
+                f"set AWS_PROFILE in .env, or create it: aws configure --profile {aws_profile}"
             )
     elif not values.get("AWS_ACCESS_KEY_ID") and not folder:
         raise Missing(
