@@ -163,7 +163,8 @@ def test_what_is_left_out_is_told_with_the_reason(tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.WARNING):
         write_sample(SampleRequest(str(source)), Source(source), Storage(tmp_path / "s", create=True))
     assert (
-        "left out 10 files: no images by their name, hidden, links to elsewhere, or no files" in caplog.text
+        "left out 10 files: no suffix of an image, hidden, links out of the source, or pipes and devices"
+        in caplog.text
     )
 
 

@@ -1,11 +1,11 @@
-"""Draw a sample of a source and pack it into shards.
+"""Draws a sample of a source and writes it as shards.
 
-The draw is stratified by label and depends only on the seed and the names of the images: each
-image has a rank, the SHA-256 of seed and name, and the lowest ranks are taken. The same seed gives
-the same sample on any machine, and a larger sample holds the smaller one.
+The draw is stratified by label and depends only on the seed and the names of the images: the rank of
+an image is the SHA-256 of seed and name, and the images of the lowest ranks are chosen. The same seed
+gives the same sample on any machine, and a larger sample contains the smaller one.
 
-With --no-pack nothing is copied: the shards list the images, and the workers read them from the
-bucket where they lie. Small images are read faster when they are packed.
+A packed sample contains the image files. One that is not packed lists them, and the workers read them
+from the source's bucket. Small images are read faster when they are packed.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from image_features.storage import Storage
 
 log = logging.getLogger(__name__)
 
-_READERS = 16  # files or objects read at a time
+_READERS = 16  # files or objects that are read at the same time
 
 
 def select_images(images: list[SourceImage], request: SampleRequest) -> list[SourceImage]:
-    """Choose images as the request says; returned in order of their names.
+    """Choose the images that ``request`` describes, sorted by name.
 
-    Asking for more than there are takes all there are. Raises JobError for a label that the
+    A request for more images than the source has chooses all. Raises JobError for a label that the
     source does not have.
     """
     groups = group_by_label(images)
@@ -76,7 +76,7 @@ def select_images(images: list[SourceImage], request: SampleRequest) -> list[Sou
 
 
 def _apportion(sizes: dict[str, int], total: int) -> dict[str, int]:
-    """Share ``total`` among labels in proportion to their sizes, by largest remainder."""
+    """Divide ``total`` among labels in proportion to their sizes, by the largest remainder method."""
     available = sum(sizes.values())
     total = min(total, available)
     quotas = {label: total * size // available for label, size in sizes.items()}
@@ -90,32 +90,32 @@ def split_into_shards(images: list[SourceImage], cores: int) -> list[list[Source
     """Cut images, in their order, into shards of ``images_per_shard`` and about SHARD_BYTES at most."""
     size = images_per_shard(len(images), cores)
     shards: list[list[SourceImage]] = []
-    filled = 0
+    shard_bytes = 0
     for image in images:
-        if not shards or len(shards[-1]) == size or filled + image.size > SHARD_BYTES:
+        if not shards or len(shards[-1]) == size or shard_bytes + image.size > SHARD_BYTES:
             shards.append([])
-            filled = 0
+            shard_bytes = 0
         shards[-1].append(image)
-        filled += image.size
+        shard_bytes += image.size
     return shards
 
 
 def write_sample(request: SampleRequest, source: Source, target: Storage) -> SampleMarker:
-    """Draw and pack, or list, a sample below ``target``; a finished one of the same request stays.
+    """Draw a sample and write it below ``target``; a finished sample of the same request is reused.
 
-    Raises JobError before anything is written when the source or the request is at fault, or
-    when ``target`` holds the sample of another request.
+    Raises JobError before anything is written when the source or the request cannot be used, or
+    when ``target`` contains the sample of another request.
     """
-    standing = find_document(SampleMarker, target)
-    if standing is not None:
-        if standing.request_digest == request.digest:
+    existing = find_document(SampleMarker, target)
+    if existing is not None:
+        if existing.request_digest == request.digest:
             log.info(
-                "the sample stands already: %d images in %d shards", standing.images, len(standing.shards)
+                "reusing the finished sample: %d images in %d shards", existing.images, len(existing.shards)
             )
-            return standing
+            return existing
         raise JobError(
-            f"{target.uri} holds a sample that was drawn otherwise (from {standing.source}, "
-            f"{standing.images} images, seed {standing.seed}); use another run key, or delete it"
+            f"{target.uri} contains the sample of another request (source {existing.source}, "
+            f"{existing.images} images, seed {existing.seed}); use another run key, or delete that sample"
         )
     listing = source.list()
     if listing.ignored:
@@ -126,21 +126,21 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
             "left out %d images of more than %d MB: %s", len(listing.oversized), MAX_FILE_BYTES >> 20, shown
         )
     if listing.unlabelled:
-        log.warning("left out %d images that lie in no label folder", listing.unlabelled)
+        log.warning("left out %d images that are in no label folder", listing.unlabelled)
     chosen = select_images(listing.images, request)
-    _say_shortfall(request, chosen)
+    _warn_of_shortfall(request, chosen)
 
     plan = split_into_shards(chosen, request.cores)
-    # Left by an attempt that did not finish, with another plan.
+    # An attempt that did not finish may have written shards of another plan.
     delete_strays(target, [obj.key for obj in target.list()], set(range(len(plan))))
     shards: list[SampleShard] = []
     manifest = ManifestWriter()
-    last_said = time.monotonic()
+    last_message = time.monotonic()
     if request.pack:
-        for number, (images, contents) in enumerate(_read_ahead(source, plan)):
+        for number, (images, contents) in enumerate(_read_shards(source, plan)):
             shards.append(_write_shard(target, number, images, contents, manifest))
-            if time.monotonic() - last_said > 5:
-                last_said = time.monotonic()
+            if time.monotonic() - last_message > 5:
+                last_message = time.monotonic()
                 log.info("packed %d of %d images", sum(s.images for s in shards), len(chosen))
     else:
         shards = [_list_shard(target, number, images, manifest) for number, images in enumerate(plan)]
@@ -157,29 +157,29 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
         packed=request.pack,
     )
     target.put(SUCCESS, to_json(marker))
-    done = "packed" if request.pack else "listed"
-    log.info("%s %d images of %d labels in %d shards", done, marker.images, len(marker.labels), len(shards))
+    verb = "packed" if request.pack else "listed"
+    log.info("%s %d images of %d labels in %d shards", verb, marker.images, len(marker.labels), len(shards))
     return marker
 
 
-def _say_shortfall(request: SampleRequest, chosen: list[SourceImage]) -> None:
+def _warn_of_shortfall(request: SampleRequest, chosen: list[SourceImage]) -> None:
     if request.total is not None and len(chosen) < request.total:
-        log.warning("%d images asked for, the source has %d: all are taken", request.total, len(chosen))
+        log.warning("%d images were requested, the source has %d: all are used", request.total, len(chosen))
     if request.per_label is not None:
         short = [label for label, group in group_by_label(chosen).items() if len(group) < request.per_label]
         if short:
             log.warning(
-                "%d labels have fewer than %d images, all of theirs are taken: %s",
+                "%d labels have fewer than %d images, of which all are used: %s",
                 len(short),
                 request.per_label,
                 ", ".join(short[:5]) + (" ..." if len(short) > 5 else ""),
             )
 
 
-def _read_ahead(
+def _read_shards(
     source: Source, plan: list[list[SourceImage]]
 ) -> Iterator[tuple[list[SourceImage], list[bytes]]]:
-    """Read shard after shard, the next one while the caller writes the last."""
+    """Yield the images of each shard with their files' bytes; the next shard is read meanwhile."""
     with ThreadPoolExecutor(_READERS) as readers:
         pending = [readers.submit(source.read, image) for image in plan[0]]
         for number, images in enumerate(plan):
@@ -216,7 +216,7 @@ def _write_shard(
 def _list_shard(
     target: Storage, number: int, images: list[SourceImage], manifest: ManifestWriter
 ) -> SampleShard:
-    """Write a shard that names its images; the versions say when one has been changed since."""
+    """Write a shard that names its images, with their versions, so that a later change is detected."""
     names, labels = [image.image for image in images], [image.label for image in images]
     sizes, versions = [image.size for image in images], [image.version for image in images]
     shard = SampleShard(number, len(images), sum(sizes), listed_digest(names, labels, sizes, versions))

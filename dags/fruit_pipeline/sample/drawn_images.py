@@ -1,6 +1,6 @@
-"""Images drawn by code: twelve kinds of fruit-like shapes, for a demo and tests without data.
+"""Draws images of fruit-like shapes, twelve kinds of them, for the demo and for tests without data.
 
-Deterministic: the same arguments draw the same pixels. They are saved as JPEG, 100 x 100.
+The same arguments give the same pixels. Images are JPEG, 100 x 100.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ KINDS = (
 
 
 def draw_folder(folder: Path, per_label: int = 40) -> int:
-    """Draw ``per_label`` images of each kind into one sub-folder a label; return how many.
+    """Draw ``per_label`` images of each kind into one sub-folder a label; return their number.
 
-    Files that are there already stay: they would be drawn the same.
+    Existing files are kept: drawing them again would give the same bytes.
     """
     for kind in KINDS:
         (folder / kind.label).mkdir(parents=True, exist_ok=True)
         for number in range(per_label):
             path = folder / kind.label / f"{number:03d}.jpg"
             if not path.exists():
-                # Under its name only when it is whole, for a draw that is interrupted.
+                # A file gets its name when it is complete: an interrupted draw leaves no part of one.
                 part = path.with_suffix(".part")
                 part.write_bytes(draw_image(kind, number))
                 part.rename(path)
@@ -60,9 +60,9 @@ def draw_folder(folder: Path, per_label: int = 40) -> int:
 
 
 def draw_image(kind: Kind, number: int) -> bytes:
-    """One JPEG of ``kind``; ``number`` seeds its turn, size, light and details."""
+    """One JPEG of ``kind``; ``number`` seeds its rotation, size, brightness and details."""
     rng = random.Random(f"{kind.label}/{number}")  # noqa: S311 - a drawing, not a secret
-    scale = 4  # drawn large and reduced, for smooth edges
+    scale = 4  # of the drawing, which is reduced at the end for smooth edges
     side = SIZE * scale
     image = Image.new("RGB", (side, side), (255, 255, 255))
     pen = ImageDraw.Draw(image)

@@ -1,6 +1,6 @@
-"""Which images a run has: its manifest shard by shard, and digests that do not depend on the shards.
+"""The manifest of a sample, written and read shard by shard, and digests that do not depend on the shards.
 
-Nothing here grows with the images but the manifest's own compressed bytes: some 50 an image.
+Memory grows with the number of images only by the manifest's compressed bytes, about 50 an image.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Identity = tuple[str, str, str]
 
 COLUMNS = ("image", "label", "sha256")
 
-_ROWS = 50_000  # that are held at a time
+_ROWS = 50_000  # in memory at a time
 
 
 def identities_of(table: pa.Table) -> list[Identity]:
-    """The identities of a table's rows; it has their columns, and may have others."""
+    """The identities of a table's rows; the table may have other columns as well."""
     return list(zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True))
 
 
 class ManifestWriter:
-    """Writes the manifest piece by piece; what is held is its compressed bytes and the last rows."""
+    """Writes the manifest in row groups; in memory are its compressed bytes and the last rows."""
 
     def __init__(self) -> None:
         self._sink = pa.BufferOutputStream()
@@ -44,7 +44,7 @@ class ManifestWriter:
         self._rows: dict[str, list[Any]] = {name: [] for name in MANIFEST_SCHEMA.names}
 
     def add(self, shard: int, rows: Mapping[str, Sequence[Any]]) -> None:
-        """Add a shard's rows: columns of MANIFEST_SCHEMA but ``shard``; shards in order."""
+        """Add a shard's rows: the columns of MANIFEST_SCHEMA except ``shard``. Shards come in order."""
         for name, values in rows.items():
             self._rows[name].extend(values)
         self._rows["shard"].extend([shard] * len(rows["image"]))
@@ -65,7 +65,7 @@ class ManifestWriter:
 
 
 class Manifest:
-    """Reads the manifest shard after shard."""
+    """Reads the manifest shard by shard."""
 
     def __init__(self, storage: Storage) -> None:
         """Raises NotFound when it is missing, Damaged when it is no manifest."""
@@ -79,23 +79,23 @@ class Manifest:
         if self._file.schema_arrow.names != MANIFEST_SCHEMA.names:
             raise Damaged(f"{self._uri} has columns {self._file.schema_arrow.names}", stage=Stage.SAMPLE)
         self._groups = itertools.groupby(self._rows(), key=itemgetter(0))
-        self._ahead = next(self._groups, None)
+        self._next = next(self._groups, None)
 
     def take(self, shard: int) -> list[Identity]:
-        """The images of a shard; ask for the shards in their order, each once.
+        """The images of the next shard; an empty list where ``shard`` is not the next one.
 
         Raises Damaged when an image is listed twice, or the rows are not in order of their names.
         """
-        if self._ahead is None or self._ahead[0] != shard:
+        if self._next is None or self._next[0] != shard:
             return []
-        rows = [(image, label, sha256) for _, image, label, sha256 in self._ahead[1]]
-        self._ahead = next(self._groups, None)
+        rows = [(image, label, sha256) for _, image, label, sha256 in self._next[1]]
+        self._next = next(self._groups, None)
         return rows
 
     @property
     def next_shard(self) -> int | None:
-        """Number of the next shard that was not taken; None when all were."""
-        return None if self._ahead is None else self._ahead[0]
+        """Number of the next shard to take; None at the end."""
+        return None if self._next is None else self._next[0]
 
     def _rows(self) -> Iterator[tuple[int, str, str, str]]:
         last = ""
@@ -104,20 +104,20 @@ class Manifest:
             for row in zip(*columns, strict=True):
                 if row[1] <= last:
                     raise Damaged(
-                        f"{self._uri}: {row[1]!r} stands there twice, or out of order", stage=Stage.SAMPLE
+                        f"{self._uri}: {row[1]!r} is listed twice, or out of order", stage=Stage.SAMPLE
                     )
                 last = row[1]
                 yield row
 
 
 class RowsDigest:
-    """SHA-256 of rows that come shard after shard, the same however they are cut."""
+    """SHA-256 of rows that are added shard by shard; it does not depend on the shards."""
 
     def __init__(self) -> None:
         self._identities, self._values = hashlib.sha256(), hashlib.sha256()
 
     def add(self, rows: Iterable[Identity], values: npt.NDArray[np.float32] | None = None) -> None:
-        """Add rows in order of the images' names, with their features (rows, width) if they have any."""
+        """Add rows in order of the images' names, with their features (rows, width) where they have some."""
         for row in rows:
             self._identities.update(json.dumps(row).encode())
         if values is not None:

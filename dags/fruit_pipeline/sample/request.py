@@ -1,4 +1,4 @@
-"""Which images a sample draws, and how it is cut into shards."""
+"""The request for a sample: which images are drawn, and how many a shard contains."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from image_features.storage import normalise_uri
 SHARD_IMAGES = 1000
 
 SHARD_BYTES = 64 * 1024 * 1024
-"""A shard ends at either limit: a worker holds one shard in memory."""
+"""A shard ends at either limit, because a worker keeps a whole shard in memory."""
 
 SHARDS_PER_CORE = 4
-"""With fewer, the last tasks leave cores idle; with more, each task's start counts."""
+"""With fewer, cores are idle during the last tasks; with more, the start of the tasks costs time."""
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What is drawn: exactly one of per_label, total, or neither for all images."""
+    """The images to draw: ``per_label``, ``total``, or neither of them for all images."""
 
     source: str
     per_label: int | None = None
     total: int | None = None
     labels: tuple[str, ...] = ()  # empty: all
     seed: int = 0
-    cores: int = 2  # of the cluster, for the number of shards
-    pack: bool = True  # False: list the images, and leave them where they lie
+    cores: int = 2  # of the cluster, which decide the number of shards
+    pack: bool = True  # False: list the images without copying them
 
     def __post_init__(self) -> None:
         if self.per_label is not None and self.total is not None:
@@ -38,14 +38,14 @@ class SampleRequest:
                 raise JobError(f"{name} must be at least 1, not {value}")
         if not self.pack and not normalise_uri(self.source).startswith("s3://"):
             raise JobError(
-                f"{self.source} is no s3:// prefix: the workers could not read it; pack its images instead"
+                f"{self.source} is not an s3:// prefix: the workers cannot read it; pack its images instead"
             )
 
     @property
     def digest(self) -> str:
-        """Of what is drawn; how it is cut into shards may differ."""
-        drawn = [normalise_uri(self.source), self.per_label, self.total, sorted(self.labels), self.seed]
-        return digest_of(json.dumps([*drawn, self.pack]))
+        """Digest of what is drawn, whatever the number of shards."""
+        draw = [normalise_uri(self.source), self.per_label, self.total, sorted(self.labels), self.seed]
+        return digest_of(json.dumps([*draw, self.pack]))
 
 
 def images_per_shard(images: int, cores: int) -> int:

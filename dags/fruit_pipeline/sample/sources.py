@@ -1,4 +1,4 @@
-"""Where images come from: a folder, or an ``s3://`` prefix, with one sub-folder a label."""
+"""The source of images: a folder or an ``s3://`` prefix, with one sub-folder a label."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 from image_features.errors import InvalidKey, JobError
 from image_features.storage import Storage, normalise_uri
 
-# What Pillow decodes and people keep images as; anything else in a folder (notes, thumbs.db) is
-# not an image by its name and is left out. A file with such a name that is no image is a reject.
+# Formats that Pillow decodes and that are common for images. A file with another suffix (notes, thumbs.db) is
+# left out of the draw; a file with one of these suffixes that is no image becomes a reject.
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif"),
     *(".jp2", ".ppm", ".pgm", ".pnm", ".pfm"),
 )
 
-LEFT_OUT = "no images by their name, hidden, links to elsewhere, or no files (pipes, devices)"
+LEFT_OUT = "no suffix of an image, hidden, links out of the source, or pipes and devices"
 
 MAX_FILE_BYTES = 256 * 2**20
-"""Larger files are left out, by name: a worker holds whole files, and one photo of 50 megapixels has no more
-than this in any format that people keep photos in."""
+"""Larger files are left out and named in the log: a worker keeps whole files in memory, and a photo of 50
+megapixels is smaller than this in every common format."""
 
 _NO_PATH = (
-    "a key with an empty part, '.', '..' or a control character names no path; rename or delete that "
-    "object, or give a prefix beside it"
+    "a key with an empty part, '.', '..' or a control character is not a path; rename or delete that "
+    "object, or give a prefix that does not contain it"
 )
 
 
@@ -43,11 +43,11 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source holds: images sorted by name, and how many files were left out."""
+    """The content of a source: images sorted by name, and how many files were left out."""
 
     images: list[SourceImage]
-    unlabelled: int  # images that lie in no label folder
-    ignored: int  # files that are no images by their name, hidden, links that lead out, pipes, devices
+    unlabelled: int  # images that are in no label folder
+    ignored: int  # files that LEFT_OUT describes
     oversized: tuple[str, ...] = ()  # images of more than MAX_FILE_BYTES, by name
 
 
@@ -78,7 +78,7 @@ class Source:
             if size > MAX_FILE_BYTES:
                 oversized.append(name)
                 continue
-            # A million images are held at a time; their labels are few.
+            # One string a label, shared: the list may have a million images.
             images.append(SourceImage(name, labels.setdefault(label, label), size, version))
         if not images:
             if unlabelled:
@@ -107,7 +107,7 @@ class Source:
         return content
 
     def _walk(self) -> Iterator[tuple[str, int | None, str]]:
-        """Every file's path below the source, size and version; size None: it must not be followed."""
+        """Yield path below the source, size and version of each file; size None: it must not be read."""
         if self._folder is None:
             try:
                 for obj in self._s3().list():
@@ -133,9 +133,9 @@ def _walk_folder(root: Path) -> Iterator[tuple[str, int | None]]:
     def refuse(error: OSError) -> None:
         raise JobError(f"cannot list {error.filename}: {error.strerror}") from error
 
-    top = root.resolve()
+    resolved_root = root.resolve()
     for folder, folders, names in os.walk(root, onerror=refuse):
-        # A linked folder is not walked; it is counted, so that its images are not missed in silence.
+        # A linked folder is not walked, but it is counted, so that the log mentions it.
         linked = (Path(folder, name) for name in folders if Path(folder, name).is_symlink())
         yield from ((path.relative_to(root).as_posix(), None) for path in linked)
         for name in names:
@@ -145,32 +145,32 @@ def _walk_folder(root: Path) -> Iterator[tuple[str, int | None]]:
                 relative.encode()
             except UnicodeEncodeError:
                 raise JobError(f"the file name {os.fsencode(path)!r} is not UTF-8; rename it") from None
-            # A link that leads out of the source would copy what nobody meant to upload.
-            if path.is_symlink() and not _stays_inside(path, top):
+            # A link out of the source could upload files that were not meant to be.
+            if path.is_symlink() and not _stays_inside(path, resolved_root):
                 yield relative, None
                 continue
             try:
-                found = path.stat()
+                status = path.stat()
             except OSError as error:
                 raise JobError(f"cannot read {path}: {error.strerror}") from error
-            # To read a pipe would wait for a writer, and a device has no end.
-            yield relative, found.st_size if stat.S_ISREG(found.st_mode) else None
+            # Reading a pipe would wait for a writer, and a device has no end.
+            yield relative, status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def _stays_inside(link: Path, top: Path) -> bool:
+def _stays_inside(link: Path, resolved_root: Path) -> bool:
     try:
-        return top in link.resolve().parents
-    except (OSError, RuntimeError):  # links that lead to each other in a circle
+        return resolved_root in link.resolve().parents
+    except (OSError, RuntimeError):  # a loop of links
         return False
 
 
 def sort_by_name(images: Iterable[SourceImage]) -> list[SourceImage]:
-    """Images in order of their names, which are unique in a source."""
+    """Sort images by name; names are unique in a source."""
     return sorted(images, key=attrgetter("image"))
 
 
 def group_by_label(images: Iterable[SourceImage]) -> dict[str, list[SourceImage]]:
-    """Group images by label, labels in order of their name."""
+    """Group images by label, labels sorted by name."""
     groups: dict[str, list[SourceImage]] = {}
     for image in images:
         groups.setdefault(image.label, []).append(image)

@@ -255,7 +255,7 @@ def test_sample_prints_json_for_machines_and_lines_for_people(drawn_folder: Path
     assert marker == json.loads((tmp_path / "s" / "_SUCCESS").read_text())
     assert marker["images"] == 24
     assert people.stdout.splitlines()[0].split() == ["images", "24"]
-    assert people.stderr.startswith("the sample stands already: 24 images")
+    assert people.stderr.startswith("reusing the finished sample: 24 images")
 
 
 @pytest.mark.usefixtures("s3_environment")

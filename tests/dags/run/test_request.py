@@ -98,7 +98,7 @@ def test_an_earlier_run_that_is_neither_is_refused(values: dict[str, Any], given
 
 def test_a_folder_must_be_packed(values: dict[str, Any]) -> None:
     request = from_params({**values, "source": "/data/fruits", "pack": False}, "id", "team-bucket")
-    with pytest.raises(JobError, match="/data/fruits is no s3:// prefix: the workers could not read it"):
+    with pytest.raises(JobError, match="/data/fruits is not an s3:// prefix: the workers cannot read it"):
         request.sample(cores=8)
 
 

@@ -245,7 +245,7 @@ def test_more_than_there_are_takes_all_and_says_so(
         assert write_sample(request, Source(drawn_folder), Storage(tmp_path / "a", create=True)).images == 48
         request = SampleRequest(str(drawn_folder), per_label=5)
         assert write_sample(request, Source(drawn_folder), Storage(tmp_path / "b", create=True)).images == 48
-    assert "1000 images asked for, the source has 48: all are taken" in caplog.messages
+    assert "1000 images were requested, the source has 48: all are used" in caplog.messages
     assert any(message.startswith("12 labels have fewer than 5 images") for message in caplog.messages)
 
 
@@ -254,7 +254,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.WARNING):
         write_sample(SampleRequest(str(source)), Source(source), Storage(tmp_path / "t", create=True))
     assert any(message.startswith("left out 2 files:") for message in caplog.messages)
-    assert "left out 1 images that lie in no label folder" in caplog.messages
+    assert "left out 1 images that are in no label folder" in caplog.messages
 
 
 def test_a_file_without_bytes_is_kept_to_become_a_reject(tmp_path: Path) -> None:

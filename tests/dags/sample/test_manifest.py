@@ -69,7 +69,7 @@ def test_an_image_that_is_there_twice_is_seen_from_the_order_alone(
 ) -> None:
     table = table_of(manifest)
     reader = Manifest(change(manifest, pa.concat_tables([table.take(rows), table.slice(2)])))
-    with pytest.raises(JobError, match=r"manifest.parquet: 'l/00-0.jpg' stands there twice, or out of order"):
+    with pytest.raises(JobError, match=r"manifest.parquet: 'l/00-0.jpg' is listed twice, or out of order"):
         reader.take(0)
 
 

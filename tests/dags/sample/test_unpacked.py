@@ -143,7 +143,7 @@ def test_a_damaged_list_is_refused(prefix: str, tmp_path: Path) -> None:
 def test_a_sample_that_was_packed_is_not_taken_for_a_listed_one(prefix: str, tmp_path: Path) -> None:
     source = f"s3://{BUCKET}/{prefix}"
     write_sample(SampleRequest(source, cores=1), Source(source), Storage(tmp_path, create=True))
-    with pytest.raises(JobError, match="holds a sample that was drawn otherwise"):
+    with pytest.raises(JobError, match="contains the sample of another request"):
         listed(source, tmp_path)
 
 
