@@ -1,4 +1,4 @@
-"""The command line: options, checks before anything starts, signals, exit codes."""
+"""The command line: its options, their checks before anything starts, signals, exit codes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ EPILOG = """\
 examples:
   python -m local_emr                                # in memory, http://127.0.0.1:5000
   python -m local_emr --directory .local-aws         # objects, ended clusters and roles survive a restart
-  python -m local_emr --port 0                       # a free port; the ready line has it
-  python -m local_emr --master 'local-cluster[2,1,1024]'   # executors in processes of their own
+  python -m local_emr --port 0                       # a free port, which the ready line names
+  python -m local_emr --master 'local-cluster[2,1,1024]'   # executors in separate processes
   AWS_ENDPOINT_URL=http://127.0.0.1:5000 aws emr list-clusters
 
 exit codes:
@@ -40,55 +40,58 @@ exit codes:
 
 
 class BadOptionError(Exception):
-    """Something asked for cannot be had; the message is one line for the user."""
+    """An option, or what it names, cannot be used; the message is one line for the user."""
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     cores = os.cpu_count() or 1
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m local_emr",
-        description="An AWS for one machine: moto's services, and an EMR that really runs its steps.",
+        description="An AWS on one machine: moto's services, and an EMR that really runs its steps.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--host", default="127.0.0.1", help="address to bind (default %(default)s)")
-    made.add_argument("--port", type=int, default=5000, help="port, 0 for a free one (default %(default)s)")
-    made.add_argument("--directory", type=Path, help="where state is kept; without it all is in memory")
-    made.add_argument("--s3-endpoint", default="", metavar="URL", help="another S3 server for steps and logs")
-    # As on a cluster, a task may fail four times: local[N] alone gives up when one worker is lost.
-    made.add_argument("--master", default=f"local[{cores},4]", help="Spark master (default %(default)s)")
-    made.add_argument(
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind (default %(default)s)")
+    parser.add_argument("--port", type=int, default=5000, help="port, 0 for a free one (default %(default)s)")
+    parser.add_argument(
+        "--directory", type=Path, help="folder of the state; without it all state is in memory"
+    )
+    parser.add_argument(
+        "--s3-endpoint", default="", metavar="URL", help="another S3 server for steps and logs"
+    )
+    # A task may fail four times, as on a cluster; with local[N] one lost worker would fail the job.
+    parser.add_argument("--master", default=f"local[{cores},4]", help="Spark master (default %(default)s)")
+    parser.add_argument(
         "--python",
         default=sys.executable,
-        help="python3 and python3.11 of a node (default: this one, %(default)s)",
+        help="python3 and python3.11 of a node (default: %(default)s, which runs this server)",
     )
-    made.add_argument(
-        "--log-seconds", type=float, default=5.0, help="how often a running step's logs are shipped"
+    parser.add_argument(
+        "--log-seconds",
+        type=float,
+        default=5.0,
+        help="seconds between two uploads of a running step's logs (default %(default)s)",
     )
-    made.add_argument("--start-seconds", type=float, default=0.2, help="time a cluster takes to start")
-    made.add_argument(
-        "--bootstrap-seconds", type=float, default=3600.0, help="limit for one bootstrap action"
-    )
-    made.add_argument(
+    parser.add_argument(
         "--java-options",
         default="",
         metavar="OPTIONS",
-        help="of Spark drivers that name none; -XX:TieredStopAtLevel=1 halves the start of a short step, "
-        "and slows down a long one that computes in Java",
+        help="for Spark drivers whose step sets none; -XX:TieredStopAtLevel=1 halves the start of a short "
+        "step, and slows down a long one that computes in Java",
     )
-    made.add_argument(
+    parser.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="another name in the Host header to serve",
+        help="a further name to accept in the Host header",
     )
-    return made
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code; argparse exits with 2 by itself."""
-    args = parser().parse_args(argv)
+    """Returns the exit code; argparse itself exits with 2."""
+    args = make_parser().parse_args(argv)
     try:
         return _serve(args)
     except BadOptionError as error:
@@ -100,7 +103,7 @@ def _serve(args: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    found, directory = _checked(args)
+    node_settings, directory = _checked(args)
     try:
         listener = address.listen(args.host, args.port)
     except (OSError, OverflowError) as error:
@@ -114,16 +117,15 @@ def _serve(args: argparse.Namespace) -> int:
 
     app.quiet_logs()
     with _root(directory) as root:
-        settings = Settings(**found, endpoint=endpoint, s3_endpoint=s3_endpoint, root=root)
+        settings = Settings(**node_settings, endpoint=endpoint, s3_endpoint=s3_endpoint, root=root)
         try:
             with app.LocalAws(
                 partial(NodeRunner, settings),
                 listener=listener,
                 directory=directory,
                 allowed_hosts=[args.host, *args.allow_host],
-                start_seconds=args.start_seconds,
             ):
-                _warn_when_open(args.host)
+                warn_when_open(args.host)
                 print(f"local AWS ready at {endpoint}", flush=True)
                 stop.wait()
         except snapshot.StateError as error:
@@ -136,7 +138,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _root(directory: Path | None) -> Iterator[Path]:
-    """The folder of the clusters' files: the given directory, or one that is removed at the end."""
+    """The folder for the files of clusters: ``directory``, or a temporary one that is removed at the end."""
     if directory:
         yield directory
         return
@@ -149,7 +151,7 @@ def _root(directory: Path | None) -> Iterator[Path]:
 
 
 def _checked(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
-    """What can be checked without starting anything. Raises BadOptionError."""
+    """The fields of Settings that options give, and the directory. Raises BadOptionError."""
     if not MASTER.fullmatch(args.master):
         raise BadOptionError(
             "--master must be local, local[N], local[N,failures] or local-cluster[N,cores,MB], "
@@ -157,13 +159,11 @@ def _checked(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
         )
     python = shutil.which(Path(args.python).expanduser())
     if not python:
-        raise BadOptionError(f"--python {args.python} is not a program that can be run")
+        raise BadOptionError(f"--python {args.python} is not an executable program")
     if args.s3_endpoint and (urlsplit(args.s3_endpoint).scheme not in ("http", "https")):
         raise BadOptionError(f"--s3-endpoint must be an http(s) URL, not {args.s3_endpoint}")
-    if args.start_seconds < 0 or args.bootstrap_seconds <= 0 or args.log_seconds <= 0:
-        raise BadOptionError(
-            "--bootstrap-seconds and --log-seconds must be above 0, --start-seconds not below"
-        )
+    if args.log_seconds <= 0:
+        raise BadOptionError(f"--log-seconds must be above 0, not {args.log_seconds}")
     try:
         java = find_java_home()
     except NoJavaError as error:
@@ -173,25 +173,25 @@ def _checked(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BadOptionError(f"--directory {directory} cannot be made: {error.strerror}") from error
+            raise BadOptionError(f"--directory {directory} cannot be created: {error.strerror}") from error
         if not os.access(directory, os.W_OK | os.X_OK):
             raise BadOptionError(f"--directory {directory} is not writable")
-    found = {
+    node_settings = {
         "master": args.master,
         "python": str(Path(python).absolute()),  # not resolved: a venv's python is a link
         "java_home": java,
         "log_seconds": args.log_seconds,
-        "bootstrap_seconds": args.bootstrap_seconds,
         "java_options": args.java_options,
     }
-    return found, directory
+    return node_settings, directory
 
 
-def _warn_when_open(host: str) -> None:
+def warn_when_open(host: str) -> None:
+    """Writes a warning to stderr when ``host`` is not an address of loopback."""
     try:
-        closed = ipaddress.ip_address(host).is_loopback
+        loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
-        closed = host == "localhost"
-    if not closed:
-        text = f"local_emr: warning: {host} is not loopback; whoever reaches this port can run commands here"
-        print(text, file=sys.stderr, flush=True)
+        loopback = host == "localhost"
+    if not loopback:
+        text = f"{host} is not loopback; whoever reaches this port can run commands on this machine"
+        print(f"local_emr: warning: {text}", file=sys.stderr, flush=True)

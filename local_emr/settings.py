@@ -1,4 +1,4 @@
-"""What one server was started with; read by every other module, changed by none."""
+"""The settings of one server: where it serves, and how it runs steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ MASTER = re.compile(rf"local|local\[(\*|\d+)(,\d+)?\]|{LOCAL_CLUSTER.pattern}")
 
 @dataclass(frozen=True)
 class Settings:
-    """``endpoint`` is this server; ``s3_endpoint`` the S3 that steps, bootstrap downloads and logs use."""
+    """``endpoint`` is the URL of this server; ``s3_endpoint`` that of the S3 for scripts, logs and data.
+
+    ``root`` is the folder of the clusters' files, ``master`` Spark's master, ``python`` the Python of a node.
+    """
 
     endpoint: str
     s3_endpoint: str
@@ -37,4 +40,5 @@ class Settings:
 
 
 def machine_memory_mb() -> int:
+    """Physical memory of this machine in MiB."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20

@@ -1,22 +1,22 @@
-"""What is known of a cluster and its steps, and how EMR's API shows it.
+"""Clusters and steps: their data, and their descriptions in EMR's API.
 
-Requests and answers keep the names of the EMR API. Times are seconds since the epoch.
+Requests and answers have the names of the EMR API. Times are seconds since the epoch.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from local_emr.emr.instances import Collection
+from local_emr.emr.api_values import timeline, without_none
+from local_emr.emr.instances import InstanceCollection
 
 ENDED = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 STEP_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
 
-# Shown by DescribeCluster as RunJobFlow took them.
-SAME_IN_REQUEST = (
+# Members that DescribeCluster returns as RunJobFlow received them.
+COPIED_FROM_REQUEST = (
     "LogUri",
     "LogEncryptionKmsKeyId",
     "ReleaseLabel",
@@ -34,16 +34,10 @@ SAME_IN_REQUEST = (
 )
 
 
-def timeline(**times: float | None) -> dict[str, datetime]:
-    return {name: datetime.fromtimestamp(at, UTC) for name, at in times.items() if at is not None}
-
-
-def without_none(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
 @dataclass
 class Step:
+    """``message`` is the reason of the state, ``failure`` the FailureDetails of a failed step."""
+
     id: str
     name: str
     action_on_failure: str
@@ -63,9 +57,7 @@ class Step:
             "State": self.state,
             "StateChangeReason": {"Message": self.message} if self.message else {},
             "FailureDetails": self.failure,
-            "Timeline": timeline(
-                CreationDateTime=self.created, StartDateTime=self.started, EndDateTime=self.ended
-            ),
+            "Timeline": timeline(self.created, self.ended, StartDateTime=self.started),
         }
         config = {
             "Jar": self.jar,
@@ -84,16 +76,15 @@ class Step:
 
 @dataclass
 class Cluster:
-    """``request`` is the RunJobFlow request; what can be changed later has a field of its own."""
+    """``request`` is the RunJobFlow request; each setting that can change later is a field of its own."""
 
     id: str
     region: str
     account: str
     request: dict[str, Any]
-    collection: Collection
+    collection: InstanceCollection
     keep_alive: bool
     protected: bool
-    visible: bool
     concurrency: int
     idle_timeout: int | None
     scaling_policy: dict[str, Any] | None
@@ -119,9 +110,7 @@ class Cluster:
         return {
             "State": self.state,
             "StateChangeReason": without_none({"Code": self.code, "Message": self.message}),
-            "Timeline": timeline(
-                CreationDateTime=self.created, ReadyDateTime=self.ready, EndDateTime=self.ended
-            ),
+            "Timeline": timeline(self.created, self.ended, ReadyDateTime=self.ready),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -152,13 +141,13 @@ class Cluster:
         }
         described = {
             **self.summary(),
-            **{name: request.get(name) for name in SAME_IN_REQUEST},
+            **{name: request.get(name) for name in COPIED_FROM_REQUEST},
             "Ec2InstanceAttributes": without_none(ec2),
             "InstanceCollectionType": self.collection.kind,
             "AutoTerminate": not self.keep_alive,
             "TerminationProtected": self.protected,
             "UnhealthyNodeReplacement": instances.get("UnhealthyNodeReplacement"),
-            "VisibleToAllUsers": self.visible,
+            "VisibleToAllUsers": request.get("VisibleToAllUsers", True),
             "Applications": request.get("Applications") or [{"Name": "Spark"}],
             "Configurations": request.get("Configurations") or [],
             "Tags": [{"Key": key, "Value": value} for key, value in self.tags.items()],
@@ -173,6 +162,8 @@ class Cluster:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Cluster:
-        """Raises KeyError or TypeError when ``data`` is not what to_json made."""
+        """Raises KeyError or TypeError when ``data`` does not come from to_json."""
         steps = [Step(**step) for step in data["steps"]]
-        return Cluster(**{**data, "steps": steps, "collection": Collection.from_json(data["collection"])})
+        return Cluster(
+            **{**data, "steps": steps, "collection": InstanceCollection.from_json(data["collection"])}
+        )

@@ -1,4 +1,4 @@
-"""Tells EventBridge of changes of state, in the form of EMR's own events."""
+"""Events on EventBridge for changes of state, in the form of EMR's own events."""
 
 from __future__ import annotations
 
@@ -8,33 +8,38 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from moto.events.models import events_backends
+
 log = logging.getLogger(__name__)
 
-TOLD_CLUSTER = ("STARTING", "RUNNING", "WAITING", "TERMINATED", "TERMINATED_WITH_ERRORS")
-ERRORS = ("TERMINATED_WITH_ERRORS", "FAILED")
+CLUSTER_STATES = ("STARTING", "RUNNING", "WAITING", "TERMINATED", "TERMINATED_WITH_ERRORS")
+ERROR_STATES = ("TERMINATED_WITH_ERRORS", "FAILED")
 
 
 def publish(account: str, region: str, cluster: dict[str, Any], step: dict[str, Any] | None) -> None:
-    """Puts one event on the default bus of moto's EventBridge; a fault there is logged, no more."""
-    from moto.events.models import events_backends
+    """Puts one event on the default bus of moto's EventBridge; logs a failure to do so.
 
+    ``cluster`` is a ClusterSummary of the API, ``step`` a Step for an event of a step.
+    """
     state = (step or cluster)["Status"]["State"]
-    if step is None and state not in TOLD_CLUSTER:
+    if step is None and state not in CLUSTER_STATES:
         return
-    detail = _step(cluster, step) if step else _cluster(cluster)
+    detail = _step_detail(cluster, step) if step else _cluster_detail(cluster)
     event = {
         "Source": "aws.emr",
         "DetailType": "EMR Step Status Change" if step else "EMR Cluster State Change",
-        "Detail": json.dumps({"severity": "ERROR" if state in ERRORS else "INFO", "state": state, **detail}),
+        "Detail": json.dumps(
+            {"severity": "ERROR" if state in ERROR_STATES else "INFO", "state": state, **detail}
+        ),
         "Time": time.time(),
     }
     try:
         events_backends[account][region].put_events([event])
-    except Exception:  # a rule's target that is gone must not take the cluster with it
-        log.exception("event of %s not delivered", cluster["Id"])
+    except Exception:  # a missing target of a rule must not end the cluster
+        log.exception("an event of %s was not delivered", cluster["Id"])
 
 
-def _cluster(cluster: dict[str, Any]) -> dict[str, Any]:
+def _cluster_detail(cluster: dict[str, Any]) -> dict[str, Any]:
     reason = cluster["Status"]["StateChangeReason"]
     return {
         "name": cluster["Name"],
@@ -47,7 +52,7 @@ def _cluster(cluster: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _step(cluster: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+def _step_detail(cluster: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": step["Name"],
         "stepId": step["Id"],

@@ -1,31 +1,23 @@
-"""The instance groups or fleets of a cluster: numbers and states only, all work runs on one machine."""
+"""The instance groups or fleets of a cluster: numbers and states only, as all work runs on one machine."""
 
 from __future__ import annotations
 
 import math
-import random
 import string
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
+from local_emr.emr.api_values import new_ec2_id, new_id, timeline, without_none
+
 ROLES = ("MASTER", "CORE", "TASK")
-NAMES = {"MASTER": "Master", "CORE": "Core", "TASK": "Task"}
-
-
-def new_id(prefix: str, length: int = 13) -> str:
-    """An identifier as EMR makes them."""
-    alphabet = string.ascii_uppercase + string.digits
-    return prefix + "".join(random.choices(alphabet, k=length))  # noqa: S311 - a name, not a secret
-
-
-def _ec2_id() -> str:
-    return "i-" + "".join(random.choices("0123456789abcdef", k=17))  # noqa: S311
+DEFAULT_NAMES = {"MASTER": "Master", "CORE": "Core", "TASK": "Task"}
 
 
 @dataclass
 class Instance:
+    """``address`` is the instance's number in its cluster, which its names and IP addresses derive from."""
+
     id: str
     ec2_id: str
     type: str
@@ -60,8 +52,8 @@ class Pool:
 
 
 @dataclass
-class Collection:
-    """``kind`` is INSTANCE_GROUP or INSTANCE_FLEET, as in DescribeCluster."""
+class InstanceCollection:
+    """All groups or all fleets of a cluster; ``kind`` is INSTANCE_GROUP or INSTANCE_FLEET."""
 
     kind: str
     pools: list[Pool]
@@ -71,34 +63,33 @@ class Collection:
     ended: float | None = None
 
     @staticmethod
-    def of(request: dict[str, Any]) -> Collection:
-        """The instances that ``Instances`` of a RunJobFlow request asks for."""
+    def from_request(request: dict[str, Any]) -> InstanceCollection:
+        """The instances of the ``Instances`` member of a RunJobFlow request."""
         fleets = request.get("InstanceFleets")
         groups = request.get("InstanceGroups") or _simple_groups(request)
         pools = []
         count = 0
         for config in fleets or groups:
-            wanted = _fleet_instances(config) if fleets else _group_instances(config)
+            types = _fleet_instances(config) if fleets else _group_instances(config)
             instances = [
-                Instance(new_id("ci-"), _ec2_id(), kind, market, count + n)
-                for n, (kind, market) in enumerate(wanted)
+                Instance(new_id("ci-"), new_ec2_id(), instance_type, market, count + n)
+                for n, (instance_type, market) in enumerate(types)
             ]
             count += len(instances)
             role = config["InstanceFleetType"] if fleets else config["InstanceRole"]
             pools.append(Pool(new_id("if-" if fleets else "ig-"), role, config, instances))
-        return Collection("INSTANCE_FLEET" if fleets else "INSTANCE_GROUP", pools)
+        return InstanceCollection("INSTANCE_FLEET" if fleets else "INSTANCE_GROUP", pools)
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> Collection:
+    def from_json(data: dict[str, Any]) -> InstanceCollection:
         pools = [Pool(**{**p, "instances": [Instance(**i) for i in p["instances"]]}) for p in data["pools"]]
-        return Collection(**{**data, "pools": pools})
+        return InstanceCollection(**{**data, "pools": pools})
 
     @property
     def master(self) -> Instance:
         return next(pool.instances[0] for pool in self.pools if pool.role == "MASTER")
 
-    def _status(self, reason_of_end: bool = True) -> dict[str, Any]:
-        times = {"CreationDateTime": self.created, "ReadyDateTime": self.ready, "EndDateTime": self.ended}
+    def _status(self) -> dict[str, Any]:
         reason = (
             {"Code": "CLUSTER_TERMINATED", "Message": "Job flow terminated"}
             if self.ended
@@ -107,7 +98,7 @@ class Collection:
         return {
             "State": self.state,
             "StateChangeReason": reason,
-            "Timeline": {k: datetime.fromtimestamp(v, UTC) for k, v in times.items() if v is not None},
+            "Timeline": timeline(self.created, self.ended, ReadyDateTime=self.ready),
         }
 
     def describe_groups(self) -> list[dict[str, Any]]:
@@ -149,7 +140,7 @@ class Collection:
         config = pool.config
         described = {
             "Id": pool.id,
-            "Name": config.get("Name") or NAMES[pool.role],
+            "Name": config.get("Name") or DEFAULT_NAMES[pool.role],
             "Market": config.get("Market", "ON_DEMAND"),
             "InstanceGroupType": pool.role,
             "BidPrice": config.get("BidPrice"),
@@ -161,17 +152,17 @@ class Collection:
             "EbsBlockDevices": _devices(config),
             "ShrinkPolicy": {},
         }
-        return {k: v for k, v in described.items() if v is not None}
+        return without_none(described)
 
     def _fleet(self, pool: Pool) -> dict[str, Any]:
         config = pool.config
         types = config.get("InstanceTypeConfigs") or []
-        weight = {t["InstanceType"]: t.get("WeightedCapacity", 1) for t in types}
+        weights = {t["InstanceType"]: t.get("WeightedCapacity", 1) for t in types}
         provisioned = {
-            market: sum(weight[i.type] for i in self._running(pool) if i.market == market)
+            market: sum(weights[i.type] for i in self._running(pool) if i.market == market)
             for market in ("ON_DEMAND", "SPOT")
         }
-        shown = (
+        copied = (
             "InstanceType",
             "BidPrice",
             "BidPriceAsPercentageOfOnDemandPrice",
@@ -180,7 +171,7 @@ class Collection:
         )
         described = {
             "Id": pool.id,
-            "Name": config.get("Name") or NAMES[pool.role],
+            "Name": config.get("Name") or DEFAULT_NAMES[pool.role],
             "Status": self._status(),
             "InstanceFleetType": pool.role,
             "TargetOnDemandCapacity": config.get("TargetOnDemandCapacity", 0),
@@ -189,9 +180,9 @@ class Collection:
             "ProvisionedSpotCapacity": provisioned["SPOT"],
             "InstanceTypeSpecifications": [
                 {
-                    "WeightedCapacity": weight[t["InstanceType"]],
+                    "WeightedCapacity": weights[t["InstanceType"]],
                     "EbsBlockDevices": _devices(t),
-                    **{k: t[k] for k in shown if k in t},
+                    **{k: t[k] for k in copied if k in t},
                 }
                 for t in types
             ],
@@ -199,11 +190,11 @@ class Collection:
             "ResizeSpecifications": config.get("ResizeSpecifications"),
             "Context": config.get("Context"),
         }
-        return {k: v for k, v in described.items() if v is not None}
+        return without_none(described)
 
 
 def _devices(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """The EBS volumes of one node, one by one."""
+    """The EBS volumes of one instance, each as an entry of its own."""
     volumes = [
         device["VolumeSpecification"]
         for device in (config.get("EbsConfiguration") or {}).get("EbsBlockDeviceConfigs") or []
@@ -216,7 +207,7 @@ def _devices(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _simple_groups(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """The groups that MasterInstanceType, SlaveInstanceType and InstanceCount stand for."""
+    """The groups for MasterInstanceType, SlaveInstanceType and InstanceCount."""
     count = request.get("InstanceCount") or 1
     master = request.get("MasterInstanceType", "m5.xlarge")
     groups = [{"InstanceRole": "MASTER", "InstanceType": master, "InstanceCount": 1}]
@@ -227,11 +218,12 @@ def _simple_groups(request: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _group_instances(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """Type and market of each instance of a group."""
     return [(config["InstanceType"], config.get("Market", "ON_DEMAND"))] * config["InstanceCount"]
 
 
 def _fleet_instances(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """Fills each target with the first instance type, as if it were the one that could be had."""
+    """Type and market of each instance of a fleet: its first type fills both targets."""
     first = config["InstanceTypeConfigs"][0]
     weight = first.get("WeightedCapacity", 1)
     on_demand = math.ceil(config.get("TargetOnDemandCapacity", 0) / weight)

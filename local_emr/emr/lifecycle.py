@@ -1,7 +1,7 @@
-"""The life of one cluster: its states, its step queue, why and how it ends.
+"""The lifecycle of one cluster: its states, its step queue, its end and the reason for it.
 
-Everything that changes goes through one condition. Nothing here knows how a step is run: that is the
-``Worker``'s business, which makes the rules testable without a process.
+One condition guards everything that changes. A ``Worker`` runs the bootstrap actions and the steps, so tests
+of these rules need no process.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from local_emr.emr.cluster import ENDED, STEP_ENDED, Cluster, Step
@@ -17,7 +18,7 @@ from local_emr.emr.cluster import ENDED, STEP_ENDED, Cluster, Step
 log = logging.getLogger(__name__)
 
 ACTIVE = ("RUNNING", "CANCEL_PENDING")
-REASONS = {  # the words EMR uses
+MESSAGES = {  # EMR's own text for each code of a StateChangeReason
     "ALL_STEPS_COMPLETED": "Steps completed",
     "USER_REQUEST": "Terminated by user request",
     "STEP_FAILURE": "Shut down as step failed",
@@ -25,26 +26,45 @@ REASONS = {  # the words EMR uses
 
 
 class Worker(Protocol):
-    """Does the work of a cluster; see local_emr.runner."""
+    """Runs the bootstrap actions and the steps of one cluster; ``node.runner.NodeRunner`` is one.
 
-    def prepare(self) -> None: ...
+    ``cancel`` and ``close`` may be called at any time and from any thread. An exception of another method is
+    a fault of the server: it ends the cluster with INTERNAL_ERROR, or fails the step.
+    """
 
-    def bootstrap(self, number: int, path: str, args: Sequence[str]) -> str | None: ...
+    def prepare(self) -> None:
+        """Lays out the node, before the first bootstrap action."""
 
-    def run_step(self, step: Step) -> dict[str, str] | None: ...
+    def bootstrap(self, number: int, path: str, args: Sequence[str]) -> str | None:
+        """Runs one bootstrap action, counted from 1; returns its failure in EMR's words, or None."""
 
-    def cancel(self, step_id: str, force: bool) -> None: ...
+    def run_step(self, step: Step) -> dict[str, str] | None:
+        """Runs one step until it ends; returns its FailureDetails, or None when it completed."""
 
-    def close(self) -> None: ...
+    def cancel(self, step_id: str, force: bool) -> None:
+        """Makes ``run_step`` of this step return: soon when ``force`` is set, else as the step likes."""
 
-    def remove_node(self) -> None: ...
+    def close(self) -> None:
+        """Ends all that runs on the node; nothing starts afterwards."""
+
+    def remove_node(self) -> None:
+        """Removes the node's files, after all steps have ended."""
 
 
-class Life:
-    """Drives ``cluster`` with threads of its own after ``begin``.
+@dataclass(frozen=True)
+class Ending:
+    """The state in which a cluster ends, and the code and message of its StateChangeReason."""
 
-    ``on_change(cluster, step)`` is called outside of the lock after a change of state, step None for the
-    cluster's own; ``clock`` counts idle seconds.
+    state: str
+    code: str
+    message: str
+
+
+class ClusterLifecycle:
+    """Drives ``cluster`` in threads of its own after ``begin``.
+
+    ``on_change`` is called without the lock after each change of state, with the cluster's summary and the
+    step, or None for a change of the cluster itself. ``clock`` measures idle seconds.
     """
 
     def __init__(
@@ -53,57 +73,55 @@ class Life:
         worker: Worker,
         on_change: Callable[[dict[str, Any], dict[str, Any] | None], None] = lambda cluster, step: None,
         clock: Callable[[], float] = time.monotonic,
-        start_seconds: float = 0.0,
     ) -> None:
         self.cluster = cluster
         self.worker = worker
         self.changed = threading.Condition(threading.RLock())
         self._on_change = on_change
         self._clock = clock
-        self._start_seconds = start_seconds
-        self._end: tuple[str, str, str] | None = None  # state, code, message
-        self._thread = threading.Thread(target=self._live, name=cluster.id, daemon=True)
+        self._ending: Ending | None = None
+        self._thread = threading.Thread(target=self._run_cluster, name=cluster.id, daemon=True)
         self._events: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
 
     def begin(self) -> None:
-        self._note_cluster()
+        self._record_cluster_event()
         self._thread.start()
 
     def join(self, timeout: float | None = None) -> None:
         self._thread.join(timeout)
 
-    # What callers may ask for; each takes the lock.
+    # For other threads: each method takes the lock.
 
     @property
     def ending(self) -> bool:
-        return self._end is not None or self.cluster.state in ENDED
+        return self._ending is not None or self.cluster.state in ENDED
 
     def add_steps(self, steps: list[Step]) -> None:
         with self.changed:
             self.cluster.steps.extend(steps)
             for step in steps:
-                self._note_step(step)
+                self._record_step_event(step)
             self.changed.notify_all()
 
     def end(self, state: str, code: str, message: str | None = None) -> None:
-        """Asks for the end; the first reason stays."""
+        """Requests the end of the cluster; the first request decides its state and its reason."""
         with self.changed:
             if not self.ending:
-                self._end = (state, code, message or REASONS[code])
+                self._ending = Ending(state, code, message or MESSAGES[code])
             bootstrapping = self.cluster.state == "BOOTSTRAPPING"
             self.changed.notify_all()
         if bootstrapping:  # the cluster's thread waits for the script
             self.worker.close()
 
     def update(self, **values: Any) -> None:
-        """Changes settings of the cluster; the queue and the idle timer look at them again."""
+        """Changes settings of the cluster, which the queue and the idle timer read anew."""
         with self.changed:
             for name, value in values.items():
                 setattr(self.cluster, name, value)
             self.changed.notify_all()
 
     def cancel(self, step: Step, force: bool) -> str | None:
-        """Cancels a pending or running step; returns why it cannot, or None."""
+        """Cancels a pending or running step; returns None, or the reason why it cannot be cancelled."""
         with self.changed:
             if step.state == "PENDING":
                 self._finish(step, "CANCELLED", "Cancelled by user")
@@ -117,20 +135,19 @@ class Life:
             self.worker.cancel(step.id, force)
         return None
 
-    # The cluster's own thread.
+    # In the thread of the cluster.
 
-    def _live(self) -> None:
+    def _run_cluster(self) -> None:
         try:
             self._boot()
-            self._work()
-        except Exception as error:  # a fault of the server: the cluster must still end, and say why
+            self._run_steps()
+        except Exception as error:  # a fault of the server: the cluster must still end, with a reason
             log.exception("cluster %s", self.cluster.id)
             self.end("TERMINATED_WITH_ERRORS", "INTERNAL_ERROR", f"{type(error).__name__}: {error}")
         self._shut_down()
 
     def _boot(self) -> None:
         with self.changed:
-            self.changed.wait_for(lambda: self.ending, self._start_seconds)
             if self.ending:
                 return
             self._set_cluster("BOOTSTRAPPING", "Running bootstrap actions")
@@ -139,16 +156,16 @@ class Life:
         self.worker.prepare()
         for number, action in enumerate(self.cluster.request.get("BootstrapActions") or [], 1):
             script = action["ScriptBootstrapAction"]
-            problem = self.worker.bootstrap(number, script["Path"], script.get("Args") or [])
-            if problem:
-                self.end("TERMINATED_WITH_ERRORS", "BOOTSTRAP_FAILURE", problem)
+            failure = self.worker.bootstrap(number, script["Path"], script.get("Args") or [])
+            if failure:
+                self.end("TERMINATED_WITH_ERRORS", "BOOTSTRAP_FAILURE", failure)
             if self.ending:
                 return
         with self.changed:
             self.cluster.ready = self.cluster.collection.ready = time.time()
             self.cluster.collection.state = "RUNNING"
 
-    def _work(self) -> None:
+    def _run_steps(self) -> None:
         cluster = self.cluster
         idle_since = self._clock()
         while True:
@@ -160,7 +177,7 @@ class Life:
                 for step in pending[: max(0, cluster.concurrency - len(active))]:
                     step.started = time.time()
                     self._set_step(step, "RUNNING")
-                    threading.Thread(target=self._run, args=(step,), name=step.id, daemon=True).start()
+                    threading.Thread(target=self._run_step, args=(step,), name=step.id, daemon=True).start()
                 timeout = None
                 if active or pending:
                     idle_since = self._clock()
@@ -169,13 +186,13 @@ class Life:
                     self.end("TERMINATED", "ALL_STEPS_COMPLETED")
                     return
                 else:
-                    ready = (
+                    message = (
                         "Cluster ready after last step completed."
                         if cluster.steps
                         else "Cluster ready to run steps."
                     )
-                    self._set_cluster("WAITING", ready)
-                    # Termination protection holds off this timer, and only this: see README.
+                    self._set_cluster("WAITING", message)
+                    # Termination protection stops only this timer: see README.
                     if cluster.idle_timeout and not cluster.protected:
                         timeout = cluster.idle_timeout - (self._clock() - idle_since)
                         if timeout <= 0:
@@ -186,7 +203,7 @@ class Life:
                     self.changed.wait(timeout)
             self._publish()
 
-    def _run(self, step: Step) -> None:
+    def _run_step(self, step: Step) -> None:
         try:
             failure = self.worker.run_step(step)
         except Exception as error:  # as above: the step must end
@@ -207,7 +224,7 @@ class Life:
         self._publish()
 
     def _after_failure(self, step: Step) -> None:
-        """What ActionOnFailure asks for. With more than one step at a time EMR treats each as CONTINUE."""
+        """Applies ActionOnFailure. A cluster that runs several steps at a time treats each as CONTINUE."""
         if self.cluster.concurrency > 1 or step.action_on_failure == "CONTINUE":
             return
         if step.action_on_failure != "CANCEL_AND_WAIT" and not self.cluster.protected:
@@ -218,10 +235,10 @@ class Life:
                 self._finish(other, "CANCELLED", f"Cancelled as step {step.id} failed")
 
     def _shut_down(self) -> None:
-        assert self._end is not None
-        state, code, message = self._end
+        ending = self._ending
+        assert ending is not None
         with self.changed:
-            self._set_cluster("TERMINATING", message, code)
+            self._set_cluster("TERMINATING", ending.message, ending.code)
             self.cluster.collection.state = "TERMINATING"
             for step in self.cluster.steps:
                 if step.state == "PENDING":
@@ -237,11 +254,11 @@ class Life:
         with self.changed:
             self.cluster.ended = self.cluster.collection.ended = time.time()
             self.cluster.collection.state = "TERMINATED"
-            self._set_cluster(state, message, code)
+            self._set_cluster(ending.state, ending.message, ending.code)
             self.changed.notify_all()
         self._publish()
 
-    # Changes of state; the lock is held.
+    # Changes of state: the caller holds the lock.
 
     def _finish(self, step: Step, state: str, message: str | None = None) -> None:
         step.ended = time.time()
@@ -250,18 +267,18 @@ class Life:
 
     def _set_step(self, step: Step, state: str) -> None:
         step.state = state
-        self._note_step(step)
+        self._record_step_event(step)
 
     def _set_cluster(self, state: str, message: str, code: str | None = None) -> None:
         if self.cluster.state == state:
             return
         self.cluster.state, self.cluster.message, self.cluster.code = state, message, code
-        self._note_cluster()
+        self._record_cluster_event()
 
-    def _note_step(self, step: Step) -> None:
+    def _record_step_event(self, step: Step) -> None:
         self._events.append((self.cluster.summary(), step.describe()))
 
-    def _note_cluster(self) -> None:
+    def _record_cluster_event(self) -> None:
         self._events.append((self.cluster.summary(), None))
 
     def _publish(self) -> None:

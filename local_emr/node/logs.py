@@ -1,4 +1,4 @@
-"""Log files of a step or a bootstrap action: shipped to LogUri, and read for the reason of a failure."""
+"""The log files of a step or a bootstrap action: their upload to LogUri, and the failure that they show."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 EXCEPTION = re.compile(
     r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Failure|Iteration)(?::.*)?"
 )
-# Lines that only say that something else failed.
+# Lines that only report the failure of something else.
 NOISE = re.compile(r"org\.apache\.spark\.SparkUserAppException|java\.lang\.reflect\.|Traceback ")
 IN_THREAD = re.compile(r'Exception in thread "[^"]*" (.*)')
-TAIL = 512 * 1024  # bytes of a log that are searched
-LONGEST = 1000  # characters of FailureDetails.Message
+TAIL_BYTES = 512 * 1024  # of a log, which are searched for an exception
+MAX_MESSAGE = 1000  # characters of FailureDetails.Message
 
 
 class LogFiles:
-    """The logs in one directory; ``uri`` is where EMR would put them, None without a LogUri."""
+    """The logs ``names`` in one directory; ``uri`` is their prefix in LogUri, None without a LogUri."""
 
     def __init__(self, directory: Path, uri: str | None, client: Any, names: Sequence[str]) -> None:
         self.directory = directory
@@ -41,16 +41,17 @@ class LogFiles:
         return self.directory / name
 
     def note(self, text: str, level: str = "INFO") -> None:
-        """A line of the controller log, in UTC as EMR's."""
+        """Writes a line to the controller log, with the time in UTC as EMR's has it."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self.path("controller").open("a", encoding="utf-8") as file:
             file.write(f"{stamp} {level} {text}\n")
 
     def location(self, name: str) -> str:
+        """URI of a log in LogUri, or its path without a LogUri."""
         return f"{self.uri}{name}.gz" if self.uri else str(self.path(name))
 
     def ship(self) -> None:
-        """Uploads the files that grew since the last time; a bucket that is missing costs a warning."""
+        """Uploads the logs that have grown since the last upload; logs a warning when it fails."""
         if not self.uri:
             return
         for name in self.names:
@@ -62,7 +63,7 @@ class LogFiles:
                 self._shipped[name] = len(data)
             except s3.S3Error as error:
                 if not self._warned:
-                    log.warning("logs are not shipped: %s", error)
+                    log.warning("logs are not uploaded to LogUri: %s", error)
                 self._warned = True
                 return
 
@@ -70,8 +71,8 @@ class LogFiles:
 def failure(logs: LogFiles, exit_code: int) -> dict[str, str]:
     """FailureDetails of a command that ended with ``exit_code``.
 
-    spark-submit sends a Python driver's traceback to stdout and the JVM's complaints to stderr: so the last
-    exception on stdout is the cause, if there is one.
+    spark-submit sends a Python driver's traceback to stdout and the JVM's errors to stderr, so the last
+    exception on stdout is the cause if there is one.
     """
     for name in ("stdout", "stderr"):
         lines = _tail(logs.path(name))
@@ -85,8 +86,8 @@ def failure(logs: LogFiles, exit_code: int) -> dict[str, str]:
 
 
 def _details(message: str, log_file: str) -> dict[str, str]:
-    # "Unknown Error." is what EMR says of most failed steps.
-    return {"Reason": "Unknown Error.", "Message": message[:LONGEST], "LogFile": log_file}
+    # EMR gives this reason for most failed steps.
+    return {"Reason": "Unknown Error.", "Message": message[:MAX_MESSAGE], "LogFile": log_file}
 
 
 def _last_exception(lines: list[str]) -> str | None:
@@ -100,5 +101,5 @@ def _last_exception(lines: list[str]) -> str | None:
 
 def _tail(path: Path) -> list[str]:
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         return file.read().decode("utf-8", "replace").splitlines()

@@ -1,4 +1,4 @@
-"""Starts commands in process groups of their own, and ends them with everything they started."""
+"""Starts commands in new process groups, and ends them with all processes that they started."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def start(
 
 
 def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
-    """Signals the command and the children that share its group."""
+    """Signals the command and the children in its group."""
     if process.poll() is None:
         try:
             os.killpg(process.pid, number)
@@ -40,35 +40,36 @@ def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
 def kill_marked(name: str, value: str) -> None:
     """Kills every process of this user that was started with ``name=value`` in its environment.
 
-    A group is not enough: PySpark's daemon moves itself and its workers to a group of their own, and a
-    script can start a daemon in another session. The environment follows them all. Linux only; elsewhere
-    the workers end by themselves when their JVM is gone.
+    A signal to the group would miss some: PySpark's daemon and workers have another group, and a script can
+    start a daemon in another session. All of them inherit the environment. Linux only; elsewhere PySpark's
+    workers end when their JVM has ended.
     """
     mark = f"{name}={value}".encode()
     deadline = time.monotonic() + 5
     while True:
-        found = _marked(mark)
-        if not found or time.monotonic() > deadline:
+        pids = _marked(mark)
+        if not pids or time.monotonic() > deadline:
             return
-        for pid in found:
+        for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue
-        time.sleep(0.02)  # the kernel needs a moment to take them down
+        time.sleep(0.02)  # the kernel needs a moment to end them
 
 
 def _marked(mark: bytes) -> list[int]:
+    """Ids of the other processes that have ``mark`` in their environment."""
     if not PROC.is_dir():
         return []
-    found = []
+    pids = []
     for entry in PROC.iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
             environment = (entry / "environ").read_bytes()
-        except OSError:  # gone meanwhile, or another user's
+        except OSError:  # it has ended, or belongs to another user
             continue
         if mark in environment.split(b"\0"):
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids

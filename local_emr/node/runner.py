@@ -1,4 +1,4 @@
-"""Runs a cluster's bootstrap actions and steps on its node."""
+"""The runner of a cluster's bootstrap actions and steps, as processes on its node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEP_LOGS = ("controller", "stdout", "stderr")
 
 
 class NodeRunner:
-    """The Worker of one cluster (see emr.lifecycle), whose steps are processes of this machine."""
+    """The Worker (see emr.lifecycle) of one cluster."""
 
     def __init__(self, settings: Settings, cluster: Cluster) -> None:
         self.settings = settings
@@ -38,11 +38,11 @@ class NodeRunner:
         self._closed = False
 
     def prepare(self) -> None:
-        """Lays out the node. Raises OSError."""
+        """Creates the node. Raises OSError."""
         self.node.prepare()
 
     def bootstrap(self, number: int, path: str, args: Sequence[str]) -> str | None:
-        """Runs one bootstrap action; returns what went wrong, in EMR's words, or None."""
+        """Runs one bootstrap action; returns its failure in EMR's words, or None."""
         uri = (
             f"{self.log_uri}node/{self.node.instance_id}/bootstrap-actions/{number}/"
             if self.log_uri
@@ -54,16 +54,16 @@ class NodeRunner:
         work = self.node.path(f"emr/instance-controller/lib/bootstrap-actions/{number}")
         work.mkdir(parents=True, exist_ok=True)
         script = work / Path(path).name
-        where = f"On the master instance ({self.node.instance_id}), bootstrap action {number}"
+        subject = f"On the master instance ({self.node.instance_id}), bootstrap action {number}"
         try:
             if not path.startswith("s3://"):
                 files.note(f"refused {path}: not an s3:// URI", "ERROR")
-                return f"{where} was refused: local EMR runs scripts from s3:// only, not {path}"
+                return f"{subject} was refused: local EMR runs scripts from s3:// only, not {path}"
             s3.fetch(self.client, path, script)
         except s3.S3Error as error:
             files.note(str(error), "ERROR")
             files.ship()
-            return f"{where} could not be downloaded: {error}"
+            return f"{subject} could not be downloaded: {error}"
         files.note(f"running {path} {' '.join(args)}")
         code = self._run(
             f"bootstrap-{number}",
@@ -76,11 +76,11 @@ class NodeRunner:
         files.note(f"ended with exit code {code}")
         files.ship()
         if code is None:
-            return f"{where} timed out executing"
-        return f"{where} returned a non-zero return code" if code else None
+            return f"{subject} timed out executing"
+        return f"{subject} returned a non-zero return code" if code else None
 
     def run_step(self, step: Step) -> dict[str, str] | None:
-        """Runs one step to its end; returns FailureDetails, or None when it completed."""
+        """Runs one step until it ends; returns its FailureDetails, or None when it completed."""
         uri = f"{self.log_uri}steps/{step.id}/" if self.log_uri else None
         files = logs.LogFiles(
             self.node.path(f"mnt/var/log/hadoop/steps/{step.id}"), uri, self.client, STEP_LOGS
@@ -113,7 +113,7 @@ class NodeRunner:
         return logs.failure(files, code or 0) if code else None
 
     def cancel(self, step_id: str, force: bool) -> None:
-        """SIGTERM to the step's group, or SIGKILL to everything it started."""
+        """Sends SIGTERM to the step's group, or SIGKILL to all processes that it started."""
         number = signal.SIGKILL if force else signal.SIGTERM
         with self._lock:
             self._cancelled[step_id] = number
@@ -124,7 +124,7 @@ class NodeRunner:
                 processes.kill_marked("EMR_STEP_ID", step_id)
 
     def close(self) -> None:
-        """Kills whatever of the cluster still runs, and nothing starts after."""
+        """Kills all processes of the cluster; none starts afterwards."""
         with self._lock:
             self._closed = True
             running = list(self._running.values())
@@ -133,11 +133,10 @@ class NodeRunner:
         processes.kill_marked("EMR_CLUSTER_ID", self.node.cluster_id)
 
     def remove_node(self) -> None:
-        """Frees the disk of an ended cluster; its logs stay, in ``log`` beside where the node was."""
-        kept = self.directory / "log"
-        source = self.node.path("mnt/var/log")
-        if source.is_dir() and not kept.exists():
-            source.rename(kept)
+        """Removes the node; its logs move to ``log`` in the cluster's folder."""
+        source, target = self.node.path("mnt/var/log"), self.directory / "log"
+        if source.is_dir() and not target.exists():
+            source.rename(target)
         shutil.rmtree(self.node.root, ignore_errors=True)
 
     def _run(
@@ -149,7 +148,7 @@ class NodeRunner:
         files: logs.LogFiles,
         limit: float | None = None,
     ) -> int | None:
-        """Exit code of a command, None when ``limit`` seconds were not enough; ships logs meanwhile."""
+        """Exit code of a command, None if it runs for ``limit`` seconds; uploads its logs meanwhile."""
         with self._lock:
             if self._closed or name in self._cancelled:
                 return -signal.SIGKILL
@@ -159,10 +158,10 @@ class NodeRunner:
         deadline = time.monotonic() + limit if limit else None
         try:
             while True:
-                left = deadline - time.monotonic() if deadline else self.settings.log_seconds
+                remaining = deadline - time.monotonic() if deadline else self.settings.log_seconds
                 try:
-                    return _as_in_a_shell(
-                        process.wait(timeout=max(0.0, min(left, self.settings.log_seconds)))
+                    return _shell_exit_code(
+                        process.wait(timeout=max(0.0, min(remaining, self.settings.log_seconds)))
                     )
                 except subprocess.TimeoutExpired:
                     files.ship()
@@ -176,6 +175,6 @@ class NodeRunner:
                 process.wait()
 
 
-def _as_in_a_shell(code: int) -> int:
-    """Of a process that a signal ended, 128 and its number, as EMR's logs have it."""
+def _shell_exit_code(code: int) -> int:
+    """128 plus the number of the signal that ended a process, as in EMR's logs, else ``code`` itself."""
     return 128 - code if code < 0 else code

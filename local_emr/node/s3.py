@@ -1,4 +1,4 @@
-"""The few S3 calls that a cluster makes: fetch a script, a file or an archive, ship a log."""
+"""The S3 calls of a cluster: download a script, a file or an archive, upload a log."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 
 class S3Error(Exception):
-    """An object could not be fetched or written; the message names it."""
+    """An object could not be read or written; the message names it."""
 
 
 @lru_cache(maxsize=32)
 def client(endpoint: str, region: str) -> Any:
-    """A client with dummy keys; boto3 clients may be shared by threads."""
+    """An S3 client, which threads may share."""
     config = Config(
         s3={"addressing_style": "path"},
         max_pool_connections=32,
@@ -30,7 +30,7 @@ def client(endpoint: str, region: str) -> Any:
         endpoint_url=endpoint,
         region_name=region,
         aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106 - the server takes any key
+        aws_secret_access_key="local",  # noqa: S106 - the server accepts any key
         config=config,
     )
 
@@ -58,7 +58,7 @@ def fetch(s3: Any, uri: str, path: Path) -> None:
 
 
 def put_gzip(s3: Any, uri: str, data: bytes) -> None:
-    """Writes compressed ``data``; raises S3Error."""
+    """Writes ``data`` with gzip; raises S3Error."""
     bucket, key = split_uri(uri)
     try:
         s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(data, 6), ContentType="application/x-gzip")

@@ -1,12 +1,12 @@
-"""Reads the arguments of ``spark-submit``."""
+"""The arguments of ``spark-submit``, parsed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-# Options that become a setting, so that the arguments win over the defaults as in spark-submit.
-AS_CONF = {
+# Options that become a setting: like --conf they win over spark-defaults, as in spark-submit.
+CONF_OPTIONS = {
     "--driver-memory": "spark.driver.memory",
     "--driver-cores": "spark.driver.cores",
     "--executor-memory": "spark.executor.memory",
@@ -20,19 +20,22 @@ AS_CONF = {
     "--exclude-packages": "spark.jars.excludes",
     "--repositories": "spark.jars.repositories",
 }
-LISTS = ("--py-files", "--files", "--archives", "--jars")
-PASSED_ON = ("--name", "--class", "--driver-java-options")
-DROPPED = ("--principal", "--keytab", "--proxy-user", "--driver-library-path", "--driver-class-path")
+LIST_OPTIONS = ("--py-files", "--files", "--archives", "--jars")
+PASSED_OPTIONS = ("--name", "--class", "--driver-java-options")
+IGNORED_OPTIONS = ("--principal", "--keytab", "--proxy-user", "--driver-library-path", "--driver-class-path")
 FLAGS = ("--verbose", "-v", "--supervise")
 
 
 class BadArgumentsError(Exception):
-    """The arguments are not ones that spark-submit takes; the message says which."""
+    """spark-submit does not accept the arguments; the message names the wrong one."""
 
 
 @dataclass
-class Submit:
-    """``files`` holds the comma separated lists by option name."""
+class SubmitArguments:
+    """``files`` are the comma separated lists by option, ``options`` those passed on to spark-submit.
+
+    ``notes`` name the options that are left out.
+    """
 
     application: str
     arguments: list[str]
@@ -42,38 +45,38 @@ class Submit:
     notes: list[str] = field(default_factory=list)
 
 
-def parse(args: Sequence[str]) -> Submit:
-    """Arguments after ``spark-submit``. Raises BadArgumentsError."""
-    submit = Submit("", [])
+def parse(args: Sequence[str]) -> SubmitArguments:
+    """Parses the arguments after ``spark-submit``. Raises BadArgumentsError."""
+    submit = SubmitArguments("", [])
     rest = list(args)
     while rest and rest[0].startswith("-"):
-        option, mark, value = rest.pop(0).partition("=")
+        option, equals, value = rest.pop(0).partition("=")
         if option in FLAGS:
             continue
-        if option not in ("--conf", "-c", *AS_CONF, *LISTS, *PASSED_ON, *DROPPED):
+        if option not in ("--conf", "-c", *CONF_OPTIONS, *LIST_OPTIONS, *PASSED_OPTIONS, *IGNORED_OPTIONS):
             raise BadArgumentsError(f"spark-submit: unrecognized option {option}")
-        if not mark or option in ("-c",):
+        if not equals or option in ("-c",):
             if not rest:
                 raise BadArgumentsError(f"spark-submit: missing value of {option}")
             value = rest.pop(0)
-        _take(submit, option, value)
+        _store(submit, option, value)
     if not rest:
         raise BadArgumentsError("spark-submit: missing application resource")
     submit.application, submit.arguments = rest[0], rest[1:]
     return submit
 
 
-def _take(submit: Submit, option: str, value: str) -> None:
+def _store(submit: SubmitArguments, option: str, value: str) -> None:
     if option in ("--conf", "-c"):
-        name, mark, setting = value.partition("=")
-        if not mark:
-            raise BadArgumentsError(f"spark-submit: --conf wants name=value, not {value!r}")
+        name, equals, setting = value.partition("=")
+        if not equals:
+            raise BadArgumentsError(f"spark-submit: --conf needs name=value, not {value!r}")
         submit.conf[name.strip()] = setting
-    elif option in AS_CONF:
-        submit.conf[AS_CONF[option]] = value
-    elif option in LISTS:
+    elif option in CONF_OPTIONS:
+        submit.conf[CONF_OPTIONS[option]] = value
+    elif option in LIST_OPTIONS:
         submit.files[option] = [item for item in value.split(",") if item]
-    elif option in DROPPED:
+    elif option in IGNORED_OPTIONS:
         submit.notes.append(f"left out {option} {value}: not used here")
     else:
         submit.options += [option, value]

@@ -1,4 +1,4 @@
-"""What of a cluster's and a step's Spark configuration applies on one machine without YARN."""
+"""The part of a cluster's and a step's Spark configuration that applies on one machine without YARN."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from local_emr.settings import Settings, machine_memory_mb
 
-# Name, and why it is left out. YARN's are the cluster's business; the rest has no counterpart here.
+# Settings that are left out, and the reason for the controller log.
 LEFT_OUT = [
     (r"spark\.yarn\..*", "no YARN here"),
     (r"spark\.dynamicAllocation\..*", "a fixed number of cores here"),
@@ -32,33 +32,33 @@ REMOTE = re.compile(r"(s3[an]?|hdfs)://?.*")
 ENVIRONMENT = re.compile(r"spark\.(?:executorEnv|yarn\.appMasterEnv)\.(\w+)")
 MEMORY = re.compile(r"(\d+)([kmgt]?)b?", re.IGNORECASE)
 UNITS_MB = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0 * 1024}
-# Only these may be set by an export classification in EMR; others are ignored there, and here.
+# EMR reads the export classification of these and ignores it elsewhere.
 EXPORTING = ("spark-env", "yarn-env", "hadoop-env")
 
 
 @dataclass
-class Adapted:
-    """Settings that are kept, the environment that some of them stand for, and a note on each other one."""
+class AdaptedConf:
+    """The settings that apply, the environment variables that some set, a note on each that is left out."""
 
     conf: dict[str, str] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def adapt(conf: Mapping[str, str], settings: Settings) -> Adapted:
-    """Splits Spark settings into what applies here and what does not."""
-    adapted = Adapted()
+def adapt(conf: Mapping[str, str], settings: Settings) -> AdaptedConf:
+    """Separates the Spark settings that apply on this machine from the others."""
+    adapted = AdaptedConf()
     remote_log = bool(REMOTE.fullmatch(conf.get("spark.eventLog.dir", "hdfs:///")))
     for name, value in conf.items():
         variable = ENVIRONMENT.fullmatch(name)
         if variable:
             adapted.env[variable[1]] = value
             continue
-        why = next((why for pattern, why in LEFT_OUT if re.fullmatch(pattern, name)), None)
-        if why is None and EVENT_LOG.fullmatch(name) and remote_log:
-            why = "this Spark writes neither to s3:// nor to hdfs://"
-        if why:
-            adapted.notes.append(f"left out {name}={value}: {why}")
+        reason = next((reason for pattern, reason in LEFT_OUT if re.fullmatch(pattern, name)), None)
+        if reason is None and EVENT_LOG.fullmatch(name) and remote_log:
+            reason = "this Spark writes neither to s3:// nor to hdfs://"
+        if reason:
+            adapted.notes.append(f"left out {name}={value}: {reason}")
         elif name == "spark.driver.memory":
             adapted.conf[name] = _capped(name, value, adapted.notes)
         else:
@@ -71,7 +71,7 @@ def adapt(conf: Mapping[str, str], settings: Settings) -> Adapted:
 
 
 def _capped(name: str, value: str, notes: list[str]) -> str:
-    """``value``, or half of the machine's memory when it asks for more than that."""
+    """``value``, or half of the machine's memory if that is less; then ``notes`` gets an entry."""
     match = MEMORY.fullmatch(value.strip())
     limit = machine_memory_mb() // 2
     if match and int(match[1]) * UNITS_MB[match[2].lower()] > limit:
@@ -92,7 +92,7 @@ def spark_defaults(configurations: Iterable[Mapping[str, Any]]) -> dict[str, str
 def exports(configurations: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """The variables of the ``export`` classification inside spark-env, yarn-env or hadoop-env."""
     merged: dict[str, str] = {}
-    for name in reversed(EXPORTING):  # spark-env last: for a Spark step it has the last word
+    for name in reversed(EXPORTING):  # spark-env comes last and wins, as for a Spark step
         for item in configurations:
             if item.get("Classification") == name:
                 for inner in item.get("Configurations") or []:
@@ -102,7 +102,7 @@ def exports(configurations: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _unquoted(value: str) -> str:
-    """EMR writes exports to a shell file, so people quote them."""
+    """``value`` without its quotes: EMR writes exports to a shell file, so people quote them."""
     if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
         return value[1:-1]
     return value

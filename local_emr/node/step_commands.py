@@ -1,7 +1,7 @@
-"""Turns a step into the command that stands for it on this machine, and its environment.
+"""The command and the environment of a step on this machine.
 
-Two kinds of step run, everything else is refused: ``spark-submit`` through command-runner.jar, and a
-script from a bucket through script-runner.jar.
+Two kinds of step run: ``spark-submit`` through command-runner.jar, and a script from a bucket through
+script-runner.jar. All others are refused.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from local_emr.node import s3, spark_args, spark_conf
 from local_emr.node.filesystem import Node
 
 SCRIPT_RUNNER = re.compile(r"(s3://([\w-]+\.)?elasticmapreduce/libs/script-runner/)?script-runner\.jar")
-PYTHONS = {  # setting of Spark, and the variable that means the same
+PYTHONS = {  # settings of Spark, each with the variable of the same meaning
     "spark.pyspark.python": "PYSPARK_PYTHON",
     "spark.pyspark.driver.python": "PYSPARK_DRIVER_PYTHON",
 }
-FROM_ELSEWHERE = re.compile(r"spark\.jars\.(packages|repositories|ivy\w*)")
+CODE_FROM_ELSEWHERE = re.compile(r"spark\.jars\.(packages|repositories|ivy\w*)")
 FILE_SETTINGS = {
     "spark.submit.pyFiles": "--py-files",
     "spark.files": "--files",
@@ -33,12 +33,12 @@ FILE_SETTINGS = {
 
 
 class RefusedError(Exception):
-    """The step is not one that is run here; the message says why."""
+    """The local EMR does not run the step; the message has the reason."""
 
 
 @dataclass
 class Command:
-    """``notes`` go to the controller log: what was left out or changed, and why."""
+    """``notes`` are lines for the controller log: each setting left out or changed, with the reason."""
 
     argv: list[str]
     env: dict[str, str]
@@ -46,7 +46,7 @@ class Command:
 
 
 class CommandBuilder:
-    """Makes commands for the steps of one cluster."""
+    """Builds the commands for the steps of one cluster."""
 
     def __init__(self, node: Node, configurations: Sequence[Mapping[str, Any]], client: Any) -> None:
         self.node = node
@@ -54,9 +54,9 @@ class CommandBuilder:
         self.client = client
 
     def build(self, jar: str, args: Sequence[str], work: Path, env: dict[str, str]) -> Command:
-        """The command of a step that works in ``work``.
+        """The command of a step whose working directory is ``work``.
 
-        Raises RefusedError, and s3.S3Error when a file of the step cannot be fetched.
+        Raises RefusedError, and s3.S3Error when a file of the step cannot be downloaded.
         """
         if SCRIPT_RUNNER.fullmatch(jar):
             return self._script(args, work, env)
@@ -85,15 +85,15 @@ class CommandBuilder:
         adapted = spark_conf.adapt(
             {**spark_conf.spark_defaults(self.configurations), **submit.conf}, self.node.settings
         )
-        elsewhere = next((name for name in adapted.conf if FROM_ELSEWHERE.fullmatch(name)), None)
-        if elsewhere:
+        remote_code = next((name for name in adapted.conf if CODE_FROM_ELSEWHERE.fullmatch(name)), None)
+        if remote_code:
             raise RefusedError(
                 "local EMR takes code from s3:// buckets only: put the jars there and name them with --jars, "
-                f"in place of {elsewhere}"
+                f"in place of {remote_code}"
             )
         for name, option in FILE_SETTINGS.items():
             value = adapted.conf.pop(name, None)
-            if value:  # this Spark reads no s3://: fetched like the option's files
+            if value:  # this Spark reads no s3://: downloaded like the files of the option
                 submit.files.setdefault(option, [item for item in value.split(",") if item])
         env = {**env, **spark_conf.exports(self.configurations), **adapted.env}
         spark_home = _spark_home()
@@ -117,14 +117,14 @@ class CommandBuilder:
         argv += ["--deploy-mode", "client", *submit.options]
         for option, uris in submit.files.items():
             paths = [self._place(uri, work, unpack=option == "--archives") for uri in uris]
-            # Archives lie unpacked beside the driver, as on YARN; executors of their own unpack them again.
+            # The driver has the archives unpacked, as on YARN; separate executors unpack them again.
             if option != "--archives" or executors:
                 argv += [option, ",".join(paths)]
         argv += [self._place(submit.application, work), *submit.arguments]
         return Command(argv, env, adapted.notes + submit.notes)
 
     def _choose_python(self, conf: dict[str, str], env: dict[str, str]) -> None:
-        """Points each Python asked for to the node's; as in Spark, a setting wins over a variable."""
+        """Sets the Python of driver and workers to the node's; a setting wins over a variable, as in Spark."""
         for setting, variable in PYTHONS.items():
             chosen = conf.pop(setting, None) or env.get(variable)
             if chosen:
@@ -133,15 +133,15 @@ class CommandBuilder:
         env.setdefault("PYSPARK_DRIVER_PYTHON", env["PYSPARK_PYTHON"])
 
     def _place(self, uri: str, work: Path, unpack: bool = False) -> str:
-        """Puts a file of the step into ``work`` under its own name or its ``#alias``.
+        """Puts a file of the step into ``work`` under its own name or its ``#alias``; returns its path.
 
-        Raises RefusedError for a scheme or a path outside of the node.
+        Raises RefusedError for another scheme than S3's, and for a path outside of the node.
         """
         source, _, alias = uri.partition("#")
         if alias and alias != _plain_name(alias):
             raise RefusedError(f"the name after # must be a plain file name: {uri}")
         if re.match(r"s3[an]?://", source):
-            # A `#` in a URI of spark-submit begins the alias; keys that hold one cannot be named there.
+            # The first `#` in a URI of spark-submit begins the alias, so a key with `#` cannot be given.
             target = work / (alias if alias and not unpack else _plain_name(source))
             s3.fetch(self.client, source, target)
         elif source.startswith("/"):
@@ -155,7 +155,7 @@ class CommandBuilder:
         if unpack:
             folder = work / (alias or target.name)
             archive = target
-            if target == folder:  # no alias: the directory takes the archive's name, as on YARN
+            if target == folder:  # no alias: the directory has the archive's name, as on YARN
                 archive = target.rename(target.with_name(f".{target.name}"))
             _unpack(archive, folder)
             return f"{archive}#{folder.name}"
@@ -163,18 +163,18 @@ class CommandBuilder:
 
 
 def _plain_name(path: str) -> str:
-    """The last part of a path or URI. Raises RefusedError when it would lead out of its folder."""
+    """The last part of a path or URI. Raises RefusedError if it leads out of its folder."""
     name = Path(path).name
     if name in ("", ".."):
-        raise RefusedError(f"only what has a plain file name is put on the node, not {path}")
+        raise RefusedError(f"a file of a step needs a plain file name, not {path}")
     return name
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     try:
         if archive.name.endswith((".tgz", ".tar.gz", ".tar")):
-            # Python 3.11.4 brought filters. Without one a member could leave the folder, which is no more
-            # than the step that brought the archive may do itself.
+            # Python has filters since 3.11.4. Without one a member could be written outside of the folder,
+            # which the step of the archive may do anyway.
             guarded: Any = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
             shutil.unpack_archive(archive, folder, **guarded)
         else:
@@ -191,7 +191,7 @@ def _spark_home() -> Path:
 
 
 def _private_spark_home(spark_home: Path, home: Path) -> Path:
-    """Links to Spark: the executors of a local cluster work below SPARK_HOME, which may be read-only."""
+    """A SPARK_HOME of links: executors of a local cluster write to SPARK_HOME, which may be read-only."""
     home.mkdir(exist_ok=True)
     for entry in spark_home.iterdir():
         if entry.name != "work" and not (home / entry.name).exists():
@@ -200,5 +200,5 @@ def _private_spark_home(spark_home: Path, home: Path) -> Path:
 
 
 def _property(value: str) -> str:
-    """Escaped for a Java properties file."""
+    """``value`` with the escapes of a Java properties file."""
     return value.replace("\\", "\\\\").replace("\n", "\\n")

@@ -1,4 +1,4 @@
-"""Sockets and addresses; imports nothing slow, so that a port that is taken is said at once."""
+"""Sockets and URLs. It imports nothing slow, so that a port in use is reported at once."""
 
 from __future__ import annotations
 

@@ -38,7 +38,6 @@ class LocalAws:
     ``make_worker`` returns the worker that runs the bootstrap actions and the steps of a new cluster.
     ``listener`` is a listening socket; without it the server takes a free port of loopback.
     ``allowed_hosts`` are names that the Host header may have besides addresses and AWS's own.
-    A cluster is in STARTING for ``start_seconds``.
     """
 
     _in_use = threading.Lock()
@@ -50,13 +49,11 @@ class LocalAws:
         listener: socket.socket | None = None,
         directory: Path | None = None,
         allowed_hosts: Iterable[str] = (),
-        start_seconds: float = 0.0,
     ) -> None:
         self._make_worker = make_worker
         self._listener = listener or address.listen("127.0.0.1", 0)
         self._directory = directory
         self._allowed_hosts = allowed_hosts
-        self._start_seconds = start_seconds
         self.endpoint = address.endpoint_of(self._listener)
         self._snapshots: snapshot.Snapshots | None = None
         self._directory_lock: Any = None
@@ -80,8 +77,8 @@ class LocalAws:
             raise RuntimeError("another local AWS runs in this process; stop it first")
         try:
             if self._directory:
-                self._directory_lock = snapshot.claim(self._directory)
-            moto_setup.install_emr(self._make_worker, self._start_seconds)
+                self._directory_lock = snapshot.lock(self._directory)
+            moto_setup.install_emr(self._make_worker)
             app = Guard(moto_setup.create_app(), self._allowed_hosts)
             self._http = http_server(app, self._listener)
             self._thread = threading.Thread(
@@ -158,5 +155,6 @@ def _end_orphans(directory: Path) -> None:
 
 
 def quiet_logs() -> None:
+    """Logs warnings to stderr, and nothing of the HTTP server below an error."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Makes moto serve our EMR, and its S3 safe for many clients at once."""
+"""moto as this server needs it: with the local EMR, and with an S3 for many clients at once."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from local_emr.emr.lifecycle import Worker
 from local_emr.emr.models import LocalEmrBackend
 
 
-def install_emr(make_worker: Callable[[Cluster], Worker], start_seconds: float) -> None:
-    """Empties all of moto's services and puts the local EMR in the place of moto's."""
+def install_emr(make_worker: Callable[[Cluster], Worker]) -> None:
+    """Replaces moto's EMR by the local EMR, and empties all services."""
     emr_backends.backend = LocalEmrBackend
     LocalEmrBackend.make_worker = staticmethod(make_worker)
-    LocalEmrBackend.start_seconds = start_seconds
     LocalEmrBackend.closing = False
     BackendDict.reset()
 
 
 def end_clusters(message: str) -> None:
-    """Ends the clusters of all regions and waits for them; RunJobFlow is refused from now on."""
+    """Ends the clusters of all regions and waits for them; RunJobFlow is refused from then on."""
     LocalEmrBackend.closing = True
     threads = [
         threading.Thread(target=backend.stop, args=(message,))
@@ -41,17 +40,19 @@ def end_clusters(message: str) -> None:
         thread.join()
 
 
-def create_app() -> OneConditionalWrite:
-    """moto's services as a WSGI application for many clients, without answers to CORS requests."""
+def create_app() -> AtomicConditionalWrites:
+    """moto's services as a WSGI application that answers no CORS request."""
     werkzeug_app.DISABLE_GLOBAL_CORS = True
-    forget_what_is_gone()
+    stop_tracking_instances()
     make_s3_concurrent()
-    return OneConditionalWrite(Dispatcher(werkzeug_app.create_backend_app))
+    return AtomicConditionalWrites(Dispatcher(werkzeug_app.create_backend_app))
 
 
-def forget_what_is_gone() -> None:
-    """moto keeps every object that it ever made, for its dashboard: replaced and deleted S3 objects with
-    their bytes as well. A server that runs for days must let them go."""
+def stop_tracking_instances() -> None:
+    """Stops moto from keeping every instance of its models, which it does for its dashboard.
+
+    They include the bytes of replaced and deleted S3 objects: the memory of the server would grow.
+    """
 
     def new(cls: Any, *args: Any, **kwargs: Any) -> Any:
         return object.__new__(cls)
@@ -60,9 +61,9 @@ def forget_what_is_gone() -> None:
 
 
 def make_s3_concurrent() -> None:
-    """moto's object store is written for one client at a time; these places matter for more."""
+    """Replaces the methods of moto's object store that fail when several clients use it at once."""
 
-    # The ETag is made on first use by reading the buffer that a GET may be reading: read under its lock.
+    # moto computes the ETag on first use from a buffer that a GET may be reading; `value` takes its lock.
     def etag(self: Any) -> str:
         if self._etag is None:
             from moto.utilities.utils import md5_hash
@@ -72,16 +73,16 @@ def make_s3_concurrent() -> None:
             self._etag = digest.hexdigest()
         return f'"{self._etag}"'
 
-    # Replacing or deleting an object closes its buffer, perhaps under a GET: leave that to the collector.
+    # moto closes the buffer of a replaced or deleted object, perhaps during a GET; the collector frees it.
     def dispose(self: Any, garbage: bool = False) -> None:
         self.disposed = True
 
-    # The parts of a finished upload hang on to the object: without their bytes.
+    # The parts of a completed upload stay referenced; drop their bytes.
     def dispose_parts(self: Any) -> None:
         for part in list(self.parts.values()):
             part._value_buffer = io.BytesIO()
 
-    # A listing looks each name up again, when it may be gone.
+    # moto looks each name of a listing up again, when it may have been deleted.
     def iteritems(self: Any) -> Iterator[tuple[str, Any]]:
         for name, versions in dict(self).items():
             if versions:
@@ -95,27 +96,27 @@ def make_s3_concurrent() -> None:
 
 
 class Dispatcher(werkzeug_app.DomainDispatcherApplication):
-    """moto's own, which looks through its directory for each request: half of the time of a small one."""
+    """moto's dispatcher with a cache of hosts: its search took half of the time of a small request."""
 
     def __init__(self, create_app: Callable[..., Any]) -> None:
         super().__init__(create_app)
-        self._known: dict[str, Any] = {}
+        self._backends: dict[str, Any] = {}
 
     def get_backend_for_host(self, host: str | None) -> Any:
         if host is None:
             return None
-        if host not in self._known:
+        if host not in self._backends:
             backend = super().get_backend_for_host(host)
-            if backend is None:  # the host may be anything: only what is found is kept
+            if backend is None:  # unknown hosts are not cached, as there may be any number
                 return None
-            self._known[host] = backend
-        return self._known[host]
+            self._backends[host] = backend
+        return self._backends[host]
 
 
-class OneConditionalWrite:
+class AtomicConditionalWrites:
     """WSGI middleware: conditional writes of S3 (If-Match, If-None-Match) run one at a time.
 
-    moto looks, then writes; on S3 that is one act, and people build locks on it.
+    moto checks the condition before it writes; S3 does both as one operation, and locks rely on that.
     """
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:

@@ -1,4 +1,4 @@
-"""Clusters in a snapshot."""
+"""The clusters of a snapshot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from local_emr.state import snapshot
 
 
 class ClusterStore:
-    """``clusters.json`` of a directory. ``backends`` is moto's dict of EMR backends."""
+    """``clusters.json`` of a directory; ``backends`` is moto's BackendDict of EMR."""
 
     def __init__(self, directory: Path, backends: Any) -> None:
         self.document = snapshot.Document(directory / "clusters.json")
@@ -21,13 +21,13 @@ class ClusterStore:
         """Raises OSError."""
         clusters = []
         for _, _, backend in list(self.backends.iter_backends()):
-            for life in list(backend.lives.values()):
-                with life.changed:
-                    clusters.append(life.cluster.to_json())
+            for lifecycle in list(backend.lifecycles.values()):
+                with lifecycle.changed:
+                    clusters.append(lifecycle.cluster.to_json())
         self.document.save(clusters=clusters)
 
     def load(self) -> None:
-        """Brings the clusters back. Raises StateError."""
+        """Restores the clusters. Raises StateError."""
         for item in self.document.load("clusters"):
             try:
                 cluster = Cluster.from_json(item)
@@ -39,10 +39,10 @@ class ClusterStore:
 
 
 def _end(cluster: Cluster) -> None:
-    """A cluster that was alive when the server went away has lost its processes."""
+    """Ends a cluster that was alive at the last snapshot: its processes ended with the server."""
     now = time.time()
     cluster.state, cluster.code = "TERMINATED_WITH_ERRORS", "INTERNAL_ERROR"
-    cluster.message = "The local AWS server went away while the cluster was alive"
+    cluster.message = "The local AWS server ended while the cluster was alive"
     cluster.ended = cluster.collection.ended = now
     cluster.collection.state = "TERMINATED"
     for step in cluster.steps:

@@ -1,7 +1,7 @@
-"""Buckets and objects in a snapshot.
+"""The buckets and objects of a snapshot.
 
-Objects are taken from moto's store directly (their bytes do not go through HTTP, an unchanged one is not
-written again); the settings of a bucket go through S3's own API, whose answers are what the next PUT takes.
+Objects come from moto's store directly: their bytes need no HTTP, and an unchanged object is not written
+again. The settings of a bucket come from S3's API, whose GET returns what its PUT accepts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from moto.s3.models import FakeDeleteMarker, FakeKey, s3_backends
 
 from local_emr.state import snapshot
 
-# Setting: what the GET calls it in its answer, and the PUT in its request.
+# Setting of a bucket: its member in the result of the GET (None: the whole result), and in the PUT.
 SETTINGS = {
     "bucket_versioning": (None, "VersioningConfiguration"),
     "bucket_encryption": ("ServerSideEncryptionConfiguration", "ServerSideEncryptionConfiguration"),
@@ -28,11 +28,11 @@ SETTINGS = {
     "bucket_lifecycle_configuration": (None, "LifecycleConfiguration"),
     "bucket_cors": (None, "CORSConfiguration"),
 }
-DIGEST = "_local_emr_digest"  # set on moto's key once its bytes are on disk; a new PUT makes a new key
+DIGEST = "_local_emr_digest"  # attribute of a FakeKey whose bytes are on disk; a PUT makes a new FakeKey
 
 
 class ObjectStore:
-    """``objects.json`` and ``objects/`` of a directory; ``s3`` is a client of this very server."""
+    """``objects.json`` and ``objects/`` of a directory; ``s3`` is a client of this server."""
 
     def __init__(self, directory: Path, s3: Any) -> None:
         self.index = snapshot.Document(directory / "objects.json")
@@ -59,10 +59,10 @@ class ObjectStore:
                     }
                 )
         if self.index.save(buckets=buckets):
-            self._clean(used)
+            self._remove_unused(used)
 
     def load(self) -> None:
-        """Brings buckets and objects back. Raises StateError."""
+        """Restores buckets and objects. Raises StateError."""
         for item in self.index.load("buckets"):
             try:
                 self._load_bucket(item)
@@ -143,7 +143,7 @@ class ObjectStore:
         return key
 
     def _digest(self, key: Any) -> str:
-        """Writes the object's bytes unless they are there already."""
+        """SHA-256 of the object's bytes, which are written unless their file exists."""
         digest: str | None = getattr(key, DIGEST, None)
         if digest is None:
             value = key.value
@@ -156,26 +156,26 @@ class ObjectStore:
     def _path(self, digest: str) -> Path:
         return self.content / digest[:2] / digest
 
-    def _clean(self, used: set[str]) -> None:
-        """Removes the bytes that no object has any more."""
+    def _remove_unused(self, used: set[str]) -> None:
+        """Removes the files of bytes that no object has."""
         for path in self.content.glob("*/*"):
             if path.name not in used:
                 path.unlink(missing_ok=True)
 
-    def _known(self, name: str, answer: dict[str, Any]) -> dict[str, Any]:
-        """The members of a GET's answer that the PUT takes back."""
+    def _accepted_by_put(self, name: str, result: dict[str, Any]) -> dict[str, Any]:
+        """The members of a GET's result that the PUT accepts."""
         operation = "Put" + "".join(word.capitalize() for word in name.split("_"))
         shape = self.s3.meta.service_model.operation_model(operation).input_shape.members[SETTINGS[name][1]]
-        return {member: value for member, value in answer.items() if member in shape.members}
+        return {member: value for member, value in result.items() if member in shape.members}
 
     def _settings(self, bucket: str) -> dict[str, Any]:
-        found = {}
-        for name, (answer, _) in SETTINGS.items():
+        settings = {}
+        for name, (member, _) in SETTINGS.items():
             try:
-                value = getattr(self.s3, f"get_{name}")(Bucket=bucket)
-            except ClientError:  # S3 answers with an error for a setting that was never made
+                result = getattr(self.s3, f"get_{name}")(Bucket=bucket)
+            except ClientError:  # S3's answer for a setting that was never made
                 continue
-            value = value[answer] if answer else self._known(name, value)
+            value = result[member] if member else self._accepted_by_put(name, result)
             if value:
-                found[name] = value
-        return found
+                settings[name] = value
+        return settings

@@ -1,4 +1,4 @@
-"""IAM's roles and instance profiles in a snapshot: no cluster starts without them."""
+"""The roles and instance profiles of a snapshot, which every cluster needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from local_emr.state import snapshot
 
 
 class RoleStore:
-    """``roles.json`` of a directory. Managed policies that are attached to a role are not kept."""
+    """``roles.json`` of a directory. Managed policies attached to a role are not saved."""
 
     def __init__(self, directory: Path) -> None:
         self.document = snapshot.Document(directory / "roles.json")
@@ -22,29 +22,31 @@ class RoleStore:
             {
                 "account": account,
                 "partition": partition,
-                "roles": [_of_role(role) for role in list(backend.roles.values())],
-                "profiles": [_of_profile(profile) for profile in list(backend.instance_profiles.values())],
+                "roles": [_role_document(role) for role in list(backend.roles.values())],
+                "profiles": [
+                    _profile_document(profile) for profile in list(backend.instance_profiles.values())
+                ],
             }
             for account, partition, backend in list(iam_backends.iter_backends())
         ]
         self.document.save(accounts=accounts)
 
     def load(self) -> None:
-        """Brings them back. Raises StateError."""
+        """Restores roles and instance profiles. Raises StateError."""
         try:
             for item in self.document.load("accounts"):
                 backend = iam_backends[item["account"]][item["partition"]]
-                for kept in item["roles"]:
-                    policies = kept.pop("policies")
-                    backend.create_role(**kept).policies.update(policies)
+                for role in item["roles"]:
+                    policies = role.pop("policies")
+                    backend.create_role(**role).policies.update(policies)
                 for profile in item["profiles"]:
                     backend.create_instance_profile(**profile)
         except (KeyError, TypeError, AttributeError) as error:
             raise self.document.damaged(repr(error)) from error
 
 
-def _of_role(role: Any) -> dict[str, Any]:
-    """What moto's ``create_role`` takes, and the role's own policies by name."""
+def _role_document(role: Any) -> dict[str, Any]:
+    """The arguments of moto's ``create_role``, and the inline policies by name."""
     return {
         "role_name": role.name,
         "assume_role_policy_document": role.assume_role_policy_document,
@@ -58,6 +60,6 @@ def _of_role(role: Any) -> dict[str, Any]:
     }
 
 
-def _of_profile(profile: Any) -> dict[str, Any]:
-    """What moto's ``create_instance_profile`` takes."""
+def _profile_document(profile: Any) -> dict[str, Any]:
+    """The arguments of moto's ``create_instance_profile``."""
     return {"name": profile.name, "path": profile.path, "role_names": [role.name for role in profile.roles]}

@@ -1,4 +1,4 @@
-"""Keeps what must survive a restart: buckets and their objects, clusters that have ended, roles.
+"""Snapshots: the files of the state that survives a restart.
 
 Layout of the directory::
 
@@ -7,8 +7,8 @@ Layout of the directory::
     clusters.json         all clusters with their steps
     roles.json            IAM's roles and instance profiles
 
-Files are written beside their place and renamed, content before index, so that a crash leaves the last
-snapshot whole.
+A file is written under a temporary name and renamed, contents before their index, so a crash leaves the last
+snapshot complete.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VERSION = 1
 
 
 class StateError(Exception):
-    """The state in the directory cannot be used; the message says why and what to do."""
+    """The state in the directory cannot be used; the message has the reason and the remedy."""
 
 
 class SaveError(Exception):
@@ -37,7 +37,7 @@ class SaveError(Exception):
 
 
 def write(path: Path, data: bytes) -> None:
-    """Atomic: a reader sees the old content or the new. Raises OSError."""
+    """Writes a file atomically. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
@@ -52,7 +52,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """None when there is no such file. Raises StateError when it is not one of ours."""
+    """The content of a snapshot's file, None when it does not exist. Raises StateError."""
     try:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -65,14 +65,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 class Document:
-    """A JSON file that is written again only when its content has changed; dates become text."""
+    """A JSON file, which is written only when its content has changed; dates become text."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._written: bytes | None = None
 
     def save(self, **values: Any) -> bool:
-        """Whether it was written. Raises OSError."""
+        """Returns whether the file was written. Raises OSError."""
         data = json.dumps({"version": VERSION, **values}, default=str).encode()
         if data == self._written:
             return False
@@ -81,19 +81,19 @@ class Document:
         return True
 
     def load(self, key: str) -> list[Any]:
-        """What was saved as ``key``, nothing where no file is. Raises StateError."""
+        """The list saved as ``key``, an empty one without a file. Raises StateError."""
         data = read_json(self.path)
         if data is None:
             return []
         if not isinstance(data.get(key), list):
-            raise self.damaged(f"no {key}")
+            raise self.damaged(f"it has no list {key}")
         return data[key]
 
-    def damaged(self, why: str) -> StateError:
-        return StateError(f"{self.path} is damaged: {why}; move it away to start empty")
+    def damaged(self, reason: str) -> StateError:
+        return StateError(f"{self.path} is damaged: {reason}; move it away to start empty")
 
 
-def claim(directory: Path) -> Any:
+def lock(directory: Path) -> Any:
     """Locks the directory for one server until the result is closed. Raises StateError."""
     try:
         file = (directory / "lock").open("w")
@@ -132,5 +132,5 @@ class Snapshots:
         while not self._stopping.wait(self._seconds):
             try:
                 self._save()
-            except Exception:  # a full disk now may be free the next time
+            except Exception:  # a full disk may have space the next time
                 log.exception("snapshot failed")

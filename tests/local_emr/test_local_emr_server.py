@@ -67,7 +67,7 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
     [
         (("--master", "yarn"), "--master must be"),
         (("--python", "/no/such/python"), "--python /no/such/python"),
-        (("--directory", "/proc/no-such/place"), "cannot be made"),
+        (("--directory", "/proc/no-such/place"), "cannot be created"),
         (("--s3-endpoint", "http://127.0.0.1:9"), "nothing answers at --s3-endpoint"),
         (("--s3-endpoint", "ftp://example"), "must be an http(s) URL"),
         (("--port", "99999"), "cannot listen on"),
@@ -122,10 +122,10 @@ def test_an_address_that_is_not_loopback_is_warned_of(capsys: pytest.CaptureFixt
     from local_emr import cli
 
     for host in ("127.0.0.1", "localhost", "::1"):
-        cli._warn_when_open(host)
+        cli.warn_when_open(host)
     assert capsys.readouterr().err == ""
     for host in ("0.0.0.0", "10.1.2.3", "my-machine"):
-        cli._warn_when_open(host)
+        cli.warn_when_open(host)
     assert capsys.readouterr().err.count("warning: ") == 3
 
 
