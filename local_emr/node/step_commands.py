@@ -124,7 +124,7 @@ class CommandBuilder:
         return Command(argv, env, adapted.notes + submit.notes)
 
     def _choose_python(self, conf: dict[str, str], env: dict[str, str]) -> None:
-        """Sets the Python of driver and workers to the node's; a setting wins over a variable, as in Spark."""
+        """Sets the Python of driver and workers to the node's; as in Spark, a setting wins."""
         for setting, variable in PYTHONS.items():
             chosen = conf.pop(setting, None) or env.get(variable)
             if chosen:

@@ -45,8 +45,6 @@ class ServerProcess:
                 "local_emr",
                 "--port",
                 "0",
-                "--start-seconds",
-                "0",
                 "--log-seconds",
                 "0.5",
                 *options,

@@ -11,7 +11,7 @@ import pytest
 from emr_harness import until
 
 from local_emr.emr.cluster import Cluster, Step
-from local_emr.emr.lifecycle import Life
+from local_emr.emr.lifecycle import ClusterLifecycle
 from local_emr.emr.requests import cluster_from
 from local_emr.node import logs, spark_args, spark_conf
 from local_emr.node.s3 import S3Error, split_uri
@@ -39,12 +39,12 @@ class Clock:
 
 
 @pytest.fixture
-def alive() -> Callable[..., tuple[Life, Clock]]:
-    def begin(**more: Any) -> tuple[Life, Clock]:
+def alive() -> Callable[..., tuple[ClusterLifecycle, Clock]]:
+    def begin(**more: Any) -> tuple[ClusterLifecycle, Clock]:
         instances = {"MasterInstanceType": "m5.xlarge", "KeepJobFlowAliveWhenNoSteps": True}
         request = {"Name": "n", "Instances": {**instances, **more.pop("Instances", {})}, **more}
         clock = Clock()
-        life = Life(cluster_from(request, "eu-west-3", "1"), FakeWorker(), clock=clock)
+        life = ClusterLifecycle(cluster_from(request, "eu-west-3", "1"), FakeWorker(), clock=clock)
         life.begin()
         until(lambda: life.cluster.state == "WAITING")
         return life, clock
@@ -52,7 +52,7 @@ def alive() -> Callable[..., tuple[Life, Clock]]:
     return begin
 
 
-def advance(life: Life, clock: Clock, seconds: float) -> None:
+def advance(life: ClusterLifecycle, clock: Clock, seconds: float) -> None:
     clock.now += seconds
     with life.changed:
         life.changed.notify_all()
@@ -98,7 +98,7 @@ def test_a_fault_of_the_server_ends_the_cluster_with_a_reason(alive: Any) -> Non
         def prepare(self) -> None:
             raise OSError("disk full")
 
-    life = Life(
+    life = ClusterLifecycle(
         cluster_from({"Name": "n", "Instances": {"MasterInstanceType": "x"}}, "eu-west-3", "1"), Broken()
     )
     life.begin()
@@ -111,11 +111,11 @@ def test_a_cluster_that_was_alive_when_the_server_was_killed_comes_back_as_ended
     alive: Any, tmp_path: Path
 ) -> None:
     class Backend:
-        def __init__(self, *lives: Life) -> None:
-            self.lives = {life.cluster.id: life for life in lives}
+        def __init__(self, *lives: ClusterLifecycle) -> None:
+            self.lifecycles = {life.cluster.id: life for life in lives}
 
         def restore(self, cluster: Cluster) -> None:
-            self.lives[cluster.id] = Life(cluster, FakeWorker())
+            self.lifecycles[cluster.id] = ClusterLifecycle(cluster, FakeWorker())
 
     class Backends(dict[str, dict[str, Backend]]):
         def iter_backends(self) -> list[tuple[str, str, Backend]]:
@@ -129,7 +129,7 @@ def test_a_cluster_that_was_alive_when_the_server_was_killed_comes_back_as_ended
     ClusterStore(tmp_path, Backends({"1": {"eu-west-3": Backend(life)}})).save()
     after = Backend()
     ClusterStore(tmp_path, Backends({"1": {"eu-west-3": after}})).load()
-    cluster = after.lives[life.cluster.id].cluster
+    cluster = after.lifecycles[life.cluster.id].cluster
     assert (cluster.state, cluster.code) == ("TERMINATED_WITH_ERRORS", "INTERNAL_ERROR")
     assert [step.state for step in cluster.steps] == ["INTERRUPTED", "CANCELLED"]
     assert cluster.ended
