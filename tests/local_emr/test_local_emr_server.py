@@ -13,6 +13,7 @@ import threading
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import quote
@@ -20,6 +21,10 @@ from urllib.parse import quote
 import pytest
 from botocore.exceptions import ClientError
 from emr_harness import REGION, Aws, ServerProcess, client, processes_with, until
+
+from local_emr.emr.requests import cluster_from
+from local_emr.node.runner import NodeRunner
+from local_emr.settings import Settings
 
 Start = Callable[..., ServerProcess]
 
@@ -450,14 +455,16 @@ def roots(mark: str) -> set[str]:
     return found
 
 
-def test_a_bootstrap_action_that_takes_too_long_ends_the_cluster(start: Start) -> None:
-    aws = Aws(start("--bootstrap-seconds", "0.5").endpoint)
-    aws.make_bucket()
-    action = {"Path": aws.put("slow.sh", "sleep 600"), "Args": []}
-    cluster = aws.run(BootstrapActions=[{"Name": "slow", "ScriptBootstrapAction": action}])
-    reason = aws.wait_cluster(cluster, "TERMINATED_WITH_ERRORS")["StateChangeReason"]
-    assert reason["Code"] == "BOOTSTRAP_FAILURE"
-    assert reason["Message"].endswith("bootstrap action 1 timed out executing")
+def test_a_bootstrap_action_that_takes_too_long_is_ended(aws: Aws, tmp_path: Path) -> None:
+    settings = Settings(aws.endpoint, aws.endpoint, tmp_path, "local", sys.executable, Path("/java"))
+    request = {"Name": "slow", "Instances": {"MasterInstanceType": "m5.xlarge"}}
+    cluster = cluster_from(request, REGION, "123456789012")
+    runner = NodeRunner(replace(settings, bootstrap_seconds=0.5), cluster)
+    runner.prepare()
+    failure = runner.bootstrap(1, aws.put("slow.sh", "sleep 600"), [])
+    node = cluster.collection.master.ec2_id
+    assert failure == f"On the master instance ({node}), bootstrap action 1 timed out executing"
+    until(lambda: processes_with(f"EMR_CLUSTER_ID={cluster.id}") == [])
 
 
 def test_motos_reset_forgets_clusters_and_ends_their_processes(start: Start) -> None:
