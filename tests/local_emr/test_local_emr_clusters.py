@@ -365,8 +365,6 @@ def test_policies_and_tags_are_kept_changed_and_removed(aws: Aws) -> None:
     aws.emr.add_tags(ResourceId=cluster, Tags=[{"Key": "more", "Value": "é"}])
     tags = {tag["Key"]: tag["Value"] for tag in aws.cluster(cluster)["Tags"]}
     assert tags == {"team": "fruit", "more": "é"}
-    aws.emr.set_visible_to_all_users(JobFlowIds=[cluster], VisibleToAllUsers=False)
-    assert aws.cluster(cluster)["VisibleToAllUsers"] is False
 
 
 # Listing, regions, errors
