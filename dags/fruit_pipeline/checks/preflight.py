@@ -44,7 +44,7 @@ def check(request: RunRequest, settings: Settings, aws: Aws, source_aws: Aws) ->
     if request.precision == "int8" and request.total is not None and request.total < MIN_IMAGES:
         raise JobError(
             f"int8 is calibrated on images of the sample and needs {MIN_IMAGES}, but only "
-            f"{request.total} are to be drawn; draw more, or take precision float32"
+            f"{request.total} are to be drawn; draw more, or use precision float32"
         )
     request.sample(shape.worker_cores)
     if request.components is None and request.variance is None:

@@ -1,4 +1,4 @@
-"""The backbones that can be exported, and a request for one. Plain data, without numpy or Keras."""
+"""The backbones that can be exported, and the request for one: plain data, without Keras."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ _RANDOM = re.compile(r"random:(\d+)")
 
 @dataclass(frozen=True)
 class KerasBackbone:
-    """A member of keras.applications that we know how to feed."""
+    """A network of keras.applications whose input this project can prepare."""
 
     application: str  # the function in keras.applications
-    preprocessing: str  # its preprocess_input mode
+    preprocessing: str  # the mode of its preprocess_input
     imagenet_alphas: tuple[float, ...]  # width multipliers with published weights
-    input_sizes: tuple[int, ...]  # pixels, square, that it was trained with
-    # The first operators, which an int8 model keeps in float32: see fruit_pipeline.precision.
-    float_operators: int
-    # Images an invocation. 8 is as fast as 32 and takes half the memory.
-    batch: int = 8
+    input_sizes: tuple[int, ...]  # pixels of a side, that it was trained with
+    float_operators: int  # operators at the start that stay float32 in an int8 model, see quantise.py
+    batch: int = 8  # images an invocation: as fast as 32, with half the memory
 
 
 # https://keras.io/api/applications/
+# A key is the name of the module in keras.applications, which holds preprocess_input.
 BACKBONES = {
     "mobilenet_v2": KerasBackbone(
         "MobileNetV2", "tf", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4), (96, 128, 160, 192, 224), float_operators=3
@@ -40,10 +39,17 @@ INPUT_SIZES = sorted({size for known in BACKBONES.values() for size in known.inp
 
 DEFAULT_INPUT_SIZE = 224
 
+PRECISIONS = ("float32", "int8")
+
+DEFAULT_MIN_COSINE = 0.95
+
+MIN_IMAGES = 50
+"""Smallest sample for int8: of fewer images neither the activations' ranges nor the quality are reliable."""
+
 
 @dataclass(frozen=True)
 class BackboneRequest:
-    """Which network with which weights."""
+    """A network, its weights and its input size. Raises JobError where there is no such combination."""
 
     backbone: str = "mobilenet_v2"
     alpha: float = 1.0
@@ -57,7 +63,7 @@ class BackboneRequest:
         if self.backbone == "resnet50" and self.alpha != 1.0:
             raise JobError(f"resnet50 has no width multiplier: alpha must be 1.0, not {self.alpha}")
         if not 0 < self.alpha <= 2:
-            raise JobError(f"alpha must lie above 0 and at most at 2, not {self.alpha}")
+            raise JobError(f"alpha must be above 0 and at most 2, not {self.alpha}")
         if self.weights == "imagenet" and self.alpha not in known.imagenet_alphas:
             offered = ", ".join(map(str, known.imagenet_alphas))
             raise JobError(
@@ -65,7 +71,7 @@ class BackboneRequest:
             )
         if self.input_size not in known.input_sizes:
             offered = ", ".join(map(str, known.input_sizes))
-            raise JobError(f"{self.backbone} takes no input size {self.input_size}; there are {offered}")
+            raise JobError(f"{self.backbone} has no input size {self.input_size}; there are {offered}")
         # 22 models were published: five sizes up to alpha 1.0, one for 1.3 and 1.4.
         if self.weights == "imagenet" and self.alpha > 1 and self.input_size != DEFAULT_INPUT_SIZE:
             raise JobError(
@@ -87,7 +93,7 @@ class BackboneRequest:
         return Path(self.weights).expanduser()
 
     def check_weights_file(self) -> None:
-        """Raise JobError when the weights are a file that is not there."""
+        """Raise JobError when the weights are a file that does not exist."""
         if self.weights_file is not None and not self.weights_file.is_file():
             raise JobError(
                 f"the weights file {self.weights_file} does not exist; expected imagenet, random:<seed> "
@@ -95,7 +101,7 @@ class BackboneRequest:
             )
 
     def cache_key(self) -> str:
-        """Digest of all that decides the exported file, the exporter's versions included."""
+        """Digest of everything that the exported file depends on, with the versions of the exporter."""
         file = self.weights_file
         weights = hashlib.sha256(file.read_bytes()).hexdigest() if file else self.weights
         versions = [f"{name} {version}" for name, version in sorted(exporter_versions().items())]
@@ -105,28 +111,21 @@ class BackboneRequest:
 
 
 def exporter_versions() -> dict[str, str]:
-    names = {"keras": "keras", "tensorflow": "tensorflow", "litert": "ai-edge-litert"}
-    found = {}
-    for short, distribution in names.items():
+    """Versions of Keras, TensorFlow (also as tensorflow-cpu) and LiteRT."""
+    distributions = {"keras": "keras", "tensorflow": "tensorflow", "litert": "ai-edge-litert"}
+    versions = {}
+    for name, distribution in distributions.items():
         try:
-            found[short] = importlib.metadata.version(distribution)
+            versions[name] = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
-            found[short] = importlib.metadata.version(f"{distribution}-cpu")
-    return found
-
-
-PRECISIONS = ("float32", "int8")
-
-DEFAULT_MIN_COSINE = 0.95
-
-MIN_IMAGES = 50
-"""Fewer tell too little of the activations' ranges, and of the quality."""
+            versions[name] = importlib.metadata.version(f"{distribution}-cpu")
+    return versions
 
 
 def check_precision(precision: str, request: BackboneRequest) -> None:
-    """Raise JobError for a precision that does not exist, or that the weights do not allow."""
+    """Raise JobError for an unknown precision, or for one that the weights do not allow."""
     if precision not in PRECISIONS:
         raise JobError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     if precision == "int8" and request.seed is not None and request.backbone == "mobilenet_v2":
-        # Features of 1e-10, where the converter's smallest range is 1e-6.
-        raise JobError(f"int8 needs trained weights; with {request.weights} its features would all be zero")
+        # Features of random weights are about 1e-10; the converter's smallest range is 1e-6.
+        raise JobError(f"int8 needs trained weights; with {request.weights} all features would be zero")

@@ -1,13 +1,8 @@
-"""Export a Keras backbone once to LiteRT, checked against Keras, and cache it.
+"""Exports a Keras backbone to LiteRT once, checks it against Keras, and keeps it in a cache.
 
-    python -m fruit_pipeline backbone --backbone mobilenet_v2 --weights imagenet --output /tmp/run/model
-    python -m fruit_pipeline backbone --weights ~/mobilenetv2.weights.h5 --output s3://bucket/models
-    python -m fruit_pipeline backbone --input-size 160 --precision int8 --sample /tmp/run/sample \
-      --output /tmp/run/model
-
-The features are the global average pooling of the last convolution (1,280 for MobileNetV2, 2,048
-for ResNet50). Weights are "imagenet" (Keras downloads them), a Keras weights file, or
-"random:<seed>" for trying things out. With int8 the model is quantised on images of the sample.
+The features are the global average pooling of the last convolution (1,280 wide for MobileNetV2, 2,048
+for ResNet50). Weights are "imagenet" (Keras downloads them), a Keras weights file, or "random:<seed>"
+to try the pipeline without any.
 """
 
 from __future__ import annotations
@@ -22,15 +17,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fruit_pipeline.model.backbones import (
     BACKBONES,
     BackboneRequest,
     KerasBackbone,
     exporter_versions,
 )
+from fruit_pipeline.sample.drawn_images import KINDS, draw_image
 from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec
 from image_features.documents import find_document, to_json
 from image_features.errors import JobError
+from image_features.images import decode_rgb
+from image_features.inference import Backbone
 from image_features.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,10 @@ _CHECK_IMAGES = 8
 
 
 def export(request: BackboneRequest, cache_dir: Path) -> tuple[BackboneSpec, Storage]:
-    """Return the exported backbone from the cache, exporting it first when it is not there.
+    """Return the exported backbone and its folder in the cache; export it first where the cache has none.
 
-    Raises JobError when the weights are missing, cannot be downloaded, belong to another network,
-    or when LiteRT does not agree with Keras.
+    Raises JobError when the weights are missing, cannot be downloaded or belong to another network,
+    or when LiteRT's features differ from Keras's by more than KERAS_TOLERANCE.
     """
     request.check_weights_file()
     cached = Storage(str(cache_dir / "models" / request.cache_key()), create=True)
@@ -62,19 +62,19 @@ def export(request: BackboneRequest, cache_dir: Path) -> tuple[BackboneSpec, Sto
     )
     spec, model = _export(request)
     cached.put(MODEL_FILE, model)
-    cached.put(MODEL_JSON, to_json(spec))  # last: it makes the pair a whole one
+    cached.put(MODEL_JSON, to_json(spec))  # last: its presence says that the pair is complete
     log.info("exported %.1f MB, agrees with Keras within %.1e", len(model) / 1e6, spec.keras_agreement)
     return spec, cached
 
 
 def publish(spec: BackboneSpec, cached: Storage, target: Storage) -> str:
-    """Copy a backbone to its digest below ``target``, unless it stands there whole; return its URI."""
+    """Copy a backbone below ``target`` under its digest, unless it is there and undamaged; return its URI."""
     try:
-        standing = find_document(BackboneSpec, target, f"{spec.digest}/{MODEL_JSON}")
-        whole = hashlib.sha256(target.get(f"{spec.digest}/{MODEL_FILE}")).hexdigest() == spec.digest
-    except JobError:
-        standing, whole = None, False  # of another schema version, or damaged: written again
-    if standing is None or not whole:
+        published = find_document(BackboneSpec, target, f"{spec.digest}/{MODEL_JSON}") is not None
+        undamaged = hashlib.sha256(target.get(f"{spec.digest}/{MODEL_FILE}")).hexdigest() == spec.digest
+    except JobError:  # damaged, or of another schema version
+        published = undamaged = False
+    if not (published and undamaged):
         target.put(f"{spec.digest}/{MODEL_FILE}", cached.get(MODEL_FILE))
         target.put(f"{spec.digest}/{MODEL_JSON}", cached.get(MODEL_JSON))
     return target.uri_of(spec.digest)
@@ -82,8 +82,8 @@ def publish(spec: BackboneSpec, cached: Storage, target: Storage) -> str:
 
 @contextmanager
 def converter(request: BackboneRequest) -> Iterator[tuple[Any, Any]]:
-    """The Keras model and TensorFlow's converter of it to LiteRT, with its files until the block ends."""
-    # Set before TensorFlow is imported: its start-up remarks would bury the task's own log.
+    """Yield the Keras model and TensorFlow's converter of it to LiteRT; both are usable inside the block."""
+    # Before TensorFlow is imported, or its start-up messages would hide the task's own log.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
     import tensorflow as tf
@@ -129,10 +129,10 @@ def _load(keras: Any, request: BackboneRequest, known: KerasBackbone) -> Any:
     if request.weights_file is None:
         try:
             return build(**{**arguments, "weights": "imagenet"})
-        except Exception as error:  # Keras raises a bare Exception when a download fails
+        except Exception as error:  # Keras raises just Exception when a download fails
             raise JobError(
                 f"the ImageNet weights of {request.backbone} cannot be downloaded ({_first_line(error)}); "
-                "give a weights file, or random:0 to try the pipeline without them"
+                "give a weights file, or random:0 to try the pipeline without trained weights"
             ) from error
     model = build(**arguments)
     try:
@@ -146,13 +146,11 @@ def _load(keras: Any, request: BackboneRequest, known: KerasBackbone) -> Any:
 
 
 def check_against_keras(model: Any, request: BackboneRequest, tflite: bytes) -> float:
-    """Largest relative difference of LiteRT to Keras over a few drawn images; JobError when too large."""
-    import keras
-    import numpy as np
+    """Compare LiteRT's features with Keras's on a few drawn images; return the largest relative difference.
 
-    from fruit_pipeline.sample.drawn_images import KINDS, draw_image
-    from image_features.images import decode_rgb
-    from image_features.inference import Backbone
+    Raises JobError when it is above KERAS_TOLERANCE.
+    """
+    import keras
 
     contents = [draw_image(kind, 0) for kind in KINDS[:_CHECK_IMAGES]]
     known, module = BACKBONES[request.backbone], getattr(keras.applications, request.backbone)
@@ -161,12 +159,12 @@ def check_against_keras(model: Any, request: BackboneRequest, tflite: bytes) -> 
     probe = BackboneSpec(
         "", 1.0, "", request.input_size, expected.shape[1], known.preprocessing, known.batch, "", 0.0
     )
-    found, _ = Backbone(tflite, probe).features(contents)
-    differences = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
-    worst = float(differences.max())
-    if not worst <= KERAS_TOLERANCE:
-        raise JobError(f"LiteRT and Keras differ by {worst:.1e} relative, allowed is {KERAS_TOLERANCE:.0e}")
-    return worst
+    features, _ = Backbone(tflite, probe).features(contents)
+    differences = np.linalg.norm(features - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    largest = float(differences.max())
+    if not largest <= KERAS_TOLERANCE:  # a NaN fails as well
+        raise JobError(f"LiteRT and Keras differ by {largest:.1e} relative, allowed is {KERAS_TOLERANCE:.0e}")
+    return largest
 
 
 def _first_line(error: Exception) -> str:

@@ -1,15 +1,15 @@
-"""An int8 backbone: calibrated on images of the run's own sample, and measured against float32.
+"""Quantises a backbone to int8: calibrated on images of the run's sample, and measured against float32.
 
-TensorFlow's full-integer quantisation: weights and activations are int8, one scale a channel and
-one a tensor, while input and output stay float32, so whoever runs the model need not know. The
-ranges of the activations come from calibration images. The first operators stay in float32
-(``KerasBackbone.float_operators``): MobileNetV2's first depthwise convolution has channels of very
-different ranges, which share one scale, and nearly all of the error comes from there. With
-ImageNet weights and photos of fruit, features then have a mean cosine of 0.987 to those of float32
-in place of 0.960, at 2.2 in place of 2.5 times the speed.
+This is TensorFlow's full-integer quantisation. Weights are int8 with a scale for each channel,
+activations int8 with a scale for each tensor; input and output stay float32, so the model runs like a
+float32 one. The ranges of the activations come from calibration images. The first operators stay
+float32 (``KerasBackbone.float_operators``): the channels of MobileNetV2's first depthwise convolution
+have very different ranges but share one scale, which causes nearly all of the error. With ImageNet
+weights and photos of fruit, this raises the mean cosine of int8 to float32 features from 0.960 to
+0.987, and reduces the speed from 2.5 to 2.2 times that of float32.
 
-How good it is depends on weights and images, so it is measured on other images of the sample, and
-a run whose features would differ by too much is refused.
+The quality depends on weights and images. So it is measured on other images of the sample, and a run
+whose features would differ too much from float32 is refused.
 """
 
 from __future__ import annotations
@@ -41,17 +41,18 @@ from image_features.contract import (
 from image_features.documents import find_document, read_document, to_json
 from image_features.errors import JobError
 from image_features.images import DEFAULT_MAX_PIXELS, Preprocessor, RejectedImage, decode_rgb
+from image_features.inference import Backbone
 from image_features.sample_reader import SampleReader
 from image_features.storage import Storage
 
 log = logging.getLogger(__name__)
 
 SCHEME = "1"
-"""Raised whenever the same images would give another int8 model or other figures of it."""
+"""Part of the cache key. Raise it when the same images would give another int8 model or other figures."""
 
-_CALIBRATED, _COMPARED = 200, 400
-_SPARE = 200  # drawn as well, for those that do not decode
-_BYTES = 2_000_000_000  # of a larger sample, as many shards as reach this are read
+_CALIBRATED, _COMPARED = 200, 400  # images
+_SPARE = 200  # further images, in place of those that do not decode
+_BYTES = 2_000_000_000  # of image files: of a larger sample only the shards up to this size are read
 _COMPONENTS = 50
 
 Images = npt.NDArray[np.uint8]
@@ -60,7 +61,7 @@ Features = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Quality:
-    """How int8 features compare with float32 features, on images that were not calibrated with."""
+    """How int8 features compare with float32 features, on images that were not used for calibration."""
 
     images_calibrated: int
     images_compared: int
@@ -92,11 +93,11 @@ def quantise(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     source: Storage | None = None,
 ) -> tuple[BackboneSpec, Storage]:
-    """Return the int8 backbone for this sample from the cache, making it first when it is not there.
+    """Return the int8 backbone for this sample and its folder in the cache; make it where the cache has none.
 
-    ``source`` reads the images of a sample that is not packed, see samples.SampleReader.
-    Raises JobError when the sample has too few images that decode, or when the features' mean
-    cosine to those of float32 is below ``min_cosine``.
+    ``source`` reads the images of a sample that is not packed, see SampleReader. Raises JobError when
+    too few images of the sample decode, or when the mean cosine of int8 to float32 features is below
+    ``min_cosine``.
     """
     marker = read_document(SampleMarker, sample)
     drawn = select_rows(sample, marker)
@@ -105,32 +106,34 @@ def quantise(
     cached = Storage(str(cache_dir / "models" / key), create=True)
     spec = find_document(BackboneSpec, cached, MODEL_JSON)
     if spec is None:
-        exact, exact_cached = export(request, cache_dir)
+        float32_spec, float32_folder = export(request, cache_dir)
         reader = SampleReader(sample, marker, source)
         pixels, labels = read_pixels(reader, marker, drawn, request.input_size, max_pixels)
         if len(pixels) < MIN_IMAGES:
             raise JobError(
                 f"int8 is calibrated on images of the sample and needs {MIN_IMAGES} that decode; of "
-                f"{len(drawn)} drawn {len(pixels)} do. Draw more images, or take precision float32"
+                f"{len(drawn)} drawn {len(pixels)} do. Draw more images, or use precision float32"
             )
-        spec, model = _quantise(request, exact, exact_cached.get(MODEL_FILE).to_pybytes(), pixels, labels)
+        spec, model = _quantise(
+            request, float32_spec, float32_folder.get(MODEL_FILE).to_pybytes(), pixels, labels
+        )
         cached.put(MODEL_FILE, model)
-        cached.put(MODEL_JSON, to_json(spec))  # last: it makes the pair a whole one
+        cached.put(MODEL_JSON, to_json(spec))  # last: its presence says that the pair is complete
     quality = Quality(**spec.quality)  # type: ignore[arg-type]
     log.info("int8 %s: %s", spec.backbone, quality)
     if not quality.mean_cosine >= min_cosine:
         raise JobError(
             f"int8 is too coarse for this backbone and sample: the mean cosine is below {min_cosine} "
-            f"({quality}). Take precision float32, or a lower min_cosine"
+            f"({quality}). Use precision float32, or a lower min_cosine"
         )
     return spec, cached
 
 
 def select_rows(sample: Storage, marker: SampleMarker) -> list[dict[str, Any]]:
-    """Rows of the manifest: the images to look at, in the order that the sample's seed gives them."""
+    """Rows of the manifest for calibration and comparison, in an order that depends on the sample's seed."""
 
-    def rank(what: object) -> bytes:
-        return hashlib.sha256(f"int8\0{marker.seed}\0{what}".encode()).digest()
+    def rank(item: object) -> bytes:
+        return hashlib.sha256(f"int8\0{marker.seed}\0{item}".encode()).digest()
 
     shards: set[int] = set()
     size = 0
@@ -144,7 +147,7 @@ def select_rows(sample: Storage, marker: SampleMarker) -> list[dict[str, Any]]:
         for shard in marker.shards:
             for image, label, sha256 in manifest.take(shard.shard):
                 if shard.shard in shards:
-                    # Where nobody has read the images yet, their shard's digest stands for them.
+                    # A sample that is not packed has no digests of its images: take that of the shard.
                     row = {"image": image, "label": label, "shard": shard.shard}
                     yield {**row, "sha256": sha256 or shard.digest}
 
@@ -156,41 +159,43 @@ def read_pixels(
 ) -> tuple[Images, list[str]]:
     """Pixels (n, size, size, 3) and labels of the drawn images that decode, in the drawn order."""
     order = {row["image"]: position for position, row in enumerate(drawn)}
-    wanted = {row["shard"] for row in drawn}
-    found: dict[int, tuple[Images, str]] = {}
+    numbers = {row["shard"] for row in drawn}
+    decoded: dict[int, tuple[Images, str]] = {}
     for shard in marker.shards:
-        if shard.shard not in wanted:
+        if shard.shard not in numbers:
             continue
         part = reader.read(shard, order)
         for image, label, content in zip(part.images, part.labels, part.contents, strict=True):
-            with suppress(RejectedImage):  # the extraction will say why
-                found[order[image]] = decode_rgb(content, size, max_pixels), label
-    kept = [found[position] for position in sorted(found)[: _CALIBRATED + _COMPARED]]
-    stacked = np.stack([pixels for pixels, _ in kept]) if kept else np.empty((0, size, size, 3), np.uint8)
-    return stacked, [label for _, label in kept]
+            with suppress(RejectedImage):  # the extraction reports the reason
+                decoded[order[image]] = decode_rgb(content, size, max_pixels), label
+    chosen = [decoded[position] for position in sorted(decoded)[: _CALIBRATED + _COMPARED]]
+    stacked = np.stack([pixels for pixels, _ in chosen]) if chosen else np.empty((0, size, size, 3), np.uint8)
+    return stacked, [label for _, label in chosen]
 
 
 def _quantise(
-    request: BackboneRequest, exact: BackboneSpec, exact_model: bytes, pixels: Images, labels: list[str]
+    request: BackboneRequest,
+    float32_spec: BackboneSpec,
+    float32_model: bytes,
+    pixels: Images,
+    labels: list[str],
 ) -> tuple[BackboneSpec, bytes]:
-    """Quantise on the first images, measure on the others."""
-    from image_features.inference import Backbone
-
+    """Calibrate on the first images, measure the quality on the others."""
     cut = min(_CALIBRATED, len(pixels) // 2)
     log.info("quantising %s to int8, calibrated on %d images", request.backbone, cut)
-    model = convert_to_int8(request, exact_model, pixels[:cut])
-    spec = replace(exact, precision="int8", digest=hashlib.sha256(model).hexdigest())
-    held = pixels[cut:]
-    with_float32, with_int8 = (
-        Backbone(content, described).features_of(held, len(held))
-        for content, described in ((exact_model, exact), (model, spec))
+    model = convert_to_int8(request, float32_model, pixels[:cut])
+    spec = replace(float32_spec, precision="int8", digest=hashlib.sha256(model).hexdigest())
+    compared = pixels[cut:]
+    float32, int8 = (
+        Backbone(content, described).features_of(compared, len(compared))
+        for content, described in ((float32_model, float32_spec), (model, spec))
     )
-    quality = measure_quality(with_float32, with_int8, labels[cut:], images_calibrated=cut)
+    quality = measure_quality(float32, int8, labels[cut:], images_calibrated=cut)
     return replace(spec, quality=asdict(quality)), model
 
 
-def convert_to_int8(request: BackboneRequest, exact_model: bytes, calibration: Images) -> bytes:
-    """The backbone in int8, but for its first operators; ``exact_model`` is the same in float32."""
+def convert_to_int8(request: BackboneRequest, float32_model: bytes, calibration: Images) -> bytes:
+    """The backbone in int8 except for its first operators; ``float32_model`` is the float32 one."""
     known = BACKBONES[request.backbone]
     preprocess = Preprocessor(known.preprocessing)
 
@@ -203,18 +208,18 @@ def convert_to_int8(request: BackboneRequest, exact_model: bytes, calibration: I
     with converter(request) as (_, to_litert), warnings.catch_warnings():
         import tensorflow as tf
 
-        # The debugger opens an interpreter of tf.lite, which TensorFlow has deprecated.
+        # The debugger uses tf.lite.Interpreter, which TensorFlow has deprecated.
         warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
         to_litert.optimizations = [tf.lite.Optimize.DEFAULT]
         to_litert.representative_dataset = representative
-        # The debugger is TensorFlow's way to say which operators are left alone, by their outputs.
+        # TensorFlow excludes operators, named by their outputs, only through the debugger.
         options = tf.lite.experimental.QuantizationDebugOptions(
-            denylisted_nodes=first_output_names(exact_model, known.float_operators)
+            denylisted_nodes=first_output_names(float32_model, known.float_operators)
         )
-        made: bytes = tf.lite.experimental.QuantizationDebugger(
+        quantised: bytes = tf.lite.experimental.QuantizationDebugger(
             converter=to_litert, debug_dataset=representative, debug_options=options
         ).get_nondebug_quantized_model()
-    return made
+    return quantised
 
 
 def first_output_names(model: bytes, count: int) -> list[str]:
@@ -225,24 +230,24 @@ def first_output_names(model: bytes, count: int) -> list[str]:
     return [graph.Tensors(graph.Operators(n).Outputs(0)).Name().decode() for n in range(count)]
 
 
-def measure_quality(exact: Features, found: Features, labels: list[str], images_calibrated: int) -> Quality:
-    """Compare int8 features ``found`` with float32 features ``exact``, both (images, width)."""
-    norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(found, axis=1)
-    cosines = (exact * found).sum(axis=1) / np.maximum(norms, np.finfo(np.float32).tiny)
+def measure_quality(float32: Features, int8: Features, labels: list[str], images_calibrated: int) -> Quality:
+    """Compare the features of both precisions, each (images, width), row by row."""
+    norms = np.linalg.norm(float32, axis=1) * np.linalg.norm(int8, axis=1)
+    cosines = (float32 * int8).sum(axis=1) / np.maximum(norms, np.finfo(np.float32).tiny)
     names = np.array(labels)
-    nearest_exact, nearest_found = names[_nearest(exact)], names[_nearest(found)]
-    components = min(_COMPONENTS, len(exact) - 1)
+    nearest_float32, nearest_int8 = names[_nearest(float32)], names[_nearest(int8)]
+    components = min(_COMPONENTS, len(float32) - 1)
     return Quality(
         images_calibrated=images_calibrated,
-        images_compared=len(exact),
+        images_compared=len(float32),
         mean_cosine=float(cosines.mean()),
         least_cosine=float(cosines.min()),
-        neighbour_accuracy_float32=float((nearest_exact == names).mean()),
-        neighbour_accuracy=float((nearest_found == names).mean()),
-        neighbour_agreement=float((nearest_exact == nearest_found).mean()),
+        neighbour_accuracy_float32=float((nearest_float32 == names).mean()),
+        neighbour_accuracy=float((nearest_int8 == names).mean()),
+        neighbour_agreement=float((nearest_float32 == nearest_int8).mean()),
         components=components,
-        variance_kept_float32=_variance_kept(exact, components),
-        variance_kept=_variance_kept(found, components),
+        variance_kept_float32=_variance_kept(float32, components),
+        variance_kept=_variance_kept(int8, components),
     )
 
 
@@ -256,7 +261,7 @@ def _nearest(features: Features) -> npt.NDArray[np.intp]:
 
 
 def _variance_kept(features: Features, components: int) -> float:
-    """Share of the variance in the first principal components, 1 when there is none at all."""
+    """Share of the variance in the first principal components; 1 where there is no variance."""
     wide = features.astype(np.float64)
     variances = np.linalg.svd(wide - wide.mean(axis=0), compute_uv=False) ** 2
     total = float(variances.sum())

@@ -599,10 +599,10 @@ def test_the_source_is_read_with_its_own_connection(
     [
         ({"weights": "/no/such.h5"}, "the weights file /no/such.h5 does not exist; expected imagenet"),
         ({"alpha": 0.4, "weights": "imagenet"}, "no ImageNet weights for alpha 0.4"),
-        ({"input_size": 100}, "mobilenet_v2 takes no input size 100; there are 96, 128, 160, 192, 224"),
-        ({"backbone": "resnet50", "input_size": 160}, "resnet50 takes no input size 160; there are 224"),
+        ({"input_size": 100}, "mobilenet_v2 has no input size 100; there are 96, 128, 160, 192, 224"),
+        ({"backbone": "resnet50", "input_size": 160}, "resnet50 has no input size 160; there are 224"),
         ({"precision": "int4"}, "unknown precision 'int4'; expected one of float32, int8"),
-        ({"precision": "int8"}, "int8 needs trained weights; with random:0 its features would all be zero"),
+        ({"precision": "int8"}, "int8 needs trained weights; with random:0 all features would be zero"),
         (
             {"precision": "int8", "weights": "imagenet", "total": 49},
             "int8 is calibrated on images of the sample and needs 50, but",

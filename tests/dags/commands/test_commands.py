@@ -167,7 +167,7 @@ RUN = ("--run", "s3://b-1/runs/r1")
         (("backbone", "--alpha", "0.4", "--output", "OUT"), "no ImageNet weights for alpha 0.4"),
         (
             ("backbone", "--input-size", "100", "--output", "OUT"),
-            "takes no input size 100; there are 96, 128",
+            "has no input size 100; there are 96, 128",
         ),
         (("backbone", "--precision", "int8", "--output", "OUT"), "say with --sample which"),
         (("backbone", "--weights", "/no/such.h5", "--output", "OUT"), "/no/such.h5 does not exist"),

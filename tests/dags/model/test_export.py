@@ -45,10 +45,10 @@ def spec(random_backbone: Path) -> BackboneSpec:
     ("backbone", "alpha", "weights", "message"),
     [
         ("vgg16", 1.0, "imagenet", "unknown backbone 'vgg16'; expected one of mobilenet_v2, resnet50"),
-        ("mobilenet_v2", 0.0, "random:0", "alpha must lie above 0"),
-        ("mobilenet_v2", -1.0, "random:0", "alpha must lie above 0"),
-        ("mobilenet_v2", 2.5, "random:0", "at most at 2, not 2.5"),
-        ("mobilenet_v2", float("nan"), "random:0", "alpha must lie above 0"),
+        ("mobilenet_v2", 0.0, "random:0", "alpha must be above 0"),
+        ("mobilenet_v2", -1.0, "random:0", "alpha must be above 0"),
+        ("mobilenet_v2", 2.5, "random:0", "at most 2, not 2.5"),
+        ("mobilenet_v2", float("nan"), "random:0", "alpha must be above 0"),
         ("mobilenet_v2", 0.4, "imagenet", "no ImageNet weights for alpha 0.4; there are 0.35, 0.5"),
         ("resnet50", 0.5, "imagenet", "resnet50 has no width multiplier: alpha must be 1.0"),
         ("mobilenet_v2", 1.0, "random:", "'random:': expected random:<whole number>"),
@@ -68,7 +68,7 @@ def test_a_request_at_fault_is_refused_by_its_value(
     [
         ("mobilenet_v2", 1.0, "random:0", 223, "no input size 223; there are 96, 128, 160, 192, 224"),
         ("mobilenet_v2", 1.0, "random:0", 0, "no input size 0; there are 96"),
-        ("resnet50", 1.0, "imagenet", 160, "resnet50 takes no input size 160; there are 224"),
+        ("resnet50", 1.0, "imagenet", 160, "resnet50 has no input size 160; there are 224"),
         ("mobilenet_v2", 1.4, "imagenet", 192, "weights for alpha 1.4 with input size 224 only, not 192"),
     ],
 )

@@ -58,9 +58,9 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Images calibrated with, an entry a conversion; TensorFlow's place is taken by the float32 model."""
     counts: list[int] = []
 
-    def convert_to_int8(request: BackboneRequest, exact_model: bytes, calibration: Any) -> bytes:
+    def convert_to_int8(request: BackboneRequest, float32_model: bytes, calibration: Any) -> bytes:
         counts.append(len(calibration))
-        return exact_model
+        return float32_model
 
     monkeypatch.setattr(model_quantise, "convert_to_int8", convert_to_int8)
     return counts
