@@ -1,21 +1,27 @@
-"""Fixtures that all tests share: the repository, drawn images, an exported backbone, real data."""
+"""Fixtures that all tests share: the repository, images, an exported backbone, a local AWS."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
+from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.model.backbones import BackboneRequest
 from fruit_pipeline.model.export import export
 from fruit_pipeline.sample.drawn_images import draw_folder
+from support.airflow import use_own_home
+from support.local_aws import REGION, AwsProcess, LocalAws
 
 REPO = Path(__file__).resolve().parents[1]
 
 # Exported models and wheels are kept between test runs, as they are between pipeline runs.
 os.environ.setdefault("FRUITS_CACHE_DIR", str(REPO / ".cache"))
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(REPO / ".cache" / "hypothesis"))
+use_own_home(REPO / "dags")  # before a test imports Airflow
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +52,19 @@ def random_backbone() -> Path:
     request = BackboneRequest("mobilenet_v2", 0.35, "random:0")
     _, cached = export(request, Path(os.environ["FRUITS_CACHE_DIR"]))
     return Path(cached.uri.removeprefix("file://"))
+
+
+@pytest.fixture(scope="session")
+def local_aws() -> Iterator[LocalAws]:
+    """A local AWS with a bucket and an account as the preflight requires them."""
+    server = AwsProcess()
+    aws = LocalAws(server.endpoint)
+    aws.set_up_account()
+    yield aws
+    assert server.stop() == 0
+
+
+@pytest.fixture
+def aws(local_aws: LocalAws) -> Aws:
+    """The pipeline's own view of the local AWS."""
+    return Aws(boto3.Session("test", "test", region_name=REGION), REGION, local_aws.endpoint)

@@ -1,37 +1,22 @@
-"""Airflow's home for the tests, one local AWS for all of them, and a small finished run."""
+"""Deployments to the local AWS, a mailbox, operators behind a proxy, and a small finished run."""
 
 from __future__ import annotations
 
-import atexit
-import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from faulty_aws import FaultyAws
-from pipeline_harness import BUCKET, CONNECTION, REGION, LocalAws, Mailbox, finished_run
 
 from fruit_pipeline import settings
-from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.settings import Settings
-
-# Airflow reads these when it is imported, which only the test modules do.
-_HOME = Path(tempfile.mkdtemp(prefix="airflow-tests-"))
-atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
-_REPO = Path(__file__).resolve().parents[2]
-os.environ.update(
-    AIRFLOW_HOME=str(_HOME),
-    AIRFLOW__CORE__DAGS_FOLDER=str(_REPO / "dags"),
-    AIRFLOW__CORE__LOAD_EXAMPLES="False",
-    AIRFLOW__CORE__UNIT_TEST_MODE="False",
-    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME}/airflow.db",
-    AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
-)
+from support.airflow import CONNECTION, CONNECTION_VARIABLE, connection_to
+from support.faulty_aws import FaultyAws
+from support.local_aws import BUCKET, REGION, LocalAws
+from support.mailbox import Mailbox
+from support.runs import finished_run
 
 
 @pytest.fixture(autouse=True)
@@ -46,20 +31,6 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
 
 
-@pytest.fixture(scope="session")
-def local_aws() -> Iterator[LocalAws]:
-    """The local AWS as a process, with a bucket."""
-    aws = LocalAws()
-    aws.make_bucket()
-    yield aws
-    assert aws.stop() == 0
-
-
-@pytest.fixture
-def aws(local_aws: LocalAws) -> Aws:
-    return Aws(boto3.Session("test", "test", region_name=REGION), REGION, local_aws.endpoint)
-
-
 @pytest.fixture
 def s3_environment(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
     """The local AWS as a command meets it: by environment variables."""
@@ -72,9 +43,7 @@ def s3_environment(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture
 def connection(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> str:
     """Id of an Airflow connection to the local AWS."""
-    extra = {"region_name": REGION, "endpoint_url": local_aws.endpoint}
-    text = json.dumps({"conn_type": "aws", "login": "test", "password": "test", "extra": extra})
-    monkeypatch.setenv(f"AIRFLOW_CONN_{CONNECTION.upper()}", text)
+    monkeypatch.setenv(CONNECTION_VARIABLE, connection_to(local_aws.endpoint))
     return CONNECTION
 
 
@@ -138,9 +107,7 @@ def faulty(clusters: LocalAws) -> Iterator[FaultyAws]:
 @pytest.fixture
 def arguments(faulty: FaultyAws, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Of every operator: its connection leads through the proxy."""
-    extra = {"region_name": REGION, "endpoint_url": faulty.endpoint}
-    text = json.dumps({"conn_type": "aws", "login": "test", "password": "test", "extra": extra})
-    monkeypatch.setenv(f"AIRFLOW_CONN_{CONNECTION.upper()}", text)
+    monkeypatch.setenv(CONNECTION_VARIABLE, connection_to(faulty.endpoint))
     return {"task_id": "task", "aws_conn_id": CONNECTION, "region_name": REGION}
 
 

@@ -10,14 +10,14 @@ from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
-import command_harness
-import markdown_harness as markdown
+import documented_commands
 import pytest
 import yaml
 
 from fruit_pipeline import settings
 from fruit_pipeline.run import request
 from image_features import contract
+from support import markdown
 
 REPO = Path(__file__).resolve().parents[2]
 PAGES = [str(page.relative_to(REPO)) for page in markdown.pages(REPO)]
@@ -74,7 +74,7 @@ def test_every_target_and_variable_of_make_is_there() -> None:
     assert len(used) > 10
     for words in used:
         for word in words[1:]:
-            if word in command_harness.SHELL:
+            if word in documented_commands.SHELL:
                 break
             name, equals, _ = word.partition("=")
             known = variables if equals else targets
@@ -85,20 +85,20 @@ def test_every_target_and_variable_of_make_is_there() -> None:
 @every_page
 def test_commands_of_the_shell_blocks_would_be_taken(page: str) -> None:
     for line in markdown.commands(text_of(page)):
-        if own := command_harness.own_command(line, REPO):
-            command_harness.check(*own, REPO, whole=True)
+        if own := documented_commands.own_command(line, REPO):
+            documented_commands.check(*own, REPO, whole=True)
 
 
 @every_page
 def test_options_in_the_text_exist(page: str) -> None:
     for span in markdown.spans(text_of(page)):
         if re.match(r"(\S+/)?(python|spark-submit)\d?(\.\d+)? ", span) and (
-            own := command_harness.own_command(span, REPO)
+            own := documented_commands.own_command(span, REPO)
         ):
-            command_harness.check(*own, REPO, whole=False)
+            documented_commands.check(*own, REPO, whole=False)
         elif script := re.match(r"(extract_features|reduce_pca)\.py ", span):
             words = shlex.split(span)[1:]
-            command_harness.check(f"spark_jobs/{script[1]}.py", words, REPO, whole=False)
+            documented_commands.check(f"spark_jobs/{script[1]}.py", words, REPO, whole=False)
 
 
 @pytest.mark.parametrize(
@@ -113,15 +113,15 @@ def test_options_in_the_text_exist(page: str) -> None:
     ],
 )
 def test_a_command_that_is_wrong_is_found(line: str, reason: str) -> None:
-    own = command_harness.own_command(line, REPO)
+    own = documented_commands.own_command(line, REPO)
     assert own
     with pytest.raises(ValueError, match=re.escape(reason)):
-        command_harness.check(*own, REPO, whole=True)
+        documented_commands.check(*own, REPO, whole=True)
 
 
 @pytest.mark.parametrize("line", ["ls -l", "python -m pytest -m e2e", "airflow dags list", "python script"])
 def test_commands_of_others_are_left_to_them(line: str) -> None:
-    assert command_harness.own_command(line, REPO) is None
+    assert documented_commands.own_command(line, REPO) is None
 
 
 def test_params_that_a_page_gives_a_run_are_there() -> None:

@@ -6,8 +6,9 @@ import re
 from itertools import zip_longest
 from pathlib import Path
 
-import markdown_harness as markdown
 import pytest
+
+from support import markdown
 
 REPO = Path(__file__).resolve().parents[2]
 PAGES = {"en": REPO / "README.md", "fr": REPO / "README.fr.md"}

@@ -1,4 +1,4 @@
-"""A local AWS and an Airflow for whole runs of the DAG."""
+"""A stage for whole runs of the DAG."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stage import Stage
 
-from fruit_pipeline.demo import run
-from fruit_pipeline.demo.local_account import set_up_account
+from support.stages import Stage, new_stage
 
 HERE = Path(__file__).parent
 
@@ -22,23 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    work = tmp_path_factory.mktemp("stage")
-    made = run.Demo(
-        work=work,
-        output=work / "output",
-        source="",
-        weights="random:0",
-        alpha=0.35,
-        components=50,
-        variance=None,
-        run_key="e2e",
-        region="eu-west-3",
-    )
-    with run.local_aws(made) as aws:
-        set_up_account(aws, run.BUCKET)
-        environment = run.airflow_environment(made, aws)
-        run.migrate(made, environment)
-        yield Stage(made, aws, environment)
+    with new_stage(tmp_path_factory.mktemp("stage")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from stage import DagRun, Stage
 
 from fruit_pipeline.demo import run as demo_run
 from fruit_pipeline.sample.drawn_images import draw_folder
 from image_features.contract import FeaturesMarker, PcaMarker, shard_key
 from image_features.documents import find_document, read_document
 from image_features.storage import Storage
+from support.stages import DagRun, Stage
 
 pytestmark = pytest.mark.usefixtures("nothing_left_alive")
 

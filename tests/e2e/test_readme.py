@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import markdown_harness as markdown
 import pytest
 
 from fruit_pipeline.checks.output import check_run
 from image_features.contract import RunLayout
+from support import markdown
 
 pytestmark = pytest.mark.timeout(3600)  # the first test makes the walk
 

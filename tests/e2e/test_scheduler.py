@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
-from components import ENDED, Api, Components
-from stage import Stage
 
 from fruit_pipeline.demo import run as demo_run
 from fruit_pipeline.sample.drawn_images import draw_folder
+from support.airflow_components import ENDED, Api, Components
+from support.stages import Stage
 
 pytestmark = pytest.mark.usefixtures("nothing_left_alive")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stage import Stage
 
 from fruit_pipeline.cluster import job_flow
 from fruit_pipeline.sample.drawn_images import draw_folder
+from support.stages import Stage
 
 pytestmark = pytest.mark.usefixtures("nothing_left_alive")
 

@@ -10,10 +10,11 @@ from typing import Any
 import promises
 import pytest
 import table
-from faulty_aws import FaultyAws
 from ground import PARAMS, Ground
-from stage import Told
 from trial import Trial
+
+from support.faulty_aws import FaultyAws
+from support.mailbox import Mailbox
 
 HERE = Path(__file__).parent
 
@@ -58,12 +59,12 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
             made.start()
             yield made
         finally:
-            made.local_aws.stop()
+            made.stop()
 
 
 @pytest.fixture(scope="session")
-def mailbox(ground: Ground) -> Told:
-    return Told(ground.stage)
+def mailbox(ground: Ground) -> Mailbox:
+    return ground.new_mailbox()
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +77,7 @@ def undisturbed(ground: Ground) -> promises.Output:
 
 @pytest.fixture
 def trial(
-    request: pytest.FixtureRequest, ground: Ground, mailbox: Told, undisturbed: promises.Output
+    request: pytest.FixtureRequest, ground: Ground, mailbox: Mailbox, undisturbed: promises.Output
 ) -> Iterator[Trial]:
     mark = request.node.get_closest_marker("fault")
     assert mark, "a trial needs @pytest.mark.fault(<what is done to the run>)"

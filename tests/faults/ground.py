@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from components import Components
-from faulty_aws import FaultyAws
-from stage import Stage
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.demo import run
-from fruit_pipeline.demo.local_account import set_up_account
 from fruit_pipeline.sample.drawn_images import draw_folder
+from support.airflow_components import Components
+from support.faulty_aws import FaultyAws
+from support.local_aws import REGION, AwsProcess
+from support.mailbox import Mailbox
+from support.stages import Stage, stage_on
 
-REGION = "eu-west-3"
 PARAMS = {"alpha": 0.35, "weights": "random:0", "input_size": 96, "components": 10}
 IMAGES, REJECTS = 99, 3  # of the source below, in sixteen shards or so
 
@@ -39,77 +37,49 @@ standard.ExponentialBackoff.delay_amount = lambda *_: 0.05
 """
 
 
-class LocalAws:
-    """The local AWS as a process that can be killed and started again; its state is in ``directory``."""
-
-    def __init__(self, directory: Path, proxy: FaultyAws, options: Sequence[str] = ()) -> None:
-        """``options``: of its command line, such as another Spark master."""
-        self.directory = directory
-        self._proxy = proxy
-        self._options = options
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        """Returns when it serves, behind the proxy."""
-        command = [sys.executable, "-m", "local_emr", "--port", "0", "--directory", str(self.directory)]
-        command += ["--s3-endpoint", self._proxy.endpoint, "--log-seconds", "1"]
-        command += ["--java-options=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC", *self._options]
-        with (self.directory.parent / "local_emr.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        assert line.startswith("local AWS ready"), (self.directory.parent / "local_emr.log").read_text()
-        self._proxy.upstream = line.split()[-1]
-
-    def kill(self) -> None:
-        """SIGKILL: nothing is saved, no cluster is ended."""
-        assert self._process
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-
-    def stop(self) -> None:
-        if self._process and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait(timeout=120)
-
-
 class Ground:
-    """A stage behind the proxy, its images, and what an undisturbed run makes of them."""
+    """A stage behind the proxy, and its images; the local AWS keeps its state in a directory."""
 
     def __init__(self, work: Path, proxy: FaultyAws, options: Sequence[str] = ()) -> None:
+        """``options``: of the local AWS's command line, such as another Spark master."""
         self.work = work
         self.proxy = proxy
-        self.local_aws = LocalAws(work / "aws", proxy, options)
         self.source = work / "source"
-        self.local_aws.directory.mkdir(parents=True)
+        self.aws_directory = work / "aws"
+        self._options = options
+        self._aws: AwsProcess | None = None
 
     def start(self) -> None:
-        self.local_aws.start()
-        made = run.Demo(
-            work=self.work,
-            output=self.work / "output",
-            source=str(self.source),
-            weights="random:0",
-            alpha=0.35,
-            components=10,
-            variance=None,
-            run_key="faults",
-            region=REGION,
-        )
-        session = boto3.Session("local", "local", region_name=REGION)
-        behind = Aws(session, REGION, self.proxy.endpoint)
-        set_up_account(behind, run.BUCKET)
+        self._start_aws()
         (self.work / "hasty").mkdir()
         (self.work / "hasty" / "sitecustomize.py").write_text(HASTY)
         path = [str(self.work / "hasty"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {
-            **run.airflow_environment(made, behind),
-            "AIRFLOW__CORE__MAX_TASK_RETRY_DELAY": "1",
-            "PYTHONPATH": os.pathsep.join(path),
-        }
-        run.migrate(made, environment)
-        self.stage = Stage(made, behind, environment)
+        variables = {"AIRFLOW__CORE__MAX_TASK_RETRY_DELAY": "1", "PYTHONPATH": os.pathsep.join(path)}
+        session = boto3.Session("local", "local", region_name=REGION)
+        self.stage = stage_on(Aws(session, REGION, self.proxy.endpoint), self.work, variables)
         draw_images(self.source)
+
+    def _start_aws(self) -> None:
+        self._aws = AwsProcess(
+            *("--directory", str(self.aws_directory), "--s3-endpoint", self.proxy.endpoint),
+            *("--log-seconds", "1", "--java-options=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"),
+            *self._options,
+            log=self.work / "local_emr.log",
+        )
+        self.proxy.upstream = self._aws.endpoint
+
+    def restart_aws(self) -> None:
+        """Kill the local AWS, so that it saves nothing and ends no cluster, and start it again."""
+        assert self._aws
+        self._aws.stop(signal.SIGKILL)
+        self._start_aws()
+
+    def stop(self) -> None:
+        if self._aws:
+            self._aws.stop()
+
+    def new_mailbox(self) -> Mailbox:
+        return Mailbox(self.stage.aws, "runs")
 
     def beside(self, stage: Stage) -> Stage:
         """A second Airflow, with a database and logs of its own, for the same account."""

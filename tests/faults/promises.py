@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ground import IMAGES, REJECTS
-from stage import Stage
 
 from image_features.contract import FeaturesMarker, PcaMarker, RunLayout, shard_key, shard_number
 from image_features.documents import own_marker
 from image_features.storage import Storage
+from support.stages import Stage
 
 TOLERANCE = 1e-6
 """Largest difference of an embedding to the undisturbed run's."""

@@ -8,8 +8,9 @@ import time
 import damage
 import pytest
 from damage import FEATURES, Damage
-from fault_kinds import Meanwhile
 from trial import Trial
+
+from support.fault_kinds import Meanwhile
 
 NAMED = r"shard-00002.parquet "
 

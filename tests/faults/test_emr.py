@@ -18,12 +18,12 @@ from clusters import (
     steps_of,
     told_in_log,
 )
-from fault_kinds import BROKEN, EXPIRED, EndCluster, Meanwhile, Refuse
-from faulty_aws import Call
 from trial import Ended, Trial
 from victims import Hit, above
 
 from fruit_pipeline.demo import run
+from support.fault_kinds import BROKEN, EXPIRED, EndCluster, Meanwhile, Refuse
+from support.faulty_aws import Call
 
 RESUME = "Clear the task that created the cluster, and those after it, to resume on a new one"
 

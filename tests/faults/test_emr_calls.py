@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from clocks import OtherClock, RefuseClock
 from clusters import clusters_of, ends, limits, steps_of
-from fault_kinds import BROKEN, DENIED, THROTTLED, Amend, Error, LoseAnswer, Refuse
-from faulty_aws import Answer, Call
 from trial import Trial
+
+from support.clocks import OtherClock, RefuseClock
+from support.fault_kinds import BROKEN, DENIED, THROTTLED, Amend, Error, LoseAnswer, Refuse
+from support.faulty_aws import Answer, Call
 
 EMR_CALLS = (
     *("RunJobFlow", "ListClusters", "DescribeCluster", "TerminateJobFlows", "SetTerminationProtection"),

@@ -12,14 +12,13 @@ from pathlib import Path
 import promises
 import psutil
 import pytest
-from fault_kinds import Meanwhile
-from faulty_aws import Call, FaultyAws
 from ground import PARAMS, Ground
-from stage import Told
 from trial import Ended, Trial
 from victims import Freeze, Hit, Pick, Starve, above, caller, driver, itself
 
 from fruit_pipeline.aws.lock import LOCK
+from support.fault_kinds import Meanwhile
+from support.faulty_aws import Call, FaultyAws
 
 KILLED = r"step s-\w+ \(extract features\) is FAILED: its process was killed \(SIGKILL\)"
 
@@ -95,7 +94,7 @@ def small_disks(ground: Ground, size: str) -> Iterator[object]:
     mounted: list[Path] = []
 
     def mount(call: Call) -> None:
-        steps = ground.local_aws.directory.glob("clusters/*/node/mnt/var/lib/hadoop/steps/*")
+        steps = ground.aws_directory.glob("clusters/*/node/mnt/var/lib/hadoop/steps/*")
         folder = max(steps, key=lambda path: path.stat().st_ctime_ns) / "tmp"
         folder.mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
@@ -166,12 +165,12 @@ def wide_ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
             made.start()
             yield made
         finally:
-            made.local_aws.stop()
+            made.stop()
 
 
 @pytest.mark.fault("one of two executors is killed")
 def test_executor_killed(trial: Trial, wide_ground: Ground) -> None:
-    trial.ground, trial.mailbox = wide_ground, Told(wide_ground.stage)
+    trial.ground, trial.mailbox = wide_ground, wide_ground.new_mailbox()
     executor = above("CoarseGrainedExecutorBackend")
     trial.add(Hit("PUT", path=f"{trial.prefix}/features/shard-00004", pick=executor))
     trial.goes_through()
@@ -182,9 +181,8 @@ def test_local_aws_killed(trial: Trial) -> None:
     """What came after its last snapshot is lost, and topics are: they are made again."""
 
     def restart(call: Call) -> None:
-        trial.ground.local_aws.kill()
-        trial.ground.local_aws.start()
-        trial.mailbox = Told(trial.ground.stage)
+        trial.ground.restart_aws()
+        trial.mailbox = trial.ground.new_mailbox()
 
     trial.add(Meanwhile(restart, "PUT", path=f"{trial.prefix}/features/shard-00003"))
     # The snapshot may have the lock of its moment: a run that meets it says to delete it.

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
-from components import ENDED, Components
 from ground import Ground, conf_of
-from stage import Told
 from trial import Ended, Trial
 from victims import Fall, Hit
 
 from fruit_pipeline.demo import run as demo_run
+from support.airflow_components import ENDED, Components
+from support.mailbox import Mailbox
 
 DAG = f"/api/v2/dags/{demo_run.DAG_ID}"
 
@@ -35,9 +35,8 @@ Run = Callable[[], Ended]
 
 
 @pytest.fixture(scope="module")
-def airflow(ground: Ground, mailbox: Told) -> Iterator[Components]:
-    topic = mailbox.stage.environment["FRUITS_SNS_TOPIC_ARN"]
-    with ground.airflow(FRUITS_SNS_TOPIC_ARN=topic, **SOONER) as components:
+def airflow(ground: Ground, mailbox: Mailbox) -> Iterator[Components]:
+    with ground.airflow(FRUITS_SNS_TOPIC_ARN=mailbox.topic, **SOONER) as components:
         yield components
 
 

@@ -8,9 +8,20 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from fault_kinds import BROKEN, DENIED, THROTTLED, Amend, CutBody, Error, LoseAnswer, Meanwhile, Refuse
-from faulty_aws import Answer, Call
 from trial import Trial
+
+from support.fault_kinds import (
+    BROKEN,
+    DENIED,
+    THROTTLED,
+    Amend,
+    CutBody,
+    Error,
+    LoseAnswer,
+    Meanwhile,
+    Refuse,
+)
+from support.faulty_aws import Answer, Call
 
 LISTING = r"list-type=2.*"
 

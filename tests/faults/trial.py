@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import promises
-from fault_kinds import Meanwhile
-from faulty_aws import Fault
 from ground import PARAMS, Ground
-from stage import Stage, Told
 
 from fruit_pipeline.demo import run as demo_run
 from image_features.storage import Storage
+from support.fault_kinds import Meanwhile
+from support.faulty_aws import Fault
+from support.mailbox import Mailbox
+from support.stages import Stage
 
 AnyFault = TypeVar("AnyFault", bound=Fault)
 
@@ -36,7 +37,7 @@ class Trial:
     """Add faults, then say how the run has to end: it ``goes_through``, or it ``fails``."""
 
     ground: Ground
-    mailbox: Told
+    mailbox: Mailbox
     undisturbed: promises.Output
     run_key: str
     row: dict[str, Any]  # of the table
@@ -46,7 +47,7 @@ class Trial:
 
     @property
     def stage(self) -> Stage:
-        return self.mailbox.stage.with_environment(**self.variables)
+        return self.ground.stage.with_environment(FRUITS_SNS_TOPIC_ARN=self.mailbox.topic, **self.variables)
 
     @property
     def prefix(self) -> str:

@@ -17,8 +17,9 @@ from contextlib import suppress
 from typing import Any
 
 import psutil
-from components import Components
-from faulty_aws import Call, Exchange, Fault
+
+from support.airflow_components import Components
+from support.faulty_aws import Call, Exchange, Fault
 
 Pick = Callable[[psutil.Process], psutil.Process]
 

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 from bombs import encoded
 from PIL import Image
-from pipeline_harness import BUCKET, InProcessSpark, LocalAws
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.checks.output import check_run
@@ -27,6 +26,8 @@ from image_features import extraction, reduction
 from image_features.contract import RunLayout
 from image_features.errors import JobError
 from image_features.storage import Storage, StoredObject
+from support.local_aws import BUCKET, LocalAws
+from support.spark import LocalSpark
 
 ODD = [
     "two words/ leading and trailing .jpg",
@@ -68,7 +69,7 @@ def make_source(root: Path, names: list[str]) -> Path:
 def test_odd_names_and_labels_go_through_a_whole_run_unchanged(tmp_path: Path, random_backbone: Path) -> None:
     source = make_source(tmp_path / "source", ODD)
     (source / "_SUCCESS" / "broken\n🍎.jpg").write_bytes(b"no image")
-    layout, spark = RunLayout(str(tmp_path / "run")), InProcessSpark()
+    layout, spark = RunLayout(str(tmp_path / "run")), LocalSpark()
     write_sample(SampleRequest(str(source), cores=1), Source(source), Storage(layout.sample, create=True))
     extraction.run(spark, layout.sample, str(random_backbone), layout.features)
     reduction.run(spark, layout.features, layout.pca, 4, model=str(random_backbone))
@@ -89,7 +90,7 @@ def test_odd_names_and_labels_go_through_a_whole_run_unchanged(tmp_path: Path, r
 
 def test_one_label_with_everything_is_a_run_like_any_other(tmp_path: Path, random_backbone: Path) -> None:
     source = make_source(tmp_path / "source", [f"all/{n}.png" for n in range(12)])
-    layout, spark = RunLayout(str(tmp_path / "run")), InProcessSpark()
+    layout, spark = RunLayout(str(tmp_path / "run")), LocalSpark()
     write_sample(SampleRequest(str(source), cores=1), Source(source), Storage(layout.sample, create=True))
     extraction.run(spark, layout.sample, str(random_backbone), layout.features)
     reduction.run(spark, layout.features, layout.pca, 4, model=str(random_backbone))

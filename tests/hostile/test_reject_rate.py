@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from bombs import encoded
 from PIL import Image
-from pipeline_harness import InProcessSpark
 
 from fruit_pipeline.sample.draw import write_sample
 from fruit_pipeline.sample.request import SampleRequest
@@ -19,6 +18,7 @@ from image_features.contract import FeaturesMarker
 from image_features.errors import Failed, JobError
 from image_features.reduction import run as reduce
 from image_features.storage import Storage
+from support.spark import LocalSpark
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def extract(sample: Path, random_backbone: Path) -> Any:
     def extract(limit: float) -> FeaturesMarker:
         features = str(sample.parent / "features")
         return extraction.run(
-            InProcessSpark(), str(sample), str(random_backbone), features, max_reject_rate=limit
+            LocalSpark(), str(sample), str(random_backbone), features, max_reject_rate=limit
         )
 
     return extract
@@ -82,7 +82,7 @@ def test_a_refused_run_is_not_taken_for_a_whole_one(sample: Path, extract: Any) 
         extract(0)
     features = str(sample.parent / "features")
     with pytest.raises(JobError, match="has no _SUCCESS"):
-        reduce(InProcessSpark(), features, str(sample.parent / "pca"), 2)
+        reduce(LocalSpark(), features, str(sample.parent / "pca"), 2)
 
 
 def test_a_higher_limit_takes_the_shards_as_they_stand(sample: Path, extract: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from call_harness import Call
+from aws_calls import Call
 
 PROVIDER = {
     # The base of all: reads the connection. Taking its role needs no right of that role.

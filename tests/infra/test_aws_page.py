@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_harness import aws_of, check
-from markdown_harness import commands
-from stack_harness import Stack
+from aws_cli import aws_of, check
+from template_stack import Stack
 
 from fruit_pipeline import settings
 from fruit_pipeline.aws import clusters
 from fruit_pipeline.cluster import shapes
 from fruit_pipeline.dag import form as dag_form
 from infra import plan
+from support.markdown import commands
 
 
 @pytest.fixture(scope="module")

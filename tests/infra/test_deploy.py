@@ -14,7 +14,7 @@ import pytest
 from botocore.config import Config
 from moto import mock_aws
 from moto.cloudformation.parsing import get_model_map
-from stack_harness import ACCOUNT, REGION, WITH_SOURCE, Stack
+from template_stack import ACCOUNT, REGION, WITH_SOURCE, Stack
 
 from fruit_pipeline import settings
 from fruit_pipeline.aws.session import Aws

@@ -13,7 +13,7 @@ import pytest
 from action_tables import OBSTORE, S3_ACTIONS
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from obstore.store import S3Store
-from stack_harness import REGION
+from template_stack import REGION
 from werkzeug.serving import make_server
 
 # Above obstore's size of a part, 5 MiB.

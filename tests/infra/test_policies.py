@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from action_tables import COMMANDS, FOR_PEOPLE, OBSTORE, PROVIDER, WHOLE_ACCOUNT, actions_of
-from call_harness import Found, aws_commands, find, find_in, methods, used_by
-from policy_harness import Request, allows, resource_types
-from stack_harness import ACCOUNT, ASKED, REGION, WITH_SOURCE, Stack
+from aws_calls import Found, aws_commands, find, find_in, methods, used_by
+from policy_evaluation import Request, allows, resource_types
+from template_stack import ACCOUNT, ASKED, REGION, WITH_SOURCE, Stack
 
 from fruit_pipeline import settings
 from fruit_pipeline.aws import clusters

@@ -11,7 +11,7 @@ import pytest
 from cfnlint.api import lint_file
 from cfnlint.config import ManualArgs
 from moto.events.models import EventPattern
-from stack_harness import ASKED, OWN_SUBNETS, REGION, WITH_SOURCE, Stack
+from template_stack import ASKED, OWN_SUBNETS, REGION, WITH_SOURCE, Stack
 
 from fruit_pipeline import settings
 from fruit_pipeline.aws import clusters

@@ -12,14 +12,14 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from components import ENDED, Api, Components
-from stage import Stage, Told
 
 from fruit_pipeline.aws.clusters import DAG_RUN_TAG, RUN_TAG
 from fruit_pipeline.demo import run as demo_run
-from fruit_pipeline.demo.local_account import set_up_account
 from fruit_pipeline.sample.drawn_images import KINDS, draw_folder
 from image_features.storage import Storage
+from support.airflow_components import ENDED, Api, Components
+from support.mailbox import Mailbox
+from support.stages import Stage, new_stage
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
@@ -64,21 +64,18 @@ class Queue:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    work = tmp_path_factory.mktemp("queue")
-    made = demo_run.Demo(work, work / "output", "", "random:0", 0.35, 10, None, "queue", "eu-west-3")
-    with demo_run.local_aws(made) as aws:
-        set_up_account(aws, demo_run.BUCKET)
-        environment = demo_run.airflow_environment(made, aws)
-        demo_run.migrate(made, environment)
-        yield Stage(made, aws, environment)
+    with new_stage(tmp_path_factory.mktemp("queue")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def queue(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
     images = tmp_path_factory.mktemp("images")
     draw_folder(images, per_label=6)
-    mailbox = Told(stage)
-    environment = {**mailbox.stage.environment, "FRUITS_MAX_ACTIVE_RUNS": str(AT_ONCE)}
+    mailbox = Mailbox(stage.aws, "runs")
+    environment = stage.with_environment(
+        FRUITS_SNS_TOPIC_ARN=mailbox.topic, FRUITS_MAX_ACTIVE_RUNS=str(AT_ONCE)
+    ).environment
     with Components(environment, tmp_path_factory.mktemp("components")) as airflow:
         api = airflow.api
         api.until(DAG, lambda answer: "is_paused" in answer, 600)

@@ -3,47 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import pytest
-from botocore.exceptions import ClientError
-from emr_harness import Aws, ServerProcess
+
+from support.local_aws import AwsProcess, LocalAws
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[ServerProcess]:
-    process = ServerProcess()
+def server() -> Iterator[AwsProcess]:
+    process = AwsProcess()
     yield process
     assert process.stop() == 0
 
 
 @pytest.fixture(scope="session")
-def shared(server: ServerProcess) -> Aws:
-    aws = Aws(server.endpoint)
+def shared(server: AwsProcess) -> LocalAws:
+    aws = LocalAws(server.endpoint)
     aws.make_bucket()
     return aws
 
 
 @pytest.fixture
-def aws(shared: Aws) -> Iterator[Aws]:
+def aws(shared: LocalAws) -> Iterator[LocalAws]:
     """The shared server; clusters that a test leaves alive are ended."""
     yield shared
-    alive = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
-    for page in shared.emr.get_paginator("list_clusters").paginate(ClusterStates=alive):
-        for cluster in page["Clusters"]:
-            ids = [cluster["Id"]]
-            with suppress(ClientError):  # it may end by itself meanwhile
-                shared.emr.set_termination_protection(JobFlowIds=ids, TerminationProtected=False)
-                shared.emr.terminate_job_flows(JobFlowIds=ids)
+    shared.terminate_all()
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., ServerProcess]]:
+def start() -> Iterator[Callable[..., AwsProcess]]:
     """Starts servers of a test's own; what still runs is stopped."""
-    started: list[ServerProcess] = []
+    started: list[AwsProcess] = []
 
-    def begin(*options: str) -> ServerProcess:
-        started.append(ServerProcess(*options))
+    def begin(*options: str) -> AwsProcess:
+        started.append(AwsProcess(*options))
         return started[-1]
 
     yield begin

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emr_harness import Aws, client, processes_with, step, until
+
+from support.local_aws import LocalAws, client, step
+from support.processes import processes_with
+from support.waiting import eventually
 
 SLEEP = "sleep 600"
 
@@ -19,7 +22,7 @@ def quick(waiter: Any) -> Any:
     return waiter
 
 
-def bootstrap(aws: Aws, body: str, *args: str) -> dict[str, Any]:
+def bootstrap(aws: LocalAws, body: str, *args: str) -> dict[str, Any]:
     path = aws.put(f"bootstrap/{abs(hash(body))}.sh", body)
     return {"Name": "prepare", "ScriptBootstrapAction": {"Path": path, "Args": list(args)}}
 
@@ -27,7 +30,7 @@ def bootstrap(aws: Aws, body: str, *args: str) -> dict[str, Any]:
 # Life cycle
 
 
-def test_a_cluster_runs_its_steps_and_ends_by_itself(aws: Aws) -> None:
+def test_a_cluster_runs_its_steps_and_ends_by_itself(aws: LocalAws) -> None:
     cluster = aws.run(aws.script("hello", "echo hello $1", "you"), keep=False)
     quick(aws.emr.get_waiter("cluster_terminated")).wait(ClusterId=cluster)
     status = aws.cluster(cluster)["Status"]
@@ -40,7 +43,7 @@ def test_a_cluster_runs_its_steps_and_ends_by_itself(aws: Aws) -> None:
     assert aws.step_log(cluster, done["Id"], "stdout") == "hello you\n"
 
 
-def test_the_waiters_of_boto3_see_a_cluster_run_a_step_complete_and_an_end(aws: Aws) -> None:
+def test_the_waiters_of_boto3_see_a_cluster_run_a_step_complete_and_an_end(aws: LocalAws) -> None:
     cluster = aws.run()
     quick(aws.emr.get_waiter("cluster_running")).wait(ClusterId=cluster)
     aws.wait_cluster(cluster, "WAITING")
@@ -51,16 +54,16 @@ def test_the_waiters_of_boto3_see_a_cluster_run_a_step_complete_and_an_end(aws: 
     assert aws.cluster(cluster)["Status"]["StateChangeReason"]["Code"] == "USER_REQUEST"
 
 
-def test_keep_alive_can_be_taken_away_later(aws: Aws) -> None:
+def test_keep_alive_can_be_taken_away_later(aws: LocalAws) -> None:
     cluster = aws.run()
     aws.wait_cluster(cluster, "WAITING")
     aws.emr.set_keep_job_flow_alive_when_no_steps(JobFlowIds=[cluster], KeepJobFlowAliveWhenNoSteps=False)
     assert aws.wait_cluster(cluster, "TERMINATED")["StateChangeReason"]["Code"] == "ALL_STEPS_COMPLETED"
 
 
-def test_the_end_of_a_cluster_cancels_its_running_and_its_pending_steps(aws: Aws) -> None:
+def test_the_end_of_a_cluster_cancels_its_running_and_its_pending_steps(aws: LocalAws) -> None:
     cluster = aws.run(aws.script("running", SLEEP), aws.script("pending", SLEEP))
-    until(lambda: aws.steps(cluster)["running"]["Status"]["State"] == "RUNNING")
+    eventually(lambda: aws.steps(cluster)["running"]["Status"]["State"] == "RUNNING")
     aws.emr.terminate_job_flows(JobFlowIds=[cluster])
     aws.wait_cluster(cluster, "TERMINATED")
     assert {name: s["Status"]["State"] for name, s in aws.steps(cluster).items()} == {
@@ -70,7 +73,7 @@ def test_the_end_of_a_cluster_cancels_its_running_and_its_pending_steps(aws: Aws
     assert processes_with(f"EMR_CLUSTER_ID={cluster}") == []
 
 
-def test_protection_forbids_the_end(aws: Aws) -> None:
+def test_protection_forbids_the_end(aws: LocalAws) -> None:
     cluster = aws.run(Instances={"TerminationProtected": True})
     with pytest.raises(ClientError, match=r"ValidationException.*termination protected"):
         aws.emr.terminate_job_flows(JobFlowIds=[cluster])
@@ -84,7 +87,7 @@ def test_protection_forbids_the_end(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("action", ["TERMINATE_CLUSTER", "TERMINATE_JOB_FLOW"])
-def test_a_failed_step_ends_the_cluster_when_it_says_so(aws: Aws, action: str) -> None:
+def test_a_failed_step_ends_the_cluster_when_it_says_so(aws: LocalAws, action: str) -> None:
     bad = aws.script("bad", "echo 'no disk' >&2; exit 3", on_failure=action)
     cluster = aws.run(bad, aws.script("next", "true"))
     status = aws.wait_cluster(cluster, "TERMINATED_WITH_ERRORS")
@@ -97,21 +100,21 @@ def test_a_failed_step_ends_the_cluster_when_it_says_so(aws: Aws, action: str) -
     assert aws.step_log(cluster, steps["bad"]["Id"], "stderr") == "no disk\n"
 
 
-def test_cancel_and_wait_drops_what_is_pending_and_keeps_the_cluster(aws: Aws) -> None:
+def test_cancel_and_wait_drops_what_is_pending_and_keeps_the_cluster(aws: LocalAws) -> None:
     cluster = aws.run(aws.script("bad", "exit 1", on_failure="CANCEL_AND_WAIT"), aws.script("next", "true"))
     aws.wait_cluster(cluster, "WAITING")
     states = {name: s["Status"]["State"] for name, s in aws.steps(cluster).items()}
     assert states == {"bad": "FAILED", "next": "CANCELLED"}
 
 
-def test_continue_goes_on_to_the_next_step(aws: Aws) -> None:
+def test_continue_goes_on_to_the_next_step(aws: LocalAws) -> None:
     cluster = aws.run(aws.script("bad", "exit 1"), aws.script("next", "true"))
     aws.wait_cluster(cluster, "WAITING")
     states = {name: s["Status"]["State"] for name, s in aws.steps(cluster).items()}
     assert states == {"bad": "FAILED", "next": "COMPLETED"}
 
 
-def test_protection_turns_terminate_into_cancel_and_wait(aws: Aws) -> None:
+def test_protection_turns_terminate_into_cancel_and_wait(aws: LocalAws) -> None:
     bad = aws.script("bad", "exit 1", on_failure="TERMINATE_CLUSTER")
     cluster = aws.run(bad, aws.script("next", "true"), Instances={"TerminationProtected": True})
     aws.wait_cluster(cluster, "WAITING")
@@ -121,7 +124,7 @@ def test_protection_turns_terminate_into_cancel_and_wait(aws: Aws) -> None:
 # Steps
 
 
-def test_steps_run_one_after_the_other_and_are_listed_newest_first(aws: Aws) -> None:
+def test_steps_run_one_after_the_other_and_are_listed_newest_first(aws: LocalAws) -> None:
     body = f"aws s3 cp s3://{aws.bucket}/order - >> /dev/null 2>&1; date +%s%N"
     cluster = aws.run(*(aws.script(name, body) for name in "abc"))
     aws.wait_cluster(cluster, "WAITING")
@@ -136,20 +139,20 @@ def test_steps_run_one_after_the_other_and_are_listed_newest_first(aws: Aws) -> 
     assert aws.emr.list_steps(ClusterId=cluster, StepStates=["FAILED"])["Steps"] == []
 
 
-def test_steps_run_together_up_to_the_concurrency_level(aws: Aws) -> None:
+def test_steps_run_together_up_to_the_concurrency_level(aws: LocalAws) -> None:
     cluster = aws.run(*(aws.script(name, SLEEP) for name in "abc"), StepConcurrencyLevel=2)
 
     def states() -> list[str]:
         return sorted(s["Status"]["State"] for s in aws.steps(cluster).values())
 
-    until(lambda: states() == ["PENDING", "RUNNING", "RUNNING"])
+    eventually(lambda: states() == ["PENDING", "RUNNING", "RUNNING"])
     assert aws.emr.modify_cluster(ClusterId=cluster, StepConcurrencyLevel=3)["StepConcurrencyLevel"] == 3
-    until(lambda: states() == ["RUNNING", "RUNNING", "RUNNING"])
+    eventually(lambda: states() == ["RUNNING", "RUNNING", "RUNNING"])
 
 
-def test_pending_and_running_steps_can_be_cancelled_finished_ones_cannot(aws: Aws) -> None:
+def test_pending_and_running_steps_can_be_cancelled_finished_ones_cannot(aws: LocalAws) -> None:
     cluster = aws.run(aws.script("done", "true"), aws.script("running", SLEEP), aws.script("pending", SLEEP))
-    until(lambda: aws.steps(cluster)["running"]["Status"]["State"] == "RUNNING")
+    eventually(lambda: aws.steps(cluster)["running"]["Status"]["State"] == "RUNNING")
     steps = aws.steps(cluster)
     ids = [steps[name]["Id"] for name in ("done", "running", "pending")]
     answers = aws.emr.cancel_steps(ClusterId=cluster, StepIds=ids)["CancelStepsInfoList"]
@@ -160,11 +163,13 @@ def test_pending_and_running_steps_can_be_cancelled_finished_ones_cannot(aws: Aw
     aws.wait_cluster(cluster, "WAITING")
 
 
-def test_a_step_that_ignores_the_interrupt_stays_cancel_pending_until_it_is_killed(aws: Aws) -> None:
+def test_a_step_that_ignores_the_interrupt_stays_cancel_pending_until_it_is_killed(aws: LocalAws) -> None:
     body = "trap '' TERM; echo ready; while :; do sleep 0.2; done"
     cluster = aws.run(aws.script("stubborn", body))
     step_id = aws.steps(cluster)["stubborn"]["Id"]
-    until(lambda: len(processes_with(f"EMR_STEP_ID={step_id}")) > 1)  # bash and its sleep: the trap is set
+    eventually(
+        lambda: len(processes_with(f"EMR_STEP_ID={step_id}")) > 1
+    )  # bash and its sleep: the trap is set
     aws.emr.cancel_steps(ClusterId=cluster, StepIds=[step_id], StepCancellationOption="SEND_INTERRUPT")
     time.sleep(0.5)
     assert aws.step_state(cluster, step_id) == "CANCEL_PENDING"
@@ -172,16 +177,16 @@ def test_a_step_that_ignores_the_interrupt_stays_cancel_pending_until_it_is_kill
     assert aws.wait_step(cluster, step_id)["State"] == "CANCELLED"
 
 
-def test_the_log_of_a_running_step_can_be_followed(aws: Aws) -> None:
+def test_the_log_of_a_running_step_can_be_followed(aws: LocalAws) -> None:
     cluster = aws.run(aws.script("talker", "echo early; " + SLEEP))
     step_id = aws.steps(cluster)["talker"]["Id"]
     key = f"logs/{cluster}/steps/{step_id}/stdout.gz"
-    until(lambda: bool(aws.s3.list_objects_v2(Bucket=aws.bucket, Prefix=key).get("KeyCount")))
+    eventually(lambda: bool(aws.s3.list_objects_v2(Bucket=aws.bucket, Prefix=key).get("KeyCount")))
     assert aws.step_state(cluster, step_id) == "RUNNING"
     assert aws.step_log(cluster, step_id, "stdout") == "early\n"
 
 
-def test_a_step_leaves_no_background_process(aws: Aws) -> None:
+def test_a_step_leaves_no_background_process(aws: LocalAws) -> None:
     cluster = aws.run(aws.script("daemon", "setsid sleep 300 & sleep 0.2; echo started"))
     step_id = aws.steps(cluster)["daemon"]["Id"]
     assert aws.wait_step(cluster, step_id)["State"] == "COMPLETED"
@@ -205,7 +210,7 @@ def test_a_step_leaves_no_background_process(aws: Aws) -> None:
         ("s3://test-bucket/my.jar", []),
     ],
 )
-def test_what_is_not_allowed_fails_the_step_and_says_why(aws: Aws, jar: str, args: list[str]) -> None:
+def test_what_is_not_allowed_fails_the_step_and_says_why(aws: LocalAws, jar: str, args: list[str]) -> None:
     cluster = aws.run(step(jar, *args, name="refused"))
     step_id = aws.steps(cluster)["refused"]["Id"]
     status = aws.wait_step(cluster, step_id)
@@ -220,7 +225,7 @@ def test_what_is_not_allowed_fails_the_step_and_says_why(aws: Aws, jar: str, arg
 # Bootstrap actions
 
 
-def test_bootstrap_actions_build_the_node_that_steps_run_on(aws: Aws) -> None:
+def test_bootstrap_actions_build_the_node_that_steps_run_on(aws: LocalAws) -> None:
     aws.put("wheels/a b.whl", "wheel")
     aws.put("wheels/sub/é#.whl", "other")
     body = f"""set -eu
@@ -244,7 +249,7 @@ def test_bootstrap_actions_build_the_node_that_steps_run_on(aws: Aws) -> None:
     assert log == "made by hadoop with one arg\n"
 
 
-def test_a_failing_bootstrap_action_ends_the_cluster_and_leaves_its_log(aws: Aws) -> None:
+def test_a_failing_bootstrap_action_ends_the_cluster_and_leaves_its_log(aws: LocalAws) -> None:
     actions = [bootstrap(aws, "true"), bootstrap(aws, "echo cannot install >&2; exit 4")]
     cluster = aws.run(aws.script("never", "true"), BootstrapActions=actions)
     status = aws.wait_cluster(cluster, "TERMINATED_WITH_ERRORS")
@@ -261,7 +266,7 @@ def test_a_failing_bootstrap_action_ends_the_cluster_and_leaves_its_log(aws: Aws
 
 
 @pytest.mark.parametrize("path", ["s3://test-bucket/no-such.sh", "file:///bin/true"])
-def test_a_bootstrap_script_that_cannot_be_had_ends_the_cluster(aws: Aws, path: str) -> None:
+def test_a_bootstrap_script_that_cannot_be_had_ends_the_cluster(aws: LocalAws, path: str) -> None:
     action = {"Name": "missing", "ScriptBootstrapAction": {"Path": path, "Args": []}}
     cluster = aws.run(BootstrapActions=[action])
     reason = aws.wait_cluster(cluster, "TERMINATED_WITH_ERRORS")["StateChangeReason"]
@@ -269,16 +274,16 @@ def test_a_bootstrap_script_that_cannot_be_had_ends_the_cluster(aws: Aws, path: 
     assert path in reason["Message"]
 
 
-def test_a_cluster_can_be_ended_while_it_bootstraps(aws: Aws) -> None:
+def test_a_cluster_can_be_ended_while_it_bootstraps(aws: LocalAws) -> None:
     cluster = aws.run(BootstrapActions=[bootstrap(aws, SLEEP)])
-    until(lambda: processes_with(f"EMR_CLUSTER_ID={cluster}") != [])
+    eventually(lambda: processes_with(f"EMR_CLUSTER_ID={cluster}") != [])
     assert aws.state(cluster) == "BOOTSTRAPPING"
     aws.emr.terminate_job_flows(JobFlowIds=[cluster])
     assert aws.wait_cluster(cluster, "TERMINATED")["StateChangeReason"]["Code"] == "USER_REQUEST"
     assert processes_with(f"EMR_CLUSTER_ID={cluster}") == []
 
 
-def test_the_nodes_aws_command_refuses_what_it_does_not_have(aws: Aws) -> None:
+def test_the_nodes_aws_command_refuses_what_it_does_not_have(aws: LocalAws) -> None:
     cluster = aws.run(
         aws.script("aws", "aws s3 ls; echo code $?; aws s3 cp s3://test-bucket/none x; echo $?")
     )
@@ -291,7 +296,7 @@ def test_the_nodes_aws_command_refuses_what_it_does_not_have(aws: Aws) -> None:
 # Instances and policies
 
 
-def test_instance_groups_show_their_size_and_state(aws: Aws) -> None:
+def test_instance_groups_show_their_size_and_state(aws: LocalAws) -> None:
     cluster = aws.run()
     aws.wait_cluster(cluster, "WAITING")
     assert aws.cluster(cluster)["InstanceCollectionType"] == "INSTANCE_GROUP"
@@ -308,7 +313,7 @@ def test_instance_groups_show_their_size_and_state(aws: Aws) -> None:
     assert group["Status"]["Timeline"]["EndDateTime"]
 
 
-def test_instance_fleets_are_provisioned_to_their_targets(aws: Aws) -> None:
+def test_instance_fleets_are_provisioned_to_their_targets(aws: LocalAws) -> None:
     def fleet(kind: str, on_demand: int, spot: int, weight: int) -> dict[str, Any]:
         types = [{"InstanceType": "m5.xlarge", "WeightedCapacity": weight}, {"InstanceType": "m6i.xlarge"}]
         return {
@@ -331,7 +336,7 @@ def test_instance_fleets_are_provisioned_to_their_targets(aws: Aws) -> None:
         aws.emr.list_instance_groups(ClusterId=cluster)
 
 
-def test_the_simple_form_makes_a_master_and_a_core_group(aws: Aws) -> None:
+def test_the_simple_form_makes_a_master_and_a_core_group(aws: LocalAws) -> None:
     simple = {"MasterInstanceType": "m5.xlarge", "SlaveInstanceType": "m5.2xlarge", "InstanceCount": 4}
     answer = aws.emr.run_job_flow(Name="simple", Instances=simple)
     groups = aws.emr.list_instance_groups(ClusterId=answer["JobFlowId"])["InstanceGroups"]
@@ -341,7 +346,7 @@ def test_the_simple_form_makes_a_master_and_a_core_group(aws: Aws) -> None:
     ]
 
 
-def test_policies_and_tags_are_kept_changed_and_removed(aws: Aws) -> None:
+def test_policies_and_tags_are_kept_changed_and_removed(aws: LocalAws) -> None:
     scaling = {
         "ComputeLimits": {"UnitType": "Instances", "MinimumCapacityUnits": 1, "MaximumCapacityUnits": 4}
     }
@@ -370,7 +375,7 @@ def test_policies_and_tags_are_kept_changed_and_removed(aws: Aws) -> None:
 # Listing, regions, errors
 
 
-def test_clusters_are_listed_by_state_and_time_in_pages_newest_first(aws: Aws) -> None:
+def test_clusters_are_listed_by_state_and_time_in_pages_newest_first(aws: LocalAws) -> None:
     other = client(aws.endpoint, "emr", "us-west-2")
     ids = [
         other.run_job_flow(Name=f"n{n}", Instances={"MasterInstanceType": "m5.xlarge"})["JobFlowId"]
@@ -389,14 +394,14 @@ def test_clusters_are_listed_by_state_and_time_in_pages_newest_first(aws: Aws) -
     assert other.list_clusters(ClusterStates=["WAITING"])["Clusters"] == []
 
 
-def test_a_cluster_lives_in_the_region_it_was_made_in(aws: Aws) -> None:
+def test_a_cluster_lives_in_the_region_it_was_made_in(aws: LocalAws) -> None:
     cluster = aws.run()
     assert aws.cluster(cluster)["ClusterArn"].startswith("arn:aws:elasticmapreduce:eu-west-3:")
     with pytest.raises(ClientError, match=r"InvalidRequestException.*is not valid"):
         client(aws.endpoint, "emr", "us-east-1").describe_cluster(ClusterId=cluster)
 
 
-def test_an_unknown_cluster_or_step_is_an_error(aws: Aws) -> None:
+def test_an_unknown_cluster_or_step_is_an_error(aws: LocalAws) -> None:
     with pytest.raises(ClientError, match=r"InvalidRequestException.*Cluster id 'j-NONE' is not valid"):
         aws.emr.describe_cluster(ClusterId="j-NONE")
     with pytest.raises(ClientError, match=r"ValidationException.*does not exist"):
@@ -406,7 +411,7 @@ def test_an_unknown_cluster_or_step_is_an_error(aws: Aws) -> None:
         aws.emr.describe_step(ClusterId=cluster, StepId="s-NONE")
 
 
-def test_an_ended_cluster_cannot_be_changed(aws: Aws) -> None:
+def test_an_ended_cluster_cannot_be_changed(aws: LocalAws) -> None:
     cluster = aws.run(keep=False)
     aws.wait_cluster(cluster, "TERMINATED")
     with pytest.raises(ClientError, match=r"ValidationException.*may not be modified"):
@@ -417,12 +422,12 @@ def test_an_ended_cluster_cannot_be_changed(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("seconds", [59, 604_801])
-def test_an_idle_timeout_out_of_bounds_is_refused(aws: Aws, seconds: int) -> None:
+def test_an_idle_timeout_out_of_bounds_is_refused(aws: LocalAws, seconds: int) -> None:
     with pytest.raises(ClientError, match=r"ValidationException.*IdleTimeout"):
         aws.run(AutoTerminationPolicy={"IdleTimeout": seconds})
 
 
-def test_limits_of_steps_are_emrs(aws: Aws) -> None:
+def test_limits_of_steps_are_emrs(aws: LocalAws) -> None:
     cluster = aws.run(aws.script("busy", SLEEP))
     long = step("command-runner.jar", "spark-submit", "x" * 10_220)
     with pytest.raises(ClientError, match="10240 characters"):
@@ -466,12 +471,12 @@ MANY = [f"m{number}.xlarge" for number in range(31)]
         ([fleet("MASTER"), fleet("CORE", launch=spot(1441))], "must be between 5 and 1440, not 1441"),
     ],
 )
-def test_fleets_that_emr_refuses_are_refused(aws: Aws, fleets: list[Any], message: str) -> None:
+def test_fleets_that_emr_refuses_are_refused(aws: LocalAws, fleets: list[Any], message: str) -> None:
     with pytest.raises(ClientError, match=message):
         aws.run(Instances={"InstanceFleets": fleets})
 
 
-def test_fleets_take_several_subnets_and_groups_one(aws: Aws) -> None:
+def test_fleets_take_several_subnets_and_groups_one(aws: LocalAws) -> None:
     subnets = ["subnet-1", "subnet-2"]
     cluster = aws.run(Instances={"InstanceFleets": [fleet("MASTER")], "Ec2SubnetIds": subnets})
     attributes = aws.cluster(cluster)["Ec2InstanceAttributes"]
@@ -484,7 +489,7 @@ def test_fleets_take_several_subnets_and_groups_one(aws: Aws) -> None:
             aws.run(Instances=instances)
 
 
-def test_ebs_volumes_are_shown_one_by_one(aws: Aws) -> None:
+def test_ebs_volumes_are_shown_one_by_one(aws: LocalAws) -> None:
     volume = {"VolumeType": "gp3", "SizeInGB": 20}
     ebs = {"EbsBlockDeviceConfigs": [{"VolumeSpecification": volume, "VolumesPerInstance": 2}]}
     shown = [{"VolumeSpecification": volume, "Device": f"/dev/sd{letter}"} for letter in "bc"]
@@ -516,12 +521,12 @@ def test_ebs_volumes_are_shown_one_by_one(aws: Aws) -> None:
         ({"SecurityConfiguration": "none"}, "Security configuration with name 'none' does not exist"),
     ],
 )
-def test_limits_of_a_cluster_are_emrs(aws: Aws, fields: dict[str, Any], message: str) -> None:
+def test_limits_of_a_cluster_are_emrs(aws: LocalAws, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ClientError, match=message):
         aws.run(**fields)
 
 
-def test_groups_and_fleets_exclude_each_other(aws: Aws) -> None:
+def test_groups_and_fleets_exclude_each_other(aws: LocalAws) -> None:
     both = {
         "InstanceGroups": [{"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}],
         "InstanceFleets": [
@@ -536,7 +541,7 @@ def test_groups_and_fleets_exclude_each_other(aws: Aws) -> None:
         aws.emr.run_job_flow(Name="both", Instances=both)
 
 
-def test_changes_of_state_reach_a_queue_through_eventbridge(aws: Aws) -> None:
+def test_changes_of_state_reach_a_queue_through_eventbridge(aws: LocalAws) -> None:
     events, sqs = client(aws.endpoint, "events"), client(aws.endpoint, "sqs")
     queue = sqs.create_queue(QueueName="emr-events")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -553,7 +558,7 @@ def test_changes_of_state_reach_a_queue_through_eventbridge(aws: Aws) -> None:
                 seen.append((body["detail-type"], body["detail"]["state"]))
         return ("EMR Cluster State Change", "TERMINATED") in seen
 
-    until(drained)
+    eventually(drained)
     events.remove_targets(Rule="emr", Ids=["queue"])
     events.delete_rule(Name="emr")
     assert ("EMR Step Status Change", "COMPLETED") in seen

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emr_harness import until
 
 from local_emr.emr.cluster import Cluster, Step
 from local_emr.emr.lifecycle import ClusterLifecycle
@@ -17,6 +16,7 @@ from local_emr.node import logs, spark_args, spark_conf
 from local_emr.node.s3 import S3Error, split_uri
 from local_emr.settings import Settings
 from local_emr.state.clusters import ClusterStore
+from support.waiting import eventually
 
 
 class FakeWorker:
@@ -46,7 +46,7 @@ def alive() -> Callable[..., tuple[ClusterLifecycle, Clock]]:
         clock = Clock()
         life = ClusterLifecycle(cluster_from(request, "eu-west-3", "1"), FakeWorker(), clock=clock)
         life.begin()
-        until(lambda: life.cluster.state == "WAITING")
+        eventually(lambda: life.cluster.state == "WAITING")
         return life, clock
 
     return begin
@@ -74,7 +74,7 @@ def test_a_step_starts_the_idle_time_anew(alive: Any) -> None:
     clock.now += 200
     step = Step("s-1", "n", "CONTINUE", "jar", [])
     life.add_steps([step])
-    until(lambda: step.state == "COMPLETED" and life.cluster.state == "WAITING")
+    eventually(lambda: step.state == "COMPLETED" and life.cluster.state == "WAITING")
     advance(life, clock, 200)
     life.join(0.2)
     assert life.cluster.state == "WAITING"

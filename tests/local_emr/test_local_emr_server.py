@@ -20,13 +20,15 @@ from urllib.parse import quote
 
 import pytest
 from botocore.exceptions import ClientError
-from emr_harness import REGION, Aws, ServerProcess, client, processes_with, until
 
 from local_emr.emr.requests import cluster_from
 from local_emr.node.runner import NodeRunner
 from local_emr.settings import Settings
+from support.local_aws import REGION, AwsProcess, LocalAws, client
+from support.processes import processes_with
+from support.waiting import eventually
 
-Start = Callable[..., ServerProcess]
+Start = Callable[..., AwsProcess]
 
 ODD_NAMES = [
     "a b.txt",
@@ -147,7 +149,7 @@ def test_an_address_that_is_not_loopback_is_warned_of(capsys: pytest.CaptureFixt
         ({"Host": "127.0.0.1.evil.example"}, "unexpected Host"),
     ],
 )
-def test_a_request_from_a_web_page_is_refused(aws: Aws, headers: dict[str, str], words: str) -> None:
+def test_a_request_from_a_web_page_is_refused(aws: LocalAws, headers: dict[str, str], words: str) -> None:
     request = urllib.request.Request(f"{aws.endpoint}/moto-api/data.json", headers=headers)
     with pytest.raises(HTTPError) as refused:
         urllib.request.urlopen(request)
@@ -156,7 +158,7 @@ def test_a_request_from_a_web_page_is_refused(aws: Aws, headers: dict[str, str],
 
 
 @pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:5", "b.s3.eu-west-3.amazonaws.com"])
-def test_known_hosts_are_served_and_no_page_may_read_the_answer(aws: Aws, host: str) -> None:
+def test_known_hosts_are_served_and_no_page_may_read_the_answer(aws: LocalAws, host: str) -> None:
     request = urllib.request.Request(f"{aws.endpoint}/moto-api/data.json", headers={"Host": host})
     with urllib.request.urlopen(request) as answer:
         assert answer.status == 200
@@ -169,7 +171,7 @@ LINK = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-U
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin", "none"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_tab_shows_an_object_also_by_a_link_of_another_page(aws: Aws, site: str, method: str) -> None:
+def test_a_tab_shows_an_object_also_by_a_link_of_another_page(aws: LocalAws, site: str, method: str) -> None:
     key = "runs/a b/report.html"
     aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=b"<p>all", ContentType="text/html")
     headers = {**LINK, "Sec-Fetch-Site": site}
@@ -195,7 +197,7 @@ def test_a_tab_shows_an_object_also_by_a_link_of_another_page(aws: Aws, site: st
     ],
 )
 def test_a_link_of_another_page_does_nothing_but_show_an_object(
-    aws: Aws, method: str, path: str, headers: dict[str, str]
+    aws: LocalAws, method: str, path: str, headers: dict[str, str]
 ) -> None:
     asked = {**LINK, "Sec-Fetch-Site": "cross-site", **headers}
     with pytest.raises(HTTPError) as refused:
@@ -204,7 +206,7 @@ def test_a_link_of_another_page_does_nothing_but_show_an_object(
     assert "Refused by local_emr" in refused.value.read().decode()
 
 
-def test_a_request_without_a_key_reads_nothing_outside_of_a_tab(aws: Aws) -> None:
+def test_a_request_without_a_key_reads_nothing_outside_of_a_tab(aws: LocalAws) -> None:
     aws.put("private.txt", "mine")
     with pytest.raises(HTTPError) as refused:
         urllib.request.urlopen(f"{aws.endpoint}/{aws.bucket}/private.txt")
@@ -223,7 +225,7 @@ def test_a_host_can_be_allowed_by_name(start: Start) -> None:
 # S3
 
 
-def test_only_one_of_many_conditional_writes_wins(aws: Aws) -> None:
+def test_only_one_of_many_conditional_writes_wins(aws: LocalAws) -> None:
     def attempt(n: int) -> str:
         try:
             aws.s3.put_object(Bucket=aws.bucket, Key="the-lock", Body=str(n), IfNoneMatch="*")
@@ -235,7 +237,7 @@ def test_only_one_of_many_conditional_writes_wins(aws: Aws) -> None:
         assert sorted(pool.map(attempt, range(24))) == ["PreconditionFailed"] * 23 + ["won"]
 
 
-def test_objects_may_be_replaced_read_and_listed_at_the_same_time(aws: Aws) -> None:
+def test_objects_may_be_replaced_read_and_listed_at_the_same_time(aws: LocalAws) -> None:
     bodies = [bytes([n]) * 200_000 for n in range(4)]
     digests = {hashlib.md5(body).hexdigest() for body in bodies}
     aws.put("busy/object", bodies[0])
@@ -266,7 +268,7 @@ def test_objects_may_be_replaced_read_and_listed_at_the_same_time(aws: Aws) -> N
 
 def test_the_bytes_of_replaced_objects_are_let_go(start: Start) -> None:
     server = start()
-    aws = Aws(server.endpoint)
+    aws = LocalAws(server.endpoint)
     aws.make_bucket()
     big = bytes(4_000_000)
     aws.put("same", big)
@@ -286,7 +288,7 @@ def test_the_bytes_of_replaced_objects_are_let_go(start: Start) -> None:
 
 def test_buckets_objects_and_ended_clusters_survive_a_restart(tmp_path: Path, start: Start) -> None:
     first = start("--directory", str(tmp_path))
-    aws = Aws(first.endpoint)
+    aws = LocalAws(first.endpoint)
     aws.make_bucket()
     bodies = {name: name.encode() * 3 for name in ODD_NAMES} | {"big": os.urandom(9_000_000), "empty": b""}
     for name, body in bodies.items():
@@ -325,12 +327,12 @@ def test_buckets_objects_and_ended_clusters_survive_a_restart(tmp_path: Path, st
     ended = aws.run(aws.script("bad", "exit 5"), keep=False)
     aws.wait_cluster(ended, "TERMINATED")
     alive = aws.run(aws.script("running", "sleep 600"), aws.script("pending", "true"))
-    until(lambda: aws.steps(alive)["running"]["Status"]["State"] == "RUNNING")
+    eventually(lambda: aws.steps(alive)["running"]["Status"]["State"] == "RUNNING")
     before = {"cluster": aws.cluster(ended), "steps": aws.emr.list_steps(ClusterId=ended)["Steps"]}
     listed = {o["Key"]: (o["ETag"], o["LastModified"]) for o in objects(aws) if "logs/" not in o["Key"]}
     assert first.stop() == 0
 
-    aws = Aws(start("--directory", str(tmp_path)).endpoint)
+    aws = LocalAws(start("--directory", str(tmp_path)).endpoint)
     s3 = aws.s3
     assert {name: aws.get(name) for name in bodies} == bodies
     assert {
@@ -387,7 +389,7 @@ def test_roles_and_instance_profiles_survive_a_restart(tmp_path: Path, start: St
     assert held["RoleName"] == "nodes"
 
 
-def objects(aws: Aws) -> list[dict[str, str]]:
+def objects(aws: LocalAws) -> list[dict[str, str]]:
     return aws.s3.list_objects_v2(Bucket=aws.bucket)["Contents"]
 
 
@@ -396,7 +398,7 @@ def test_unchanged_objects_are_not_written_again_and_deleted_ones_go(tmp_path: P
         return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "objects").glob("*/*")}
 
     server = start("--directory", str(tmp_path))
-    aws = Aws(server.endpoint)
+    aws = LocalAws(server.endpoint)
     aws.make_bucket()
     aws.put("keep", b"kept")
     aws.put("drop", b"dropped")
@@ -404,7 +406,7 @@ def test_unchanged_objects_are_not_written_again_and_deleted_ones_go(tmp_path: P
     before = stored()
     assert set(before) == {hashlib.sha256(body).hexdigest() for body in (b"kept", b"dropped")}
     server = start("--directory", str(tmp_path))
-    aws = Aws(server.endpoint)
+    aws = LocalAws(server.endpoint)
     aws.s3.delete_object(Bucket=aws.bucket, Key="drop")
     aws.put("new", b"new")
     server.stop()
@@ -416,11 +418,11 @@ def test_unchanged_objects_are_not_written_again_and_deleted_ones_go(tmp_path: P
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_server_leaves_no_process_and_no_directory(start: Start, number: int) -> None:
     server = start()
-    aws = Aws(server.endpoint)
+    aws = LocalAws(server.endpoint)
     aws.make_bucket()
     cluster = aws.run(aws.script("spread", "setsid sleep 600 & sleep 600 & sleep 600"))
     mark = f"EMR_CLUSTER_ID={cluster}"
-    until(lambda: len(processes_with(mark)) >= 4)
+    eventually(lambda: len(processes_with(mark)) >= 4)
     (environment,) = roots(mark)
     assert Path(environment).is_dir()
     assert server.stop(number) == 0
@@ -431,10 +433,10 @@ def test_a_stopped_server_leaves_no_process_and_no_directory(start: Start, numbe
 
 def test_steps_of_a_server_that_was_killed_end_when_the_next_one_starts(tmp_path: Path, start: Start) -> None:
     server = start("--directory", str(tmp_path))
-    aws = Aws(server.endpoint)
+    aws = LocalAws(server.endpoint)
     aws.make_bucket()
     mark = f"EMR_CLUSTER_ID={aws.run(aws.script('orphan', 'sleep 600'))}"
-    until(lambda: len(processes_with(mark)) >= 2)
+    eventually(lambda: len(processes_with(mark)) >= 2)
     server.stop(signal.SIGKILL)
     assert processes_with(mark) != []
     start("--directory", str(tmp_path))
@@ -455,7 +457,7 @@ def roots(mark: str) -> set[str]:
     return found
 
 
-def test_a_bootstrap_action_that_takes_too_long_is_ended(aws: Aws, tmp_path: Path) -> None:
+def test_a_bootstrap_action_that_takes_too_long_is_ended(aws: LocalAws, tmp_path: Path) -> None:
     settings = Settings(aws.endpoint, aws.endpoint, tmp_path, "local", sys.executable, Path("/java"))
     request = {"Name": "slow", "Instances": {"MasterInstanceType": "m5.xlarge"}}
     cluster = cluster_from(request, REGION, "123456789012")
@@ -464,27 +466,27 @@ def test_a_bootstrap_action_that_takes_too_long_is_ended(aws: Aws, tmp_path: Pat
     failure = runner.bootstrap(1, aws.put("slow.sh", "sleep 600"), [])
     node = cluster.collection.master.ec2_id
     assert failure == f"On the master instance ({node}), bootstrap action 1 timed out executing"
-    until(lambda: processes_with(f"EMR_CLUSTER_ID={cluster.id}") == [])
+    eventually(lambda: processes_with(f"EMR_CLUSTER_ID={cluster.id}") == [])
 
 
 def test_motos_reset_forgets_clusters_and_ends_their_processes(start: Start) -> None:
     server = start()
-    aws = Aws(server.endpoint)
+    aws = LocalAws(server.endpoint)
     aws.make_bucket()
     mark = f"EMR_CLUSTER_ID={aws.run(aws.script('sleeper', 'sleep 600'))}"
-    until(lambda: len(processes_with(mark)) >= 2)
+    eventually(lambda: len(processes_with(mark)) >= 2)
     reset = urllib.request.Request(f"{server.endpoint}/moto-api/reset", method="POST")
     urllib.request.urlopen(reset, timeout=300).close()
-    until(lambda: processes_with(mark) == [])
+    eventually(lambda: processes_with(mark) == [])
     assert aws.emr.list_clusters()["Clusters"] == []
     assert aws.s3.list_buckets()["Buckets"] == []
 
 
 def test_another_s3_takes_scripts_and_logs(start: Start) -> None:
-    elsewhere = Aws(start().endpoint)
+    elsewhere = LocalAws(start().endpoint)
     elsewhere.make_bucket()
     server = start("--s3-endpoint", elsewhere.endpoint)
-    aws = Aws(server.endpoint)
+    aws = LocalAws(server.endpoint)
     aws.s3 = client(elsewhere.endpoint, "s3")
     cluster = aws.run(aws.script("env", "env; aws s3 cp s3://test-bucket/scripts/env.sh -"), keep=False)
     aws.wait_cluster(cluster, "TERMINATED")

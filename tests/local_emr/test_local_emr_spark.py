@@ -13,7 +13,10 @@ from typing import Any
 
 import pyspark
 import pytest
-from emr_harness import Aws, ServerProcess, processes_with, step, until
+
+from support.local_aws import AwsProcess, LocalAws, step
+from support.processes import processes_with
+from support.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -48,7 +51,7 @@ def spark(script: str, *args: str, options: tuple[str, ...] = (), name: str = "s
     return step("command-runner.jar", "spark-submit", *options, script, *args, name=name)
 
 
-def probe(aws: Aws, key: str, options: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+def probe(aws: LocalAws, key: str, options: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
     """What a job sees of its surroundings, and its controller log."""
     uri = aws.put("jobs/probe.py", PROBE)
     cluster = aws.run(spark(uri, key, "an arg", options=options), **more)
@@ -58,7 +61,7 @@ def probe(aws: Aws, key: str, options: tuple[str, ...] = (), **more: Any) -> dic
     return {**json.loads(aws.get(key)), "controller": aws.step_log(cluster, step_id, "controller")}
 
 
-def test_a_plain_job_gets_the_servers_python_a_clean_environment_and_its_arguments(aws: Aws) -> None:
+def test_a_plain_job_gets_the_servers_python_a_clean_environment_and_its_arguments(aws: LocalAws) -> None:
     found = probe(aws, "plain.json", options=("--deploy-mode", "cluster", "--master", "yarn"))
     assert found["driver"] == found["worker"][0] == sys.prefix
     assert found["args"] == ["plain.json", "an arg"]
@@ -69,7 +72,7 @@ def test_a_plain_job_gets_the_servers_python_a_clean_environment_and_its_argumen
     assert found["conf"].get("spark.ui.enabled") == "false"
 
 
-def test_the_python_that_a_bootstrap_action_made_runs_driver_and_workers(aws: Aws) -> None:
+def test_the_python_that_a_bootstrap_action_made_runs_driver_and_workers(aws: LocalAws) -> None:
     script = """set -e
     site=$(python3 -c 'import boto3, pathlib; print(pathlib.Path(boto3.__file__).parent.parent)')
     sudo mkdir -p "${EMR_NODE_ROOT:-}/opt/job"
@@ -102,7 +105,7 @@ def test_the_python_that_a_bootstrap_action_made_runs_driver_and_workers(aws: Aw
     assert found["worker"][1] == "yes"
 
 
-def test_spark_defaults_apply_the_arguments_win_and_yarns_settings_are_left_out(aws: Aws) -> None:
+def test_spark_defaults_apply_the_arguments_win_and_yarns_settings_are_left_out(aws: LocalAws) -> None:
     found = probe(
         aws,
         "conf.json",
@@ -148,7 +151,7 @@ def test_spark_defaults_apply_the_arguments_win_and_yarns_settings_are_left_out(
     assert "capped spark.driver.memory=9000g" in found["controller"]
 
 
-def test_files_archives_and_modules_from_s3_lie_where_yarn_puts_them(aws: Aws) -> None:
+def test_files_archives_and_modules_from_s3_lie_where_yarn_puts_them(aws: LocalAws) -> None:
     module = io.BytesIO()
     with zipfile.ZipFile(module, "w") as archive:
         archive.writestr("helper_module.py", "VALUE = 'from the zip'\n")
@@ -184,7 +187,7 @@ print("FOUND", rows, open(SparkFiles.get("renamed.txt")).read())
     assert "FOUND [('from the zip', 'file!', 'tar!')] file!" in aws.step_log(cluster, step_id, "stdout")
 
 
-def test_a_failing_job_is_explained_by_its_own_exception(aws: Aws) -> None:
+def test_a_failing_job_is_explained_by_its_own_exception(aws: LocalAws) -> None:
     on_driver = aws.put("jobs/driver.py", "import pyspark\nraise ValueError('no such shard: 17')\n")
     on_worker = aws.put(
         "jobs/worker.py",
@@ -205,7 +208,7 @@ def test_a_failing_job_is_explained_by_its_own_exception(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("how", ["SEND_INTERRUPT", "TERMINATE_PROCESS", "cluster"])
-def test_a_stopped_job_leaves_no_process_not_even_pythons_workers(aws: Aws, how: str) -> None:
+def test_a_stopped_job_leaves_no_process_not_even_pythons_workers(aws: LocalAws, how: str) -> None:
     job = """
 import time
 from pyspark.sql import SparkSession
@@ -219,7 +222,7 @@ s.sparkContext.parallelize([1, 2], 2).foreach(f)
     cluster = aws.run(spark(aws.put("jobs/loop.py", job)))
     step_id = aws.steps(cluster)["spark"]["Id"]
     mark = f"EMR_STEP_ID={step_id}"
-    until(lambda: any("pyspark.daemon" in line for line in processes_with(mark)), SECONDS)
+    eventually(lambda: any("pyspark.daemon" in line for line in processes_with(mark)), SECONDS)
     if how == "cluster":
         aws.emr.terminate_job_flows(JobFlowIds=[cluster])
         aws.wait_cluster(cluster, "TERMINATED")
@@ -230,9 +233,9 @@ s.sparkContext.parallelize([1, 2], 2).foreach(f)
 
 
 def test_executors_in_processes_of_their_own_find_files_and_archives_too(
-    start: Callable[..., ServerProcess],
+    start: Callable[..., AwsProcess],
 ) -> None:
-    aws = Aws(start("--master", "local-cluster[2,1,1024]").endpoint)
+    aws = LocalAws(start("--master", "local-cluster[2,1,1024]").endpoint)
     aws.make_bucket()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

@@ -23,6 +23,7 @@ from fruit_pipeline.demo.local_account import set_up_account
 from fruit_pipeline.sample.drawn_images import draw_folder
 from image_features.contract import RunLayout
 from image_features.storage import Storage
+from support.stages import demo_in
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
@@ -91,19 +92,7 @@ def test_the_second_reads_a_folder(walk: Walk, execute: ModuleType) -> None:
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    work = tmp_path_factory.mktemp("aws")
-    made = demo_run.Demo(
-        work=work,
-        output=work / "output",
-        source="",
-        weights="random:0",
-        alpha=1.0,
-        components=50,
-        variance=None,
-        run_key="notebooks",
-        region="eu-west-3",
-    )
-    with demo_run.local_aws(made) as local:
+    with demo_run.local_aws(demo_in(tmp_path_factory.mktemp("aws"))) as local:
         set_up_account(local, demo_run.BUCKET)
         yield local
 

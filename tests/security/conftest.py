@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emr_harness import Aws, ServerProcess
 from planting import HOSTILE_LABELS, SMALL, CommandLines, Planted, connection_of
-from stage import DagRun, Stage
 
 from fruit_pipeline.demo import run as demo_run
-from fruit_pipeline.demo.local_account import set_up_account
+from support.local_aws import AwsProcess, LocalAws
+from support.stages import DagRun, Stage, demo_in, stage_on
 
 
 @pytest.fixture(scope="session")
@@ -24,10 +23,10 @@ def product(repo: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def aws() -> Iterator[Aws]:
+def aws() -> Iterator[LocalAws]:
     """A local AWS with a bucket, as a user starts it."""
-    server = ServerProcess()
-    aws = Aws(server.endpoint)
+    server = AwsProcess()
+    aws = LocalAws(server.endpoint)
     aws.make_bucket()
     yield aws
     assert server.stop() == 0
@@ -67,34 +66,21 @@ def stage(
 ) -> Iterator[Stage]:
     """A local AWS and an Airflow, both started with planted credentials in their environment."""
     work = tmp_path_factory.mktemp("planted")
-    made = demo_run.Demo(
-        work=work,
-        output=work / "output",
-        source="",
-        weights="random:0",
-        alpha=0.35,
-        components=5,
-        variance=None,
-        run_key="planted",
-        region="eu-west-3",
-    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", planted["environment_key"])
         patch.setenv("AWS_SECRET_ACCESS_KEY", planted["environment_secret"])
         patch.setenv("AWS_SESSION_TOKEN", planted["environment_token"])
-        with demo_run.local_aws(made) as aws:
-            set_up_account(aws, demo_run.BUCKET)
-            topic = aws.client("sns").create_topic(Name="runs")["TopicArn"]
-            environment = demo_run.airflow_environment(made, aws) | {
+        with demo_run.local_aws(demo_in(work)) as aws:
+            variables = {
                 "AIRFLOW_CONN_AWS_LOCAL": connection_of(planted, str(aws.endpoint_url)),
                 "AIRFLOW__API_AUTH__JWT_SECRET": planted["jwt"],
                 "AIRFLOW__API__SECRET_KEY": planted["api_secret"],
                 "AIRFLOW__CORE__FERNET_KEY": planted["fernet"],
-                "FRUITS_SNS_TOPIC_ARN": topic,
+                "FRUITS_SNS_TOPIC_ARN": aws.client("sns").create_topic(Name="runs")["TopicArn"],
             }
-            assert environment["AWS_SECRET_ACCESS_KEY"] == planted["environment_secret"]
-            demo_run.migrate(made, environment)
-            yield Stage(made, aws, environment)
+            made = stage_on(aws, work, variables)
+            assert made.environment["AWS_SECRET_ACCESS_KEY"] == planted["environment_secret"]
+            yield made
 
 
 @pytest.fixture(scope="session")

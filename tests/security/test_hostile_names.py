@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from planting import HOSTILE_LABELS
-from stage import DagRun, Stage
+
+from support.stages import DagRun, Stage
 
 pytestmark = pytest.mark.e2e
 

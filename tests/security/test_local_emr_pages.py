@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from emr_harness import Aws, client
+
+from support.local_aws import LocalAws, client
 
 EVIL = "http://evil.example"
 SIGNED = "AWS4-HMAC-SHA256 Credential=x/20000101/eu-west-3/{}/aws4_request, SignedHeaders=host, Signature=0"
@@ -22,7 +23,9 @@ CLUSTER = json.dumps({"Name": "evil", "Instances": {"MasterInstanceType": "m5.xl
 RUN_CLUSTER = {"X-Amz-Target": "ElasticMapReduce.RunJobFlow"}
 
 
-def ask(aws: Aws, method: str, path: str, headers: dict[str, str], body: str = "") -> tuple[int, str, Any]:
+def ask(
+    aws: LocalAws, method: str, path: str, headers: dict[str, str], body: str = ""
+) -> tuple[int, str, Any]:
     """Status, body and headers of one request, whose headers are these alone."""
     connection = http.client.HTTPConnection(urlsplit(aws.endpoint).netloc, timeout=300)
     try:
@@ -38,7 +41,7 @@ def ask(aws: Aws, method: str, path: str, headers: dict[str, str], body: str = "
 
 
 @pytest.fixture
-def untouched(aws: Aws) -> Iterator[None]:
+def untouched(aws: LocalAws) -> Iterator[None]:
     """After the test the bucket and its object stand, and there is no cluster and no user."""
     aws.put("mine.txt", "mine")
     yield
@@ -83,7 +86,7 @@ def untouched(aws: Aws) -> Iterator[None]:
     ],
 )
 def test_what_a_page_may_send_is_refused_and_does_nothing(
-    aws: Aws, method: str, path: str, headers: dict[str, str], body: str
+    aws: LocalAws, method: str, path: str, headers: dict[str, str], body: str
 ) -> None:
     signed = {"Authorization": SIGNED.format("elasticmapreduce"), **headers}
     status, text, answered = ask(aws, method, path, signed, body)
@@ -92,14 +95,14 @@ def test_what_a_page_may_send_is_refused_and_does_nothing(
     assert "Access-Control-Allow-Origin" not in answered
 
 
-def test_a_preflight_is_refused_so_that_what_it_asks_for_is_never_sent(aws: Aws) -> None:
+def test_a_preflight_is_refused_so_that_what_it_asks_for_is_never_sent(aws: LocalAws) -> None:
     asked = {"Origin": EVIL, "Access-Control-Request-Method": "PUT"}
     status, _, answered = ask(aws, "OPTIONS", "/test-bucket/mine.txt", asked)
     assert status == 403
     assert not [name for name in answered if name.lower().startswith("access-control-")]
 
 
-def test_a_bucket_s_own_cors_rules_open_nothing(aws: Aws) -> None:
+def test_a_bucket_s_own_cors_rules_open_nothing(aws: LocalAws) -> None:
     rule = {"AllowedOrigins": ["*"], "AllowedMethods": ["GET", "PUT"], "AllowedHeaders": ["*"]}
     aws.s3.put_bucket_cors(Bucket=aws.bucket, CORSConfiguration={"CORSRules": [rule]})
     aws.put("mine.txt", "mine")
@@ -145,7 +148,7 @@ const say = () => { document.title = JSON.stringify(tried); };
 """
 
 
-def hostile_page(aws: Aws) -> bytes:
+def hostile_page(aws: LocalAws) -> bytes:
     known = f"const AWS = {json.dumps(aws.endpoint)}, SIGNED = {json.dumps(SIGNED)};"
     script = f"{known} const CLUSTER = {json.dumps(CLUSTER)};{ATTEMPTS}"
     return f"<!doctype html><title>trying</title><body><script>{script}</script>".encode()
@@ -157,7 +160,7 @@ def tried(page: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def elsewhere(aws: Aws) -> Iterator[str]:
+def elsewhere(aws: LocalAws) -> Iterator[str]:
     """Address of a server that has nothing to do with the local AWS, with a hostile page."""
 
     class Site(BaseHTTPRequestHandler):
@@ -197,7 +200,7 @@ def test_a_page_of_another_site_reads_nothing_and_changes_nothing(browser: Any, 
 
 
 @pytest.mark.usefixtures("untouched")
-def test_an_object_that_is_a_page_is_shown_and_can_ask_for_nothing(aws: Aws, browser: Any) -> None:
+def test_an_object_that_is_a_page_is_shown_and_can_ask_for_nothing(aws: LocalAws, browser: Any) -> None:
     """Its address is the local AWS's own: without the sandbox its script would read all buckets."""
     aws.s3.put_object(Bucket=aws.bucket, Key="page.html", Body=hostile_page(aws), ContentType="text/html")
     page = browser.new_page()
@@ -208,7 +211,7 @@ def test_an_object_that_is_a_page_is_shown_and_can_ask_for_nothing(aws: Aws, bro
     assert refused(found), found
 
 
-def test_an_object_is_what_its_content_type_says_it_is(aws: Aws) -> None:
+def test_an_object_is_what_its_content_type_says_it_is(aws: LocalAws) -> None:
     aws.s3.put_object(Bucket=aws.bucket, Key="photo", Body=b"<script>1</script>", ContentType="image/jpeg")
     headers = {"Authorization": SIGNED.format("s3")}
     status, _, answered = ask(aws, "GET", "/test-bucket/photo", headers)

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from emr_harness import SCRIPT_RUNNER, Aws, step
+
+from support.local_aws import SCRIPT_RUNNER, LocalAws, step
 
 SPARK = ("command-runner.jar", "spark-submit")
 JOB = "s3://test-bucket/job.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _objects(aws: Aws) -> None:
+def _objects(aws: LocalAws) -> None:
     aws.put("job.py", "print('the job ran')")
     aws.put("dots/..", "echo out")
     aws.put("out.tar.gz", tar(("../../out-of-tar", None)))
@@ -80,7 +81,7 @@ def zipped(*names: str) -> bytes:
     ],
 )
 def test_a_step_of_code_from_elsewhere_or_that_leads_out_is_refused(
-    aws: Aws, command: tuple[str, ...], words: str
+    aws: LocalAws, command: tuple[str, ...], words: str
 ) -> None:
     cluster = aws.run(step(*command, name="refused"), keep=False)
     aws.wait_cluster(cluster, "TERMINATED")
@@ -91,7 +92,7 @@ def test_a_step_of_code_from_elsewhere_or_that_leads_out_is_refused(
 
 
 @pytest.mark.parametrize("archive", ["out.zip#a", "absolute.tar#a"])
-def test_members_that_lead_out_of_an_archive_are_not_written_there(aws: Aws, archive: str) -> None:
+def test_members_that_lead_out_of_an_archive_are_not_written_there(aws: LocalAws, archive: str) -> None:
     cluster = aws.run(step(*SPARK, "--archives", f"s3://test-bucket/{archive}", JOB, name="odd"), keep=False)
     aws.wait_cluster(cluster, "TERMINATED")
     assert aws.steps(cluster)["odd"]["Status"]["State"] in ("COMPLETED", "FAILED")
@@ -104,14 +105,14 @@ def _nothing_outside() -> Iterator[None]:
     assert list(Path(tempfile.gettempdir()).glob("out-of-*")) == []
 
 
-def test_a_bootstrap_action_whose_name_leads_out_ends_the_cluster_with_its_reason(aws: Aws) -> None:
+def test_a_bootstrap_action_whose_name_leads_out_ends_the_cluster_with_its_reason(aws: LocalAws) -> None:
     action = {"Path": "s3://test-bucket/dots/..", "Args": []}
     cluster = aws.run(BootstrapActions=[{"Name": "out", "ScriptBootstrapAction": action}])
     reason = aws.wait_cluster(cluster, "TERMINATED_WITH_ERRORS")["StateChangeReason"]
     assert reason["Code"] == "BOOTSTRAP_FAILURE"
 
 
-def test_a_recursive_copy_to_the_node_refuses_keys_that_lead_out(aws: Aws) -> None:
+def test_a_recursive_copy_to_the_node_refuses_keys_that_lead_out(aws: LocalAws) -> None:
     aws.put("tree/../../out", "x")
     cluster = aws.run(aws.script("copy", "aws s3 cp --recursive s3://test-bucket/tree ."), keep=False)
     aws.wait_cluster(cluster, "TERMINATED")
@@ -120,7 +121,7 @@ def test_a_recursive_copy_to_the_node_refuses_keys_that_lead_out(aws: Aws) -> No
     assert "has .. in it" in status["FailureDetails"]["Message"]
 
 
-def test_arguments_of_a_step_reach_no_shell(aws: Aws) -> None:
+def test_arguments_of_a_step_reach_no_shell(aws: LocalAws) -> None:
     """They are passed on as they are, whatever a shell would make of them."""
     odd = ["$(touch /tmp/out-of-arguments)", "`id`", "; touch /tmp/out-of-arguments", "a b", "*", "'\""]
     cluster = aws.run(aws.script("show", 'printf "<%s>" "$@"', *odd), keep=False)

@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import pytest
 from planting import HOSTILE_LABELS, SMALL, CommandLines, Planted, connection_of
-from stage import DagRun, Stage
 
 from fruit_pipeline.demo import run as demo_run
 from image_features.contract import shard_key
+from support.stages import DagRun, Stage
 
 pytestmark = pytest.mark.e2e
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from job_harness import BROKEN, LocalContext, Run, pack
+
+from support.runs import BROKEN, Run, pack
+from support.spark import LocalSpark
 
 
 @pytest.fixture(scope="session")
 def spark() -> Any:
     """A stand-in for a SparkSession; the same code runs under Spark in the end-to-end tests."""
-    return SimpleNamespace(sparkContext=LocalContext(), version="none")
+    return LocalSpark()
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from job_harness import LocalContext, LocalRdd, Run
 
 from image_features import extraction
 from image_features.contract import SampleMarker
 from image_features.documents import read_document, to_json
 from image_features.extraction import bundles
 from image_features.storage import Storage
+from support.runs import Run
+from support.spark import LocalContext, LocalRdd
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 8, 96])

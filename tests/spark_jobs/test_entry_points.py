@@ -13,11 +13,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from job_harness import Run
 
 from image_features import cli, errors
 from image_features import spark as image_features_spark
 from image_features.errors import JobError, StorageError
+from support.runs import Run
 
 EXTRACT = ["--sample", "s", "--model", "m", "--output", "o"]
 REDUCE = ["--features", "f", "--output", "o"]

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from job_harness import BROKEN, Run, over_the_wire, pack
 
 from image_features import extract_worker, extraction, versions
 from image_features.contract import (
@@ -33,6 +32,8 @@ from image_features.inference import Backbone, read_backbone
 from image_features.resume import ShardTask
 from image_features.shards import parquet_bytes, shard_info
 from image_features.storage import Storage
+from support.runs import BROKEN, Run, pack
+from support.spark import over_the_wire
 
 SHARDS = [f"shard-{n:05d}.parquet" for n in range(4)]
 

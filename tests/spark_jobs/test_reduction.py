@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from job_harness import Run, over_the_wire
 from sklearn.decomposition import PCA
 
 from image_features import pca, reduction
@@ -37,6 +36,8 @@ from image_features.errors import JobError
 from image_features.reduction import ReductionJob, Refused
 from image_features.shards import info_of, parquet_bytes, read_shard, shard_info, write_shard
 from image_features.storage import Storage
+from support.runs import Run
+from support.spark import over_the_wire
 
 WIDTH = 24
 ROWS = (30, 1, 0, 45, 20)  # features in each shard; all images of shard 2 were rejected

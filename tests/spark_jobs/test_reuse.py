@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from job_harness import BROKEN, Run, pack
 
 from fruit_pipeline.sample.drawn_images import draw_folder
 from image_features import reuse
@@ -21,6 +20,7 @@ from image_features.documents import read_document, to_json
 from image_features.errors import JobError
 from image_features.inference import Backbone
 from image_features.storage import Storage
+from support.runs import BROKEN, Run, pack
 
 
 @pytest.fixture

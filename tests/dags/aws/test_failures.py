@@ -8,9 +8,10 @@ from typing import Any
 import botocore.session
 import pytest
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
-from pipeline_harness import BUCKET, REGION, LocalAws, until
 
 from fruit_pipeline.aws.failures import explain_cluster, explain_step
+from support.local_aws import BUCKET, REGION, LocalAws
+from support.waiting import eventually
 
 
 @pytest.fixture
@@ -25,10 +26,10 @@ def failed(clusters: LocalAws) -> tuple[str, str]:
 for n in $(seq 30); do echo "26/11/20 10:00:00 INFO Executor: $n" >&2; done
 for n in $(seq 30); do echo "line $n" >&2; done
 exit 1"""
-    cluster = clusters.start_cluster("failures")
-    step = clusters.script_step("many lines", body)
+    cluster = clusters.run(name="failures")
+    step = clusters.script("many lines", body)
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
-    until(lambda: clusters.step_state(cluster, step_id) == "FAILED")
+    eventually(lambda: clusters.step_state(cluster, step_id) == "FAILED")
     return cluster, step_id
 
 
@@ -47,10 +48,10 @@ echo "error: the shard is damaged; run the sample again"
 echo "26/11/20 10:00:00 WARN Utils: a name" >&2
 echo "26/11/20 10:00:00 INFO ShutdownHookManager: gone" >&2
 exit 2"""
-    cluster = clusters.start_cluster("own-words")
-    step = clusters.script_step("gives up", body)
+    cluster = clusters.run(name="own-words")
+    step = clusters.script("gives up", body)
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
-    until(lambda: clusters.step_state(cluster, step_id) == "FAILED")
+    eventually(lambda: clusters.step_state(cluster, step_id) == "FAILED")
     first, *lines = explain_step(hook, cluster, step_id).splitlines()
     assert first.startswith(
         f"step {step_id} (gives up) is FAILED: the shard is damaged; run the sample again; log: s3://"
@@ -61,10 +62,10 @@ exit 2"""
 
 def test_a_step_whose_process_was_killed_is_told_as_that(hook: EmrHook, clusters: LocalAws) -> None:
     """What its log ends with is where it was, not why it ended."""
-    cluster = clusters.start_cluster("killed")
-    step = clusters.script_step("is killed", 'echo "Registering block manager" >&2; kill -KILL $$')
+    cluster = clusters.run(name="killed")
+    step = clusters.script("is killed", 'echo "Registering block manager" >&2; kill -KILL $$')
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
-    until(lambda: clusters.step_state(cluster, step_id) == "FAILED")
+    eventually(lambda: clusters.step_state(cluster, step_id) == "FAILED")
     first = explain_step(hook, cluster, step_id).splitlines()[0]
     told = f"step {step_id} (is killed) is FAILED: its process was killed (SIGKILL): by hand, or because the "
     assert first.startswith(f"{told}primary node had no memory left.")

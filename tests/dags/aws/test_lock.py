@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from pipeline_harness import BUCKET
 
 from fruit_pipeline.aws import lock
 from fruit_pipeline.aws.session import Aws
 from image_features.errors import JobError
 from image_features.storage import Storage
+from support.local_aws import BUCKET
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from pipeline_harness import BUCKET, REGION, LocalAws
 
 from fruit_pipeline.aws.session import Aws
 from image_features.errors import JobError
+from support.local_aws import BUCKET, REGION, LocalAws
 
 
 def test_a_connection_gives_endpoint_and_credentials(connection: str, local_aws: LocalAws) -> None:

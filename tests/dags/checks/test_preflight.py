@@ -16,7 +16,6 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
-from pipeline_harness import BUCKET, REGION, LocalAws, until
 
 from fruit_pipeline.aws import clusters as aws_clusters
 from fruit_pipeline.aws import errors
@@ -27,6 +26,8 @@ from fruit_pipeline.dag.form import form
 from fruit_pipeline.run.request import RunRequest, from_params
 from fruit_pipeline.settings import Settings
 from image_features.errors import JobError, StorageError
+from support.local_aws import BUCKET, REGION, LocalAws
+from support.waiting import eventually
 
 
 class OneTry(Aws):
@@ -74,9 +75,9 @@ def test_a_bucket_that_does_not_exist(good: RunRequest, deployment: Settings, aw
 def test_a_bucket_in_another_region(
     good: RunRequest, deployment: Settings, aws: Aws, local_aws: LocalAws
 ) -> None:
-    local_aws.make_bucket("dags-tests-north", "eu-north-1")
-    text = refusal(replace(good, bucket="dags-tests-north"), deployment, aws)
-    assert text.startswith("bucket dags-tests-north lies in eu-north-1, the run in eu-west-3")
+    local_aws.set_up_account("test-bucket-north", "eu-north-1")
+    text = refusal(replace(good, bucket="test-bucket-north"), deployment, aws)
+    assert text.startswith("bucket test-bucket-north lies in eu-north-1, the run in eu-west-3")
     assert "use a bucket of this region, or set FRUITS_REGION" in text
 
 
@@ -229,7 +230,7 @@ def test_what_aws_refuses_says_what_to_do(aws: Aws, code: str, advice: str) -> N
 def bucket(local_aws: LocalAws, request: pytest.FixtureRequest) -> str:
     """A bucket of the test's own, as the preflight wants it."""
     name = "preflight-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
-    local_aws.make_bucket(name)
+    local_aws.set_up_account(name)
     return name
 
 
@@ -457,8 +458,8 @@ def test_a_deployment_that_is_not_private_needs_no_gateway(
 
 
 def alive_cluster(clusters: LocalAws, request: RunRequest, **tags: str) -> str:
-    return clusters.start_cluster(
-        aws_clusters.name_of(request.run_key), {aws_clusters.RUN_TAG: request.run_key, **tags}
+    return clusters.run(
+        name=aws_clusters.name_of(request.run_key), tags={aws_clusters.RUN_TAG: request.run_key, **tags}
     )
 
 
@@ -494,7 +495,7 @@ def test_a_cluster_that_has_ended_is_no_obstacle(
     run = replace(good, run_key="resumed")
     ended = alive_cluster(clusters, run, **{aws_clusters.DAG_RUN_TAG: "first"})
     clusters.emr.terminate_job_flows(JobFlowIds=[ended])
-    until(lambda: clusters.state(ended) == "TERMINATED")
+    eventually(lambda: clusters.state(ended) == "TERMINATED")
     preflight.check(run, deployment, aws, aws)
 
 

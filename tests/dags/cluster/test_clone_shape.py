@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_harness import BUCKET, REGION, LocalAws
 
 from fruit_pipeline.aws import clusters as aws_clusters
 from fruit_pipeline.cluster import clone_shape, job_flow, shapes
 from fruit_pipeline.commands import clone_shape as commands_clone_shape
 from fruit_pipeline.settings import Settings
 from image_features.errors import JobError
+from support.local_aws import BUCKET, REGION, LocalAws
 
 Cloned = Callable[..., clone_shape.Clone]
 
@@ -34,7 +34,7 @@ def cloned(clusters: LocalAws, home: Path) -> Cloned:
     """Start a cluster of a request's parts and clone it."""
 
     def start(**parts: Any) -> clone_shape.Clone:
-        cluster_id = clusters.start_cluster("Fruit research", parts.pop("tags", None), **parts)
+        cluster_id = clusters.run(name="Fruit research", tags=parts.pop("tags", None), **parts)
         return clone_shape.clone(clusters.emr, cluster_id, home, "mine")
 
     return start
@@ -273,7 +273,7 @@ def test_the_command_prints_the_shape_and_writes_it_when_told(
 ) -> None:
     monkeypatch.setenv("FRUITS_HOME", str(home))
     monkeypatch.setenv("FRUITS_REGION", REGION)
-    cluster_id = clusters.start_cluster("plain")
+    cluster_id = clusters.run(name="plain")
     assert commands_clone_shape.main(["--cluster", cluster_id, "--name", "mine"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert "mine" not in shapes.shape_names(home)

@@ -12,12 +12,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from pipeline_harness import LocalAws
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.cluster import job_code
 from image_features.errors import JobError
 from image_features.storage import Storage
+from support.local_aws import LocalAws
 
 
 def test_the_same_sources_give_the_same_bytes(repo: Path, tmp_path: Path) -> None:
@@ -70,10 +70,10 @@ print(json.dumps([places, [name for name in heavy if name in sys.modules]]))
 
 
 def test_scripts_package_and_bootstrap_are_uploaded(repo: Path, local_aws: LocalAws, aws: Aws) -> None:
-    names = job_code.upload(repo, aws.storage("s3://dags-tests/runs/code-test/code"))
+    names = job_code.upload(repo, aws.storage("s3://test-bucket/runs/code-test/code"))
     assert sorted(names) == sorted(local_aws.keys("runs/code-test/code"))
     assert set(names) == {"extract_features.py", "reduce_pca.py", "install.sh", "image_features.zip"}
-    body = local_aws.s3.get_object(Bucket="dags-tests", Key="runs/code-test/code/install.sh")["Body"].read()
+    body = local_aws.s3.get_object(Bucket="test-bucket", Key="runs/code-test/code/install.sh")["Body"].read()
     assert body == (repo / "bootstrap" / "install.sh").read_bytes()
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import moto
 import pytest
-from pipeline_harness import REGION, LocalAws, refused_by_emr
 
 from fruit_pipeline.aws import clusters as aws_clusters
 from fruit_pipeline.cluster import job_flow, shapes
@@ -20,6 +19,8 @@ from fruit_pipeline.cluster.clone_shape import vcpus
 from fruit_pipeline.cluster.shape_schema import architecture_of
 from fruit_pipeline.settings import Settings
 from image_features.errors import JobError
+from support.emr_model import refused_by_emr
+from support.local_aws import REGION, LocalAws
 
 URIS = ("s3://b-1/runs/r1/logs", "s3://b-1/runs/r1/code/install.sh", "s3://b-1/wheelhouse/abc")
 
@@ -442,15 +443,15 @@ def test_a_file_that_is_no_shape_is_refused_by_name(home: Path, text: str, messa
 def test_only_the_living_clusters_of_the_run_are_found_among_others(clusters: LocalAws) -> None:
     tagged = {aws_clusters.RUN_TAG: "wanted"}
     name = aws_clusters.name_of("wanted")
-    ended = clusters.start_cluster(name, tagged)
+    ended = clusters.run(name=name, tags=tagged)
     clusters.emr.terminate_job_flows(JobFlowIds=[ended])
-    older = clusters.start_cluster(name, tagged)
+    older = clusters.run(name=name, tags=tagged)
     for number in range(51):  # a page of list_clusters holds 50
-        clusters.start_cluster(
-            aws_clusters.name_of(f"other-{number}"), {aws_clusters.RUN_TAG: f"other-{number}"}
+        clusters.run(
+            name=aws_clusters.name_of(f"other-{number}"), tags={aws_clusters.RUN_TAG: f"other-{number}"}
         )
-    clusters.start_cluster(name)  # the name alone is not enough
-    clusters.start_cluster(name, {aws_clusters.RUN_TAG: "other"})
-    newer = clusters.start_cluster(name, tagged)
+    clusters.run(name=name)  # the name alone is not enough
+    clusters.run(name=name, tags={aws_clusters.RUN_TAG: "other"})
+    newer = clusters.run(name=name, tags=tagged)
     assert aws_clusters.alive_of_run(clusters.emr, "wanted") == [newer, older]
     assert aws_clusters.alive_of_run(clusters.emr, "nobody") == []

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pipeline_harness import BUCKET, LocalAws, until
 
 from fruit_pipeline.aws import clusters as aws_clusters
 from fruit_pipeline.cluster import job_flow, shapes
 from fruit_pipeline.settings import Settings
+from support.local_aws import BUCKET, LocalAws
+from support.waiting import eventually
 
 SHAPES = shapes.shape_names(Path(__file__).resolve().parents[3])
 
@@ -26,7 +27,7 @@ def test_a_cluster_of_every_shape_starts_as_asked_for_and_ends(
         settings, shape, f"shape-{name}", f"s3://{BUCKET}/shapes/{name}", script, "s3://b-1/wheels"
     )
     cluster_id = emr.run_job_flow(**request)["JobFlowId"]
-    until(lambda: clusters.state(cluster_id) == "WAITING")
+    eventually(lambda: clusters.state(cluster_id) == "WAITING")
 
     described = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]
     assert [app["Name"] for app in described["Applications"]] == shape.applications
@@ -63,7 +64,7 @@ def test_a_cluster_of_every_shape_starts_as_asked_for_and_ends(
             assert device["VolumeSpecification"] == {"VolumeType": "gp3", "SizeInGB": shape.ebs_gb}
 
     emr.terminate_job_flows(JobFlowIds=[cluster_id])
-    until(lambda: clusters.state(cluster_id) == "TERMINATED")
+    eventually(lambda: clusters.state(cluster_id) == "TERMINATED")
 
 
 def test_a_security_configuration_must_exist(deployment: Settings, repo: Path, clusters: LocalAws) -> None:

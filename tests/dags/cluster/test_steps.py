@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_harness import refused_by_emr
 
 from fruit_pipeline.cluster.steps import extraction_step, reduction_step
 from image_features import extraction, reduction, spark
 from image_features.contract import RunLayout
 from image_features.errors import JobError
+from support.emr_model import refused_by_emr
 
 LAYOUT = RunLayout("s3://b-1/runs/r1")
 MODEL = "s3://b-1/models/abc"

@@ -8,12 +8,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from pipeline_harness import python
 
 from fruit_pipeline.cluster import wheelhouse
 from image_features.contract import MARKER
 from image_features.errors import JobError
 from image_features.storage import Storage
+from support.processes import python
 
 
 def make_wheel(folder: Path, name: str, tag: str) -> str:

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pipeline_harness import BUCKET, LocalAws, command
 
 from image_features import cli
+from support.local_aws import BUCKET, LocalAws
+from support.processes import command
 
 REPO = Path(__file__).parents[3]
 

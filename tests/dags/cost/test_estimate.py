@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_harness import REGION, LocalAws, command, until
 
 from fruit_pipeline.cluster import shapes
 from fruit_pipeline.cluster.shapes import Shape
@@ -18,6 +17,9 @@ from fruit_pipeline.cost import actual, estimate, measured, prices
 from fruit_pipeline.cost.estimate import Estimate, Work
 from fruit_pipeline.cost.prices import Figure, InstancePrice, Prices
 from image_features.errors import JobError
+from support.local_aws import REGION, LocalAws
+from support.processes import command
+from support.waiting import eventually
 
 FRUITS = 67_692
 
@@ -289,13 +291,13 @@ def clock(clusters: LocalAws, cluster_id: str, price_list: Prices) -> dict[str, 
 def test_an_ended_cluster_has_cost_its_instances_by_their_times(
     clusters: LocalAws, price_list: Prices
 ) -> None:
-    cluster_id = clusters.start_cluster("by the clock")  # two m5.xlarge
+    cluster_id = clusters.run(name="by the clock")  # three m5.xlarge
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
-    until(lambda: clusters.state(cluster_id) == "TERMINATED")
+    eventually(lambda: clusters.state(cluster_id) == "TERMINATED")
     found = clock(clusters, cluster_id, price_list)
     # Seconds in truth; a minute each is billed at least.
     assert found["seconds"] >= 0
-    hours = 2 * max(found["seconds"], 60) / 3600
+    hours = 3 * max(found["seconds"], 60) / 3600
     assert found["instance_hours"] == pytest.approx(hours, abs=0.001)
     assert found["usd"]["EC2"] == pytest.approx(hours * 0.224, abs=0.0001)
     assert found["usd"]["EMR"] == pytest.approx(hours * 0.048, abs=0.0001)
@@ -306,7 +308,7 @@ def test_an_ended_cluster_has_cost_its_instances_by_their_times(
 
 
 def test_a_living_cluster_costs_up_to_now(clusters: LocalAws, price_list: Prices) -> None:
-    found = clock(clusters, clusters.start_cluster("alive"), price_list)
+    found = clock(clusters, clusters.run(name="alive"), price_list)
     assert found["ended"] is False
     assert found["total_usd"] > 0
 
@@ -314,7 +316,7 @@ def test_a_living_cluster_costs_up_to_now(clusters: LocalAws, price_list: Prices
 def test_spot_instances_cost_what_spot_costs(clusters: LocalAws, price_list: Prices) -> None:
     group = {"InstanceType": "m5.xlarge", "InstanceCount": 1}
     groups = [{**group, "InstanceRole": "MASTER"}, {**group, "InstanceRole": "CORE", "Market": "SPOT"}]
-    cluster_id = clusters.start_cluster("spot", Instances={"InstanceGroups": groups})
+    cluster_id = clusters.run(name="spot", Instances={"InstanceGroups": groups})
     found = clock(clusters, cluster_id, price_list)
     assert found["usd"]["EC2"] == pytest.approx((0.224 + 0.063) / 60, abs=0.0001)
 
@@ -322,7 +324,7 @@ def test_spot_instances_cost_what_spot_costs(clusters: LocalAws, price_list: Pri
 def test_an_instance_without_a_price_is_named_and_counts_nothing(
     clusters: LocalAws, price_list: Prices
 ) -> None:
-    cluster_id = clusters.start_cluster("unpriced")
+    cluster_id = clusters.run(name="unpriced")
     found = clock(clusters, cluster_id, replace(price_list, instances={}))
     assert (found["unpriced"], found["total_usd"]) == (["m5.xlarge"], 0)
 

@@ -13,13 +13,14 @@ import boto3
 import botocore.loaders
 import pytest
 from botocore.stub import Stubber
-from pipeline_harness import REGION, LocalAws, command
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.cluster import shapes
 from fruit_pipeline.cost import price_list as cost_price_list
 from fruit_pipeline.cost import prices
 from image_features.errors import JobError
+from support.local_aws import REGION, LocalAws
+from support.processes import command
 
 FILES = sorted((Path(__file__).resolve().parents[3] / "emr_configs" / "prices").glob("*.json"))
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pipeline_harness import python
+
+from support.processes import python
 
 DAG_FILES = {
     "fruit_features.py": ["fruit_features"],

@@ -21,10 +21,6 @@ from botocore.exceptions import (
     NoCredentialsError,
     ReadTimeoutError,
 )
-from clocks import OtherClock, RefuseClock
-from fault_kinds import BROKEN, Amend, Error, LoseAnswer, Refuse
-from faulty_aws import Answer, Call, FaultyAws
-from pipeline_harness import CONNECTION, REGION, LocalAws, until
 
 from fruit_pipeline.aws import errors
 from fruit_pipeline.aws.clusters import RUN_TAG, name_of
@@ -32,6 +28,12 @@ from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.dag import operators, sensors
 from fruit_pipeline.housekeeping import reaper
 from image_features.errors import JobError
+from support.airflow import CONNECTION
+from support.clocks import OtherClock, RefuseClock
+from support.fault_kinds import BROKEN, Amend, Error, LoseAnswer, Refuse
+from support.faulty_aws import Answer, Call, FaultyAws
+from support.local_aws import REGION, LocalAws
+from support.waiting import eventually
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def _as_in_a_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(clusters: LocalAws, run_key: str) -> str:
-    return clusters.start_cluster(name_of(run_key), {RUN_TAG: run_key})
+    return clusters.run(name=name_of(run_key), tags={RUN_TAG: run_key})
 
 
 # Lost answers
@@ -82,7 +84,7 @@ def test_a_step_whose_adding_was_not_answered_is_not_added_again(
 ) -> None:
     cluster_id = start(clusters, "added")
     fault = faulty.add(unseen("AddJobFlowSteps", answer))
-    step = clusters.script_step("once", "true")
+    step = clusters.script("once", "true")
     with pytest.raises(AirflowException) as caught:
         operators.AddStepOnce(job_flow_id=cluster_id, steps=[step], **arguments).execute(context)
     assert not isinstance(caught.value, AirflowFailException), caught.value
@@ -114,9 +116,9 @@ def test_a_step_has_the_age_that_it_has_on_aws_s_own_clock(
     clusters: LocalAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any, hours: int
 ) -> None:
     cluster_id = start(clusters, "clock")
-    step = clusters.script_step("long", "sleep 600")
+    step = clusters.script("long", "sleep 600")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
-    until(lambda: clusters.step_state(cluster_id, step_id) == "RUNNING")
+    eventually(lambda: clusters.step_state(cluster_id, step_id) == "RUNNING")
     faulty.add(OtherClock(hours * 3600))
     sensor = sensors.StepDone(
         job_flow_id=cluster_id, step_id=step_id, poke_interval=100, limit_seconds=1800, **arguments
@@ -187,9 +189,9 @@ def test_a_step_that_emr_never_starts_is_cancelled_at_its_limit_and_says_so(
     clusters: LocalAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any
 ) -> None:
     cluster_id = start(clusters, "pending")
-    step = clusters.script_step("never", "sleep 600")
+    step = clusters.script("never", "sleep 600")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
-    until(lambda: clusters.step_state(cluster_id, step_id) == "RUNNING")
+    eventually(lambda: clusters.step_state(cluster_id, step_id) == "RUNNING")
 
     def pending(_: Call, answer: Answer) -> Answer:
         values = json.loads(answer.body)
@@ -204,4 +206,4 @@ def test_a_step_that_emr_never_starts_is_cancelled_at_its_limit_and_says_so(
     )
     with pytest.raises(AirflowFailException, match="and EMR does not start it, though no other step runs"):
         sensor.execute(context)
-    until(lambda: clusters.step_state(cluster_id, step_id) == "CANCELLED")
+    eventually(lambda: clusters.step_state(cluster_id, step_id) == "CANCELLED")

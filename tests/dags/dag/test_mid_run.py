@@ -18,15 +18,16 @@ from botocore.exceptions import (
     ClientError,
     ReadTimeoutError,
 )
-from fault_kinds import BROKEN, DENIED, EXPIRED, THROTTLED, EndCluster, Error, Refuse
-from faulty_aws import FaultyAws
-from pipeline_harness import LocalAws, until
 
 from fruit_pipeline.aws import errors
 from fruit_pipeline.aws.clusters import RUN_TAG, name_of
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.dag import operators, sensors
 from image_features.errors import JobError, StorageError
+from support.fault_kinds import BROKEN, DENIED, EXPIRED, THROTTLED, EndCluster, Error, Refuse
+from support.faulty_aws import FaultyAws
+from support.local_aws import LocalAws
+from support.waiting import eventually
 
 CODES = botocore.session.get_session().get_service_model("emr").shape_for("ClusterStateChangeReasonCode").enum
 
@@ -54,7 +55,7 @@ def terminate(arguments: dict[str, Any]) -> Callable[..., operators.TerminateClu
 
 
 def start(clusters: LocalAws, run_key: str, **more: Any) -> str:
-    return clusters.start_cluster(name_of(run_key), {RUN_TAG: run_key}, **more)
+    return clusters.run(name=name_of(run_key), tags={RUN_TAG: run_key}, **more)
 
 
 def refused(operator: Any, context: Any) -> str:
@@ -149,7 +150,7 @@ def test_a_step_that_may_not_be_added_is_not_asked_for_again(
 ) -> None:
     cluster_id = start(clusters, "steps")
     fault = faulty.add(Refuse(DENIED, "AddJobFlowSteps"))
-    step = clusters.script_step("never", "true")
+    step = clusters.script("never", "true")
     add = operators.AddStepOnce(job_flow_id=cluster_id, steps=[step], **arguments)
     assert refused_for_good(add, context).startswith(
         f"cluster {cluster_id}: AddJobFlowSteps is denied; grant elasticmapreduce:AddJobFlowSteps to the"
@@ -178,9 +179,9 @@ def test_a_step_that_cannot_be_looked_at_is_waited_for_as_long_as_that_may_pass(
     expected: str,
 ) -> None:
     cluster_id = start(clusters, "looks")
-    step = clusters.script_step("quick", "true")
+    step = clusters.script("quick", "true")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
-    until(lambda: clusters.step_state(cluster_id, step_id) == "COMPLETED")
+    eventually(lambda: clusters.step_state(cluster_id, step_id) == "COMPLETED")
     fault = faulty.add(Refuse(error, "DescribeStep"))
 
     def sensor() -> sensors.StepDone:
@@ -220,7 +221,7 @@ def test_a_cluster_that_may_not_be_looked_for_is_terminated_by_its_id(
         f"{call} is denied; grant elasticmapreduce:{call} to the credentials in use"
     )
     assert text.endswith(". Then clear this task")
-    until(lambda: clusters.state(cluster_id) == "TERMINATED")
+    eventually(lambda: clusters.state(cluster_id) == "TERMINATED")
 
 
 @pytest.mark.parametrize(

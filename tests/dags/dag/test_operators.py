@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
-from pipeline_harness import BUCKET, REGION, LocalAws, until
 
 from fruit_pipeline.aws.clusters import RUN_TAG, name_of
 from fruit_pipeline.cluster import job_flow, shapes
 from fruit_pipeline.dag import errors, operators, sensors
 from fruit_pipeline.settings import Settings
 from image_features.errors import JobError, StorageError
+from support.local_aws import BUCKET, REGION, LocalAws
+from support.waiting import eventually
 
 
 class TaskInstance:
@@ -115,7 +116,7 @@ def test_creating_after_the_cluster_ended_makes_another(
     request = request_of("create-again")
     first = operators.CreateClusterOnce(job_flow_overrides=request, **aws_arguments).execute(context)
     clusters.emr.terminate_job_flows(JobFlowIds=[first])
-    until(lambda: clusters.state(first) == "TERMINATED")
+    eventually(lambda: clusters.state(first) == "TERMINATED")
     second = operators.CreateClusterOnce(job_flow_overrides=request, **aws_arguments).execute(context)
     assert second != first
     assert clusters.alive() == [second]
@@ -135,16 +136,16 @@ def test_another_runs_cluster_is_not_taken(
 
 @pytest.fixture
 def cluster_id(clusters: LocalAws) -> str:
-    return clusters.start_cluster("steps", {RUN_TAG: "steps"})
+    return clusters.run(name="steps", tags={RUN_TAG: "steps"})
 
 
 def test_adding_again_takes_the_step_that_is_there(
     cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
 ) -> None:
-    step = clusters.script_step("once", "sleep 0.2")
+    step = clusters.script("once", "sleep 0.2")
     arguments = {"job_flow_id": cluster_id, "steps": [step], **aws_arguments}
     ids = [operators.AddStepOnce(**arguments).execute(context) for _ in range(2)]
-    until(lambda: clusters.step_state(cluster_id, ids[0][0]) == "COMPLETED")
+    eventually(lambda: clusters.step_state(cluster_id, ids[0][0]) == "COMPLETED")
     ids.append(operators.AddStepOnce(**arguments).execute(context))
     assert ids == [ids[0]] * 3
     assert len(clusters.emr.list_steps(ClusterId=cluster_id)["Steps"]) == 1
@@ -153,10 +154,10 @@ def test_adding_again_takes_the_step_that_is_there(
 def test_adding_after_the_step_failed_adds_it_again(
     cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
 ) -> None:
-    step = clusters.script_step("again", "exit 1")
+    step = clusters.script("again", "exit 1")
     arguments = {"job_flow_id": cluster_id, "steps": [step], **aws_arguments}
     (first,) = operators.AddStepOnce(**arguments).execute(context)
-    until(lambda: clusters.step_state(cluster_id, first) == "FAILED")
+    eventually(lambda: clusters.step_state(cluster_id, first) == "FAILED")
     (second,) = operators.AddStepOnce(**arguments).execute(context)
     assert second != first
 
@@ -166,7 +167,7 @@ def test_a_step_of_another_name_is_added(
 ) -> None:
     ids = []
     for name in ("extract", "reduce"):
-        step = clusters.script_step(name, "true")
+        step = clusters.script(name, "true")
         ids += operators.AddStepOnce(job_flow_id=cluster_id, steps=[step], **aws_arguments).execute(context)
     assert len(set(ids)) == 2
 
@@ -175,7 +176,7 @@ def test_waiting_for_a_step_defers_until_it_is_done(
     cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    step = clusters.script_step("slow", wait_for(gate))
+    step = clusters.script("slow", wait_for(gate))
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
     assert run_to_end(sensor, context, gate)
@@ -191,10 +192,10 @@ def test_a_failed_step_is_explained_by_its_log(
 {wait_for(gate) if defers else ""}
 echo 'JobError: no such sample' >&2
 exit 1"""
-    step = clusters.script_step("breaks", body)
+    step = clusters.script("breaks", body)
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     if not defers:
-        until(lambda: clusters.step_state(cluster_id, step_id) == "FAILED")
+        eventually(lambda: clusters.step_state(cluster_id, step_id) == "FAILED")
     sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
     with pytest.raises(AirflowFailException) as caught:
         run_to_end(sensor, context, gate)
@@ -208,7 +209,7 @@ exit 1"""
 def test_a_step_of_a_cluster_that_was_terminated_says_so(
     cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
 ) -> None:
-    step = clusters.script_step("long", "sleep 600")
+    step = clusters.script("long", "sleep 600")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
     sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
@@ -221,9 +222,9 @@ def test_a_step_of_a_cluster_that_was_terminated_says_so(
 def test_a_step_leads_to_its_own_log(
     cluster_id: str, waiting: dict[str, Any], clusters: LocalAws, deployed: pytest.MonkeyPatch
 ) -> None:
-    step = clusters.script_step("talks", "echo what it says >&2")
+    step = clusters.script("talks", "echo what it says >&2")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
-    until(lambda: clusters.step_state(cluster_id, step_id) == "COMPLETED")
+    eventually(lambda: clusters.step_state(cluster_id, step_id) == "COMPLETED")
     sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
     link = sensors.StepLogLink()
     folder = f"logs/{cluster_id}/steps/{step_id}/"
@@ -245,9 +246,9 @@ def test_a_step_whose_cluster_cannot_be_asked_leads_nowhere(waiting: dict[str, A
 
 
 def start_step(clusters: LocalAws, cluster_id: str, name: str, body: str) -> str:
-    step = clusters.script_step(name, body)
+    step = clusters.script(name, body)
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
-    until(lambda: clusters.step_state(cluster_id, step_id) == "RUNNING")
+    eventually(lambda: clusters.step_state(cluster_id, step_id) == "RUNNING")
     return step_id
 
 
@@ -263,7 +264,7 @@ def test_a_step_that_is_over_its_limit_is_cancelled_for_good_with_what_to_do(
     assert f"s3://{BUCKET}/logs/{cluster_id}/steps/{step_id}/std" in text
     assert "it was cancelled, and the cluster is terminated" in text
     assert "trigger again with this run's run_key" in text
-    until(lambda: clusters.step_state(cluster_id, step_id) == "CANCELLED")
+    eventually(lambda: clusters.step_state(cluster_id, step_id) == "CANCELLED")
 
 
 def test_a_retry_of_the_sensor_does_not_give_a_step_its_limit_again(
@@ -280,7 +281,7 @@ def test_a_step_that_waits_for_its_turn_is_not_over_its_limit(
     cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
 ) -> None:
     start_step(clusters, cluster_id, "first", "sleep 600")
-    step = clusters.script_step("second", "true")
+    step = clusters.script("second", "true")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     time.sleep(1.1)
     sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 1})
@@ -358,7 +359,7 @@ def test_a_bootstrap_failure_is_explained(
     request = request_of(run_key, f"{wait_for(gate) if defers else ':'}; echo no wheels >&2; exit 3")
     cluster_id = clusters.emr.run_job_flow(**request)["JobFlowId"]
     if not defers:
-        until(lambda: clusters.state(cluster_id) == "TERMINATED_WITH_ERRORS")
+        eventually(lambda: clusters.state(cluster_id) == "TERMINATED_WITH_ERRORS")
     with pytest.raises(AirflowFailException) as caught:
         run_to_end(sensors.ClusterReady(job_flow_id=cluster_id, **waiting), context, gate)
     text = str(caught.value)
@@ -384,8 +385,8 @@ def terminate(aws_arguments: dict[str, Any]) -> Callable[..., operators.Terminat
 def test_clusters_are_terminated_by_tag_without_their_ids(
     terminate: Callable[..., Any], context: Any, clusters: LocalAws
 ) -> None:
-    mine = [clusters.start_cluster(name_of("mine"), {RUN_TAG: "mine"}) for _ in range(2)]
-    other = clusters.start_cluster(name_of("other"), {RUN_TAG: "other"})
+    mine = [clusters.run(name=name_of("mine"), tags={RUN_TAG: "mine"}) for _ in range(2)]
+    other = clusters.run(name=name_of("other"), tags={RUN_TAG: "other"})
     terminate("mine").execute(context)
     assert [clusters.state(cluster) for cluster in mine] == ["TERMINATED"] * 2
     assert clusters.alive() == [other]
@@ -399,7 +400,7 @@ def test_termination_protection_does_not_keep_a_cluster(
     terminate: Callable[..., Any], context: Any, clusters: LocalAws
 ) -> None:
     tags = {RUN_TAG: "protected"}
-    cluster_id = clusters.start_cluster(name_of("protected"), tags, Instances={"TerminationProtected": True})
+    cluster_id = clusters.run(name=name_of("protected"), tags=tags, Instances={"TerminationProtected": True})
     terminate("protected").execute(context)
     assert clusters.state(cluster_id) == "TERMINATED"
 

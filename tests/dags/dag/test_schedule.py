@@ -10,13 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pipeline_harness import python
 
 from fruit_pipeline import settings
 from fruit_pipeline.dag import form as dag_form
 from fruit_pipeline.dag import schedule
 from fruit_pipeline.settings import Settings
 from image_features.errors import JobError
+from support.processes import python
 
 
 @pytest.fixture(scope="module")

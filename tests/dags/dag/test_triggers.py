@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from botocore.exceptions import ClientError, EndpointConnectionError
-from pipeline_harness import BUCKET, REGION, LocalAws, python, until
 
 from fruit_pipeline.dag import triggers
 from fruit_pipeline.dag.triggers import ClusterTrigger, StepTrigger
 from fruit_pipeline.run.progress import Extraction
 from image_features.contract import MARKER, shard_key
+from support.local_aws import BUCKET, REGION, LocalAws
+from support.processes import python
+from support.waiting import eventually
 
 
 @pytest.fixture
@@ -57,13 +59,13 @@ def run(trigger: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def cluster_id(clusters: LocalAws) -> str:
-    return clusters.start_cluster("triggers")
+    return clusters.run(name="triggers")
 
 
 @pytest.fixture
 def add_step(clusters: LocalAws, cluster_id: str) -> Callable[[str, str], str]:
     def add(name: str, body: str) -> str:
-        step = clusters.script_step(name, body)
+        step = clusters.script(name, body)
         (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
         return step_id
 
@@ -112,8 +114,8 @@ def test_a_cluster_that_starts_costs_a_line_a_state(
 ) -> None:
     script = clusters.put("scripts/gate.sh", wait_for(tmp_path / "gate"))
     bootstrap = {"Name": "gate", "ScriptBootstrapAction": {"Path": script}}
-    cluster_id = clusters.start_cluster("starts", BootstrapActions=[bootstrap])
-    until(lambda: clusters.state(cluster_id) == "BOOTSTRAPPING")
+    cluster_id = clusters.run(name="starts", BootstrapActions=[bootstrap])
+    eventually(lambda: clusters.state(cluster_id) == "BOOTSTRAPPING")
     trigger = ClusterTrigger(job_flow_id=cluster_id, **{**arguments, "attempts": 3})
     assert run(as_sent(trigger))["status"] == "timeout"
     (line,) = lines()
@@ -122,7 +124,7 @@ def test_a_cluster_that_starts_costs_a_line_a_state(
     assert run(as_sent(ClusterTrigger(job_flow_id=cluster_id, **arguments)))["status"] == "success"
     assert lines()[-1].startswith((f"cluster {cluster_id} is RUNNING", f"cluster {cluster_id} is WAITING"))
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
-    until(lambda: clusters.state(cluster_id) == "TERMINATED")
+    eventually(lambda: clusters.state(cluster_id) == "TERMINATED")
     event = run(as_sent(ClusterTrigger(job_flow_id=cluster_id, **arguments)))
     assert event["status"] == "success"
     assert "is TERMINATED" in event["message"], "the sensor explains it"
@@ -202,7 +204,7 @@ def test_a_progress_that_cannot_be_seen_is_warned_of_once_and_the_wait_goes_on(
 ) -> None:
     monkeypatch.setattr("fruit_pipeline.run.progress._LEAST_SECONDS", 1)  # more looks in less time
     step_id = add_step("extract", wait_for(tmp_path / "gate"))
-    until(lambda: clusters.step_state(clusters.alive()[0], step_id) == "RUNNING")
+    eventually(lambda: clusters.step_state(clusters.alive()[0], step_id) == "RUNNING")
     looks: list[Any] = []
     inner = Extraction.look
 
@@ -241,7 +243,7 @@ def test_a_slow_look_at_the_progress_does_not_hold_up_the_wait(
 
     def stuck(*_: Any) -> Any:
         (tmp_path / "gate").touch()
-        until(over.exists)
+        eventually(over.exists)
         return "never said"
 
     monkeypatch.setattr(StepTrigger, "_progress", stuck)

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException
-from fault_kinds import Meanwhile
-from faulty_aws import FaultyAws
-from pipeline_harness import BUCKET, LocalAws
 
 from fruit_pipeline.aws import clusters as aws_clusters
 from fruit_pipeline.aws import lock
 from fruit_pipeline.dag import operators
+from support.fault_kinds import Meanwhile
+from support.faulty_aws import FaultyAws
+from support.local_aws import BUCKET, LocalAws
 
 
 class TaskInstance:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from pipeline_harness import REGION, LocalAws
 
 from fruit_pipeline import settings
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.checks import preflight
 from fruit_pipeline.commands import local_account
+from support.local_aws import REGION, LocalAws
 
 KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_harness import BUCKET, LocalAws, until
 from rich.console import Console
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.demo.view import Watch, failure, print_result
 from fruit_pipeline.model.quantise import Quality
 from image_features.contract import RunLayout
+from support.local_aws import BUCKET, LocalAws
+from support.waiting import eventually
 
 
 def console() -> Console:
@@ -179,7 +180,7 @@ def watched(shown: Console, database: Path, layout: RunLayout, aws: Aws, expecte
 
         def end() -> None:
             try:
-                until(lambda: expected in text_of(shown))
+                eventually(lambda: expected in text_of(shown))
                 time.sleep(1.5)
             finally:
                 process.communicate()

@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pipeline_harness import BUCKET, LocalAws, command, until
 
 from fruit_pipeline.aws.clusters import RUN_TAG, name_of
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.housekeeping import clean, stored_runs
 from image_features.errors import JobError, StorageError
+from support.local_aws import BUCKET, LocalAws
+from support.processes import command
+from support.waiting import eventually
 
 TEMPORARY = {
     "sample/_SUCCESS": 10,
@@ -121,11 +123,11 @@ def test_a_run_with_a_living_cluster_is_refused(
 ) -> None:
     s3, emr = clients
     key = make_run(clusters, f"living-{everything}")
-    cluster_id = clusters.start_cluster(name_of(key), {RUN_TAG: key})
+    cluster_id = clusters.run(name=name_of(key), tags={RUN_TAG: key})
     with pytest.raises(JobError, match=f"run {key} is alive: cluster {cluster_id} works on it"):
         clean.plan(s3, emr, BUCKET, key, everything=everything)
     emr.terminate_job_flows(JobFlowIds=[cluster_id])
-    until(lambda: clusters.state(cluster_id) == "TERMINATED")
+    eventually(lambda: clusters.state(cluster_id) == "TERMINATED")
     assert clean.plan(s3, emr, BUCKET, key).objects == len(TEMPORARY)
 
 
@@ -186,7 +188,7 @@ def test_by_age_only_finished_runs_and_notebook_clusters_lose_their_temporary_da
     make_run(aws, "unfinished", finished=False)
     make_run(aws, "living")
     aws.put(f"runs/{stored_runs.NOTEBOOK}ada/logs/j-1/a.gz")
-    aws.start_cluster(name_of("living"), {RUN_TAG: "living"})
+    aws.run(name=name_of("living"), tags={RUN_TAG: "living"})
     later = datetime.now(UTC) + timedelta(days=31)
     assert clean.clean_by_age(aws.s3, aws.emr, BUCKET, 30, later - timedelta(days=2)) == []
     done = clean.clean_by_age(aws.s3, aws.emr, BUCKET, 30, later)

@@ -17,7 +17,6 @@ from typing import Any
 import boto3
 import pytest
 from botocore.stub import Stubber
-from pipeline_harness import BUCKET, LocalAws, Mailbox, until
 
 from fruit_pipeline import settings
 from fruit_pipeline.aws.clusters import RUN_TAG, name_of
@@ -30,6 +29,9 @@ from fruit_pipeline.notify.texts import Words
 from fruit_pipeline.run import summary as run_summary
 from fruit_pipeline.run.summary import RunCost
 from image_features.errors import JobError
+from support.local_aws import BUCKET, LocalAws
+from support.mailbox import Mailbox
+from support.waiting import eventually
 
 EMR, EC2 = "Amazon Elastic MapReduce", "Amazon Elastic Compute Cloud - Compute"
 TODAY = date(2026, 11, 23)
@@ -322,7 +324,7 @@ def billed(local_aws: LocalAws) -> Callable[[list[dict[str, Any]]], None]:
 def full_bucket(clusters: LocalAws) -> Iterator[LocalAws]:
     """Two finished runs, one that is not, and an upload that nobody completed."""
     clusters.terminate_all()
-    until(lambda: clusters.alive() == [])
+    eventually(lambda: clusters.alive() == [])
     for key in clusters.keys("runs"):
         clusters.s3.delete_object(Bucket=BUCKET, Key=f"runs/{key}")
     cost = json.dumps({"cost": COST})
@@ -358,7 +360,7 @@ def test_the_report_is_a_page_in_the_bucket_and_a_message(
     mailbox: Mailbox,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cluster_id = full_bucket.start_cluster(name_of("r9"), {RUN_TAG: "r9"})
+    cluster_id = full_bucket.run(name=name_of("r9"), tags={RUN_TAG: "r9"})
     monkeypatch.setattr(tasks, "FORGOTTEN_DAYS", 0)
     yesterday = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
     # moto answers by the request's text: a number of days of its own for each test.

@@ -9,13 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pipeline_harness import LocalAws, Mailbox, until
 
 from fruit_pipeline.aws.clusters import RUN_TAG, name_of
 from fruit_pipeline.housekeeping import reaper, tasks
 from fruit_pipeline.housekeeping.reaper import UNTIL_TAG, Living
 from fruit_pipeline.notify.texts import Words
 from image_features.errors import JobError
+from support.local_aws import LocalAws
+from support.mailbox import Mailbox
+from support.waiting import eventually
 
 DAY = timedelta(days=1)
 
@@ -24,16 +26,16 @@ DAY = timedelta(days=1)
 def _alone(clusters: LocalAws) -> None:
     """No cluster of another test is alive."""
     clusters.terminate_all()
-    until(lambda: clusters.alive() == [])
+    eventually(lambda: clusters.alive() == [])
 
 
 def start(aws: LocalAws, run_key: str, until_tag: str | None = None, **more: Any) -> str:
     tags = {RUN_TAG: run_key, **({UNTIL_TAG: until_tag} if until_tag else {})}
-    return aws.start_cluster(name_of(run_key), tags, **more)
+    return aws.run(name=name_of(run_key), tags=tags, **more)
 
 
 def waiting(aws: LocalAws, cluster_id: str) -> str:
-    until(lambda: aws.state(cluster_id) == "WAITING")
+    eventually(lambda: aws.state(cluster_id) == "WAITING")
     return cluster_id
 
 
@@ -48,7 +50,7 @@ def test_a_living_cluster_is_described_by_its_tags_its_age_and_its_steps(cluster
     policy = {"AutoTerminationPolicy": {"IdleTimeout": 900}}
     before = datetime.now(UTC) - timedelta(seconds=1)  # AWS gives whole milliseconds
     cluster_id = waiting(clusters, start(clusters, "r1", "2026-11-21T18:30:00+00:00", **policy))
-    clusters.start_cluster("somebody else's", {"team": "other"})
+    clusters.run(name="somebody else's", tags={"team": "other"})
     (found,) = reaper.living(clusters.emr)
     assert (found.cluster_id, found.run_key, found.state) == (cluster_id, "r1", "WAITING")
     assert found.until == datetime(2026, 11, 21, 18, 30, tzinfo=UTC)
@@ -63,15 +65,15 @@ def test_a_living_cluster_is_described_by_its_tags_its_age_and_its_steps(cluster
 def test_a_cluster_with_a_step_is_not_idle_and_is_so_from_the_steps_end(clusters: LocalAws) -> None:
     cluster_id = waiting(clusters, start(clusters, "busy"))
     (ready,) = reaper.living(clusters.emr)
-    steps = [clusters.script_step("a", "sleep 0.5"), clusters.script_step("b", "sleep 600")]
+    steps = [clusters.script("a", "sleep 0.5"), clusters.script("b", "sleep 600")]
     first, second = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=steps)["StepIds"]
-    until(lambda: clusters.step_state(cluster_id, first) == "COMPLETED")
+    eventually(lambda: clusters.step_state(cluster_id, first) == "COMPLETED")
     (busy,) = reaper.living(clusters.emr)
     assert busy.idle_since is None
     clusters.emr.cancel_steps(
         ClusterId=cluster_id, StepIds=[second], StepCancellationOption="TERMINATE_PROCESS"
     )
-    until(lambda: clusters.step_state(cluster_id, second) == "CANCELLED")
+    eventually(lambda: clusters.step_state(cluster_id, second) == "CANCELLED")
     (idle,) = reaper.living(clusters.emr)
     assert ready.idle_since
     assert idle.idle_since
@@ -147,16 +149,16 @@ def test_nothing_is_terminated_unasked(clusters: LocalAws) -> None:
 def test_only_what_nobody_waits_for_is_terminated(clusters: LocalAws) -> None:
     over = start(clusters, "over", ago(minutes=5))
     kept = [start(clusters, "young"), start(clusters, "later", ago(hours=-3))]
-    other = clusters.start_cluster("image-features somebody's own", {UNTIL_TAG: ago(days=9)})
+    other = clusters.run(name="image-features somebody's own", tags={UNTIL_TAG: ago(days=9)})
     (orphan,) = reaper.reap(clusters.emr, 24, allowed=True)
     assert orphan.terminated
-    until(lambda: clusters.state(over) == "TERMINATED")
+    eventually(lambda: clusters.state(over) == "TERMINATED")
     assert set(clusters.alive()) == {*kept, other}
 
 
 def test_an_old_cluster_is_terminated_though_it_is_at_work(clusters: LocalAws) -> None:
     cluster_id = start(clusters, "old")
-    step = clusters.script_step("hangs", "sleep 600")
+    step = clusters.script("hangs", "sleep 600")
     clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])
     assert reaper.reap(clusters.emr, 1, allowed=True) == []
     orphans: list[reaper.Orphan] = []
@@ -165,10 +167,10 @@ def test_an_old_cluster_is_terminated_though_it_is_at_work(clusters: LocalAws) -
         orphans.extend(reaper.reap(clusters.emr, 0, allowed=True))
         return bool(orphans)
 
-    until(reaped)  # AWS's clock is read to the second
+    eventually(reaped)  # AWS's clock is read to the second
     (orphan,) = orphans
     assert (orphan.reason, orphan.terminated) == (reaper.AGE, True)
-    until(lambda: clusters.state(cluster_id) == "TERMINATED")
+    eventually(lambda: clusters.state(cluster_id) == "TERMINATED")
 
 
 def test_a_protected_cluster_is_told_and_left_alone(clusters: LocalAws) -> None:
@@ -197,7 +199,7 @@ def test_a_cluster_that_aws_refuses_to_end_does_not_keep_the_others(clusters: Lo
     orphans = {orphan.cluster.cluster_id: orphan for orphan in reaper.reap(Emr(), 24, allowed=True)}
     assert "termination protected" in orphans[first].error
     assert orphans[second].terminated
-    until(lambda: clusters.alive() == [first])
+    eventually(lambda: clusters.alive() == [first])
 
 
 # Telling
@@ -224,7 +226,7 @@ def test_the_reaper_tells_what_it_found_and_the_command_that_ends_it(
     assert received["Subject"] == "2 clusters que personne n'attend plus"
     assert received["Message"].count("Son arrêt est en cours.") == 2
     assert "aws emr" not in received["Message"]
-    until(lambda: clusters.alive() == [])
+    eventually(lambda: clusters.alive() == [])
 
 
 def test_when_all_is_well_nobody_is_told(clusters: LocalAws, mailbox: Mailbox) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipeline_harness import python
 
 from fruit_pipeline.model.backbones import BackboneRequest
 from fruit_pipeline.model.export import KERAS_TOLERANCE, check_against_keras, export, publish
@@ -22,6 +21,7 @@ from image_features.errors import JobError
 from image_features.images import decode_rgb
 from image_features.inference import Backbone, read_backbone
 from image_features.storage import Storage
+from support.processes import python
 
 
 @pytest.fixture(scope="module")

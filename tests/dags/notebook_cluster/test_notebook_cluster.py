@@ -19,7 +19,6 @@ import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from botocore.validate import ParamValidator
-from pipeline_harness import BUCKET, REGION, LocalAws, Mailbox, refused_by_emr, until
 
 from fruit_pipeline.aws import clusters as aws_clusters
 from fruit_pipeline.aws.clusters import RUN_TAG, name_of
@@ -32,6 +31,10 @@ from fruit_pipeline.notebook_cluster import connect
 from fruit_pipeline.notebook_cluster import plan as notebook_cluster_plan
 from fruit_pipeline.notify.texts import Words
 from image_features.errors import JobError
+from support.emr_model import refused_by_emr
+from support.local_aws import BUCKET, REGION, LocalAws
+from support.mailbox import Mailbox
+from support.waiting import eventually
 
 PARIS, TOKYO = ZoneInfo("Europe/Paris"), ZoneInfo("Asia/Tokyo")
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)  # 13:00 in Paris, 21:00 in Tokyo
@@ -190,7 +193,7 @@ def test_the_tag_of_the_end_is_held_against_emrs_limits_as_well(
 
 def test_an_owner_has_one_cluster_at_a_time(account: pytest.MonkeyPatch, clusters: LocalAws) -> None:
     key = f"{stored_runs.NOTEBOOK}ada"
-    cluster_id = clusters.start_cluster(name_of(key), {RUN_TAG: key})
+    cluster_id = clusters.run(name=name_of(key), tags={RUN_TAG: key})
     with pytest.raises(
         JobError, match=f"ada has a notebook cluster already, {cluster_id}: .*terminate-clusters"
     ):
@@ -229,8 +232,8 @@ def test_what_cannot_be_is_refused_before_anything_is_uploaded(
 @pytest.fixture
 def start(clusters: LocalAws) -> Callable[..., str]:
     def run(**more: Any) -> str:
-        cluster_id = clusters.start_cluster("notebook", {RUN_TAG: "_notebook-ada"}, **more)
-        until(lambda: clusters.state(cluster_id) == "WAITING")
+        cluster_id = clusters.run(name="notebook", tags={RUN_TAG: "_notebook-ada"}, **more)
+        eventually(lambda: clusters.state(cluster_id) == "WAITING")
         return cluster_id
 
     return run
@@ -374,10 +377,10 @@ def test_a_cluster_that_broke_says_why(
     start: Callable[..., str], over: Callable[..., Any], clusters: LocalAws
 ) -> None:
     cluster_id = start()
-    step = clusters.script_step("breaks", "exit 1")
+    step = clusters.script("breaks", "exit 1")
     step["ActionOnFailure"] = "TERMINATE_CLUSTER"
     clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])
-    until(lambda: clusters.state(cluster_id) == "TERMINATED_WITH_ERRORS")
+    eventually(lambda: clusters.state(cluster_id) == "TERMINATED_WITH_ERRORS")
     with pytest.raises(AirflowFailException, match=f"cluster {cluster_id} is TERMINATED_WITH_ERRORS"):
         run_to_end(over(cluster_id, timedelta(hours=1)), [])
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from pipeline_harness import BUCKET, REGION, LocalAws, Mailbox
 
 from fruit_pipeline import settings
 from fruit_pipeline.notify import messages, texts
 from fruit_pipeline.notify.messages import Message
 from fruit_pipeline.notify.texts import TEXTS, Words
+from support.local_aws import BUCKET, REGION, LocalAws
+from support.mailbox import Mailbox
 
 STEP_ERROR = """step s-1 (extract features) is FAILED: JobError; log: s3://b/runs/r1/logs/j-1/steps/s-1/stdout.gz
 Traceback (most recent call last):

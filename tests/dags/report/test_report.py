@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pipeline_harness import BUCKET, InProcessSpark, LocalAws, command
-from report_harness import HOSTILE, HOSTILE_IMAGE, Page, hostile_source, pick, report_of, small_run
 from sklearn.metrics import silhouette_score
 from sklearn.model_selection import LeaveOneOut, PredefinedSplit, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
@@ -31,6 +29,11 @@ from image_features.contract import FeaturesMarker, PcaMarker, RunLayout
 from image_features.documents import read_document
 from image_features.errors import JobError
 from image_features.storage import Storage
+from support.local_aws import BUCKET, LocalAws
+from support.processes import command
+from support.report_page import HOSTILE, HOSTILE_IMAGE, Page, hostile_source, pick, report_of
+from support.runs import make_run
+from support.spark import LocalSpark
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +172,9 @@ def hostile(
     tmp_path_factory: pytest.TempPathFactory, drawn_folder: Path, random_backbone: Path
 ) -> tuple[Any, Page, str]:
     folder = tmp_path_factory.mktemp("hostile")
-    return report_of(small_run(folder, hostile_source(drawn_folder, folder / "source"), random_backbone, 3))
+    return report_of(
+        make_run(folder / "run", hostile_source(drawn_folder, folder / "source"), random_backbone, 3)
+    )
 
 
 def test_names_that_are_markup_stay_text(hostile: tuple[Any, Page, str]) -> None:
@@ -206,7 +211,7 @@ def test_a_reject_is_shown_as_far_as_it_decodes(
     cut = source / "Plum" / "cut.jpg"
     whole = (source / "Plum" / "000.jpg").read_bytes()
     cut.write_bytes(whole[: len(whole) * 3 // 4])
-    report, page, _ = report_of(small_run(tmp_path, source, random_backbone, 2))
+    report, page, _ = report_of(make_run(tmp_path / "run", source, random_backbone, 2))
     (row,) = [row for row in page.rows if row[0] == "Plum/cut.jpg"]
     assert row[1] == "truncated"
     assert row[3] == "", "a picture, no word"
@@ -236,7 +241,7 @@ def test_small_runs_have_a_report_too(
     random_backbone: Path,
 ) -> None:
     source = pick(drawn_folder, tmp_path / "source", labels, per_label)
-    report, page, html = report_of(small_run(tmp_path, source, random_backbone, components))
+    report, page, html = report_of(make_run(tmp_path / "run", source, random_backbone, components))
     assert report.points == len(labels) * per_label
     assert words in html
     assert page.data["labels"] == sorted(labels)
@@ -253,7 +258,7 @@ def test_images_that_are_not_packed_are_shown_from_their_source(
     source, root = f"s3://{BUCKET}/{prefix}", tmp_path / "run"
     request = SampleRequest(source, cores=1, pack=False)
     write_sample(request, Source(source), Storage(root / "sample", create=True))
-    spark, features = InProcessSpark(), str(root / "features")
+    spark, features = LocalSpark(), str(root / "features")
     extraction.run(spark, str(root / "sample"), str(random_backbone), features)
     reduction.run(spark, features, str(root / "pca"), 2, model=str(random_backbone))
     assert report_of(root)[0].pictures == 8

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_harness import HOSTILE, hostile_source, report_of, small_run
+
+from support.report_page import HOSTILE, hostile_source, report_of
+from support.runs import make_run
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; apt-get install chromium")
@@ -24,7 +26,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, drawn_folder: Path, random
     """Of the report of a small run with a hostile label, as a file."""
     folder = tmp_path_factory.mktemp("browser")
     source = hostile_source(drawn_folder, folder / "source")
-    _, _, html = report_of(small_run(folder, source, random_backbone, 3))
+    _, _, html = report_of(make_run(folder / "run", source, random_backbone, 3))
     path = folder / "report.html"
     path.write_text(html)
     return path.as_uri()

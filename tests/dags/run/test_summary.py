@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_harness import BUCKET, REGION, LocalAws, until
 
 from fruit_pipeline.aws import clusters as aws_clusters
 from fruit_pipeline.aws.clusters import DAG_RUN_TAG
@@ -20,6 +19,8 @@ from fruit_pipeline.dag.form import form
 from fruit_pipeline.run import summary as summary_module
 from fruit_pipeline.run.request import RunRequest
 from image_features.errors import JobError
+from support.local_aws import BUCKET, REGION, LocalAws
+from support.waiting import eventually
 
 # Of the images and results, of the code, of the files that a cluster is made from.
 DIGESTS = (
@@ -58,11 +59,11 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
             clusters.put(f"{root}/{file.relative_to(standing_run).as_posix()}", file.read_bytes())
     checks = tasks.check_output(run)
 
-    cluster_id = clusters.start_cluster("summary")
+    cluster_id = clusters.run(name="summary")
     bodies = {EXTRACTION: "sleep 0.3", "a step that failed": "exit 1", REDUCTION: "true"}
-    steps = [clusters.script_step(name, body) for name, body in bodies.items()]
+    steps = [clusters.script(name, body) for name, body in bodies.items()]
     ids = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=steps)["StepIds"]
-    until(lambda: clusters.step_state(cluster_id, ids[-1]) == "COMPLETED")
+    eventually(lambda: clusters.step_state(cluster_id, ids[-1]) == "COMPLETED")
 
     parts = {
         "sample": {"seconds": 1.5},
@@ -98,7 +99,7 @@ def test_the_cost_by_the_clock_is_that_of_the_clusters_whole_life(
     params: dict[str, Any], clusters: LocalAws
 ) -> None:
     request, aws = RunRequest.from_dict(tasks.preflight(params, "manual__1")), tasks._aws()
-    cluster_id = clusters.start_cluster("whole life")
+    cluster_id = clusters.run(name="whole life")
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
     assert summary_module._cost(request, aws, cluster_id)["ended"] is True
 
@@ -172,12 +173,12 @@ def test_a_cluster_of_another_dag_run_that_came_to_life_since_the_preflight_is_s
 ) -> None:
     run = tasks.preflight({**params, "run_key": "raced"}, "manual__1")
     sample = {"images": 100, "bytes": 600_000}
-    own = clusters.start_cluster(
-        aws_clusters.name_of("raced"), {aws_clusters.RUN_TAG: "raced", DAG_RUN_TAG: "manual__1"}
+    own = clusters.run(
+        name=aws_clusters.name_of("raced"), tags={aws_clusters.RUN_TAG: "raced", DAG_RUN_TAG: "manual__1"}
     )
     assert tasks.plan_cluster(run, sample, MODEL, CODE)["cluster"], "a retry after the cluster was made"
-    other = clusters.start_cluster(
-        aws_clusters.name_of("raced"), {aws_clusters.RUN_TAG: "raced", DAG_RUN_TAG: "manual__2"}
+    other = clusters.run(
+        name=aws_clusters.name_of("raced"), tags={aws_clusters.RUN_TAG: "raced", DAG_RUN_TAG: "manual__2"}
     )
     assert own != other
     with pytest.raises(JobError, match=f"cluster {other} of run raced is alive, made by DAG run manual__2"):

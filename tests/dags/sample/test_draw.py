@@ -11,7 +11,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipeline_harness import LocalAws
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.sample.draw import select_images, split_into_shards, write_sample
@@ -22,6 +21,7 @@ from image_features.documents import read_document
 from image_features.errors import JobError
 from image_features.shards import read_shard
 from image_features.storage import Storage
+from support.local_aws import LocalAws
 
 AWKWARD = [
     "Apple red/plain.jpg",
@@ -216,8 +216,8 @@ def test_awkward_names_survive_from_a_folder_to_a_folder(tmp_path: Path) -> None
 def test_awkward_names_survive_from_a_bucket_to_a_bucket(local_aws: LocalAws, aws: Aws) -> None:
     for number, name in enumerate(AWKWARD):
         local_aws.put(f"awk ward/{name}", f"content {number}")
-    uri = "s3://dags-tests/awk ward"
-    target = aws.storage("s3://dags-tests/runs/awkward/sample")
+    uri = "s3://test-bucket/awk ward"
+    target = aws.storage("s3://test-bucket/runs/awkward/sample")
     marker = write_sample(SampleRequest(uri), Source(uri, aws.storage(uri)), target)
     assert packed(target) == {
         name: (name.split("/")[0], f"content {number}".encode()) for number, name in enumerate(AWKWARD)

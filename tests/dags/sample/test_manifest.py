@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipeline_harness import finished_run
 
 from fruit_pipeline.checks.output import check_run
 from fruit_pipeline.sample import manifest as sample_manifest
@@ -16,6 +15,7 @@ from fruit_pipeline.sample.manifest import Identity, Manifest, ManifestWriter, R
 from image_features.contract import MANIFEST, MANIFEST_SCHEMA, RunLayout
 from image_features.errors import JobError
 from image_features.storage import Storage
+from support.runs import finished_run
 
 
 def rows_of(shard: int) -> list[Identity]:

@@ -6,9 +6,6 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
-from fault_kinds import BROKEN, DENIED, EXPIRED, THROTTLED, Amend, CutBody, Error, LoseAnswer, Refuse
-from faulty_aws import Answer, Call, Fault, FaultyAws
-from pipeline_harness import BUCKET, REGION, LocalAws
 
 from fruit_pipeline.aws.session import Aws
 from image_features.contract import MARKER, SAMPLE_SCHEMA, SampleMarker, SampleShard
@@ -16,6 +13,9 @@ from image_features.documents import read_document, to_json
 from image_features.errors import StorageError
 from image_features.shards import read_shard, write_shard
 from image_features.storage import Storage
+from support.fault_kinds import BROKEN, DENIED, EXPIRED, THROTTLED, Amend, CutBody, Error, LoseAnswer, Refuse
+from support.faulty_aws import Answer, Call, Fault, FaultyAws
+from support.local_aws import BUCKET, REGION, LocalAws
 
 KEY = "shard-00003.parquet"
 ROWS = {"image": ["a/1"], "label": ["a"], "sha256": ["00"], "content": [bytes(range(256)) * 40]}

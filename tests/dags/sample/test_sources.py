@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from pipeline_harness import LocalAws
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.sample.sources import Source, SourceImage, group_by_label
 from image_features.errors import JobError, NotFound
+from support.local_aws import LocalAws
 
 
 def make(root: Path, *names: str) -> Path:
@@ -122,7 +122,7 @@ def test_a_prefix_of_a_bucket_is_a_source(local_aws: LocalAws, aws: Aws) -> None
         local_aws.put(f"source/{key}", b"123")
     local_aws.put("source/a/", b"")  # what the S3 console makes of a folder
     local_aws.put("source-2/a/9.jpg")  # begins alike, is another prefix
-    source = Source("s3://dags-tests/source/", aws.storage("s3://dags-tests/source"))
+    source = Source("s3://test-bucket/source/", aws.storage("s3://test-bucket/source"))
     listing = source.list()
     version = f'"{hashlib.md5(b"123").hexdigest()}"'  # S3's ETag of an object put whole
     assert listing.images == [
@@ -135,12 +135,12 @@ def test_a_prefix_of_a_bucket_is_a_source(local_aws: LocalAws, aws: Aws) -> None
 
 def test_a_bucket_source_without_images_says_what_is_expected(aws: Aws) -> None:
     with pytest.raises(
-        JobError, match=r"s3://dags-tests/nothing has no images; expected <source>/<label>/<image>"
+        JobError, match=r"s3://test-bucket/nothing has no images; expected <source>/<label>/<image>"
     ):
-        Source("s3://dags-tests/nothing", aws.storage("s3://dags-tests/nothing")).list()
+        Source("s3://test-bucket/nothing", aws.storage("s3://test-bucket/nothing")).list()
 
 
 def test_an_object_that_is_gone_is_named(aws: Aws) -> None:
-    source = Source("s3://dags-tests/source", aws.storage("s3://dags-tests/source"))
-    with pytest.raises(NotFound, match=r"s3://dags-tests/source/a/gone\.jpg"):
+    source = Source("s3://test-bucket/source", aws.storage("s3://test-bucket/source"))
+    with pytest.raises(NotFound, match=r"s3://test-bucket/source/a/gone\.jpg"):
         source.read(SourceImage("a/gone.jpg", "a", 1))

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from pipeline_harness import BUCKET, InProcessSpark, LocalAws
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.checks.output import check_run
@@ -21,6 +20,8 @@ from image_features.contract import LISTED_SCHEMA, MANIFEST, RunLayout, SampleMa
 from image_features.documents import read_document
 from image_features.errors import JobError
 from image_features.storage import Storage
+from support.local_aws import BUCKET, LocalAws
+from support.spark import LocalSpark
 
 pytestmark = pytest.mark.usefixtures("s3_environment")
 
@@ -59,7 +60,7 @@ def test_nothing_is_copied(prefix: str, tmp_path: Path) -> None:
 def test_the_features_are_those_of_a_packed_sample(
     prefix: str, tmp_path: Path, random_backbone: Path
 ) -> None:
-    source, spark = f"s3://{BUCKET}/{prefix}", InProcessSpark()
+    source, spark = f"s3://{BUCKET}/{prefix}", LocalSpark()
     for name, pack in (("packed", True), ("listed", False)):
         sample = tmp_path / name / "sample"
         request = SampleRequest(source, cores=1, pack=pack)
@@ -125,7 +126,7 @@ def test_an_image_that_is_another_since_ends_the_step(
     change(local_aws, f"{prefix}/Plum/001.jpg")
     with pytest.raises(JobError) as caught:
         extraction.run(
-            InProcessSpark(), str(tmp_path / "sample"), str(random_backbone), str(tmp_path / "features")
+            LocalSpark(), str(tmp_path / "sample"), str(random_backbone), str(tmp_path / "features")
         )
     assert f"s3://{BUCKET}/{prefix}/Plum/001.jpg has {said} since the sample was drawn" in str(caught.value)
     assert not (tmp_path / "features" / "_SUCCESS").exists()

@@ -1,17 +1,21 @@
-"""What the end-to-end tests run DAGs with."""
+"""A stage: Airflow's home, a local AWS with an account, and runs of the DAG on them."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.demo import run as demo_run
+from fruit_pipeline.demo.local_account import set_up_account
 from image_features.storage import Storage
+from support.local_aws import REGION
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class DagRun:
 
 @dataclass(frozen=True)
 class Stage:
-    """Airflow and a local AWS that stay for the whole session."""
+    """Airflow's environment and an AWS; runs of the DAG are processes of ``airflow dags test``."""
 
     demo: demo_run.Demo
     aws: Aws
@@ -63,21 +67,32 @@ class Stage:
         return replace(self, environment={**self.environment, **variables})
 
 
-class Told:
-    """A stage with a topic, and what has come from it."""
+def demo_in(work: Path) -> demo_run.Demo:
+    """A demo's folders below ``work``; its own Params are not used by a stage."""
+    return demo_run.Demo(
+        work=work,
+        output=work / "output",
+        source="",
+        weights="random:0",
+        alpha=0.35,
+        components=10,
+        variance=None,
+        run_key="tests",
+        region=REGION,
+    )
 
-    def __init__(self, stage: Stage) -> None:
-        sns, self._sqs = stage.aws.client("sns"), stage.aws.client("sqs")
-        topic = sns.create_topic(Name="runs")["TopicArn"]
-        self._url = self._sqs.create_queue(QueueName="runs")["QueueUrl"]
-        attributes = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])
-        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=attributes["Attributes"]["QueueArn"])
-        self.stage = stage.with_environment(FRUITS_SNS_TOPIC_ARN=topic)
 
-    def read(self) -> list[dict[str, str]]:
-        found = []
-        while batch := self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10).get("Messages"):
-            for entry in batch:
-                found.append(json.loads(entry["Body"]))
-                self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=entry["ReceiptHandle"])
-        return sorted(found, key=lambda message: message["Timestamp"])
+def stage_on(aws: Aws, work: Path, variables: Mapping[str, str] | None = None) -> Stage:
+    """A stage on an AWS that runs already: its account is set up, Airflow's database made."""
+    demo = demo_in(work)
+    set_up_account(aws, demo_run.BUCKET)
+    environment = {**demo_run.airflow_environment(demo, aws), **(variables or {})}
+    demo_run.migrate(demo, environment)
+    return Stage(demo, aws, environment)
+
+
+@contextmanager
+def new_stage(work: Path) -> Iterator[Stage]:
+    """A stage with a local AWS of its own, until the block ends."""
+    with demo_run.local_aws(demo_in(work)) as aws:
+        yield stage_on(aws, work)

@@ -7,8 +7,8 @@ import time
 from email.utils import formatdate
 from typing import Any
 
-from fault_kinds import Amend, Error, Refuse
-from faulty_aws import Answer, Call, Exchange
+from support.fault_kinds import Amend, Error, Refuse
+from support.faulty_aws import Answer, Call, Exchange
 
 
 class OtherClock(Amend):

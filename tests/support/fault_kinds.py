@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from faulty_aws import Answer, Call, Exchange, Fault
+from support.faulty_aws import Answer, Call, Exchange, Fault
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from pipeline_harness import InProcessSpark
-
 from fruit_pipeline.report.build import Report, make
-from fruit_pipeline.sample.draw import write_sample
-from fruit_pipeline.sample.request import SampleRequest
-from fruit_pipeline.sample.sources import Source
-from image_features import extraction, reduction
 from image_features.contract import RunLayout
-from image_features.storage import Storage
 
 HOSTILE = "<script>window.hacked = 1; <!--"
 HOSTILE_IMAGE = f"{HOSTILE}/a</script><script>window.hacked = 2; '\" &amp;.jpg"
@@ -83,16 +76,6 @@ def report_of(run: Path | str, **more: Any) -> tuple[Report, Page, str]:
     report = make(RunLayout(str(run)), save=save, **more)
     html = bodies[0].decode()
     return report, Page(html), html
-
-
-def small_run(folder: Path, source: Path, model: Path, components: int) -> Path:
-    """Sample, features and embeddings of the images of ``source``."""
-    root = folder / "run"
-    write_sample(SampleRequest(str(source), cores=1), Source(source), Storage(root / "sample", create=True))
-    spark, features = InProcessSpark(), str(root / "features")
-    extraction.run(spark, str(root / "sample"), str(model), features)
-    reduction.run(spark, features, str(root / "pca"), components, model=str(model))
-    return root
 
 
 def pick(drawn: Path, folder: Path, labels: list[str], per_label: int) -> Path:
