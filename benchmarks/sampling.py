@@ -1,13 +1,12 @@
-"""CPU seconds and peak memory of a process with all its descendants, sampled from ``/proc``.
+"""CPU seconds and peak memory of a process with all its descendants, sampled by psutil.
 
-The parent's rusage would miss the workers that Spark's daemon forks and never waits for. A process
-that ends between two samples loses what it used since the last one: at most the interval.
-Linux only; elsewhere a run is timed and the other figures are None.
+The parent's rusage would miss the workers that Spark's daemon forks and never waits for. For a process
+that ends between two samples, the use since the last sample is lost: at most one interval.
+Where psutil cannot read PSS, memory is RSS.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 import time
@@ -15,62 +14,54 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 CPU_INTERVAL = 0.15
 MEMORY_INTERVAL = 0.5
-"""Seconds, at least; what a look costs makes them longer."""
+"""Seconds between two samples, at least; expensive samples make them longer."""
 
 _SHARE = 0.01
-"""Of one core, that looking may take at most: summing the pages of a large process takes many
-milliseconds, and what is measured should not pay for it."""
-
-_PROC = Path("/proc")
-_TICKS = os.sysconf("SC_CLK_TCK")
+"""Largest share of one core that sampling may take: adding up the pages of a large process takes many
+milliseconds, and the measured processes should not pay for it."""
 
 
 @dataclass
 class ProcessUse:
-    """What one process was last seen to have used."""
+    """The use of one process at its last sample."""
 
     pid: int
     parent: int
     role: str
     cpu_seconds: float = 0.0
-    peak_bytes: int = 0  # PSS; RSS where PSS may not be read
+    peak_bytes: int = 0  # PSS; RSS where PSS cannot be read
 
 
 @dataclass
 class Use:
-    """What a command used."""
+    """The use of one command."""
 
     seconds: float
     started: float  # time.time()
     exit_code: int
     processes: list[ProcessUse] = field(default_factory=list)
     peak_bytes: int | None = None  # of all processes together
-    memory: str = "none"  # "PSS", or "RSS" where pages shared by processes count more than once
+    memory: str = "none"  # "PSS", or "RSS", which counts shared pages once for each process
 
     @property
     def cpu_seconds(self) -> float | None:
         return sum(p.cpu_seconds for p in self.processes) if self.processes else None
 
     def peak_of(self, role: str) -> int | None:
-        """Largest peak of a process of this role, bytes."""
+        """Largest peak of a process with this role, bytes."""
         return max((p.peak_bytes for p in self.processes if p.role == role), default=None)
 
 
-@dataclass(frozen=True)
-class _Stat:
-    parent: int
-    start_ticks: int
-    cpu_ticks: int
-
-
 class Sampler:
-    """Follows a process tree until it is stopped; processes once seen are kept when their parent ends."""
+    """Follows a process tree until it is stopped. It keeps following a process whose parent has ended."""
 
     def __init__(self, root: int) -> None:
-        self._root = root
-        self._seen: dict[tuple[int, int], ProcessUse] = {}  # by pid and start: a pid may be used again
+        self._root = psutil.Process(root)
+        self._uses: dict[psutil.Process, ProcessUse] = {}  # psutil tells a reused pid from the first
         self.peak_bytes = 0
         self.memory = "PSS"
         self._stop = threading.Event()
@@ -86,7 +77,7 @@ class Sampler:
 
     @property
     def processes(self) -> list[ProcessUse]:
-        return list(self._seen.values())
+        return list(self._uses.values())
 
     def _run(self) -> None:
         due = 0.0
@@ -100,36 +91,57 @@ class Sampler:
                 return
 
     def sample(self, *, memory: bool = True) -> None:
-        """Look once at every process of the tree."""
-        stats = _all_stats()
-        known = {pid for pid, start in self._seen if pid in stats and stats[pid].start_ticks == start}
-        members = _descendants(stats, {self._root, *known})
+        """Read the CPU time, and with ``memory`` the memory, of every process of the tree once."""
         total = 0
-        for pid in members:
-            stat = stats[pid]
-            use = self._seen.setdefault((pid, stat.start_ticks), ProcessUse(pid, stat.parent, "other"))
-            use.cpu_seconds = stat.cpu_ticks / _TICKS
-            # Looked up each time: a process changes its command after the fork, and has none when it ends.
-            if command := _command(pid):
-                use.role = role_of(command, _command(stat.parent))
-            if memory:
-                held = self._memory_of(pid)
-                use.peak_bytes = max(use.peak_bytes, held)
-                total += held
+        for process in descendants({self._root, *self._uses}):
+            with suppress(psutil.Error):
+                use = self._uses.setdefault(process, ProcessUse(process.pid, process.ppid(), "other"))
+                times = process.cpu_times()
+                use.cpu_seconds = times.user + times.system
+                # Each time: a process changes its command after the fork, and has none when it ends.
+                if command := command_of(process):
+                    use.role = role_of(command, command_of(process.parent()))
+                if memory:
+                    size = self._memory_of(process)
+                    use.peak_bytes = max(use.peak_bytes, size)
+                    total += size
         self.peak_bytes = max(self.peak_bytes, total)
 
-    def _memory_of(self, pid: int) -> int:
-        with suppress(FileNotFoundError, ProcessLookupError):
-            try:
-                return _kib(_PROC / str(pid) / "smaps_rollup", "Pss:") * 1024
-            except PermissionError:
-                self.memory = "RSS"
-                return _kib(_PROC / str(pid) / "status", "VmRSS:") * 1024
-        return 0
+    def _memory_of(self, process: psutil.Process) -> int:
+        try:
+            return int(process.memory_full_info().pss)
+        except (psutil.AccessDenied, AttributeError):  # another user's process, or not Linux
+            self.memory = "RSS"
+            return int(process.memory_info().rss)
+
+
+def descendants(roots: set[psutil.Process]) -> set[psutil.Process]:
+    """The living processes among ``roots``, and all processes below them."""
+    children: dict[int, list[psutil.Process]] = {}
+    living: set[psutil.Process] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            children.setdefault(process.ppid(), []).append(process)
+            living.add(process)
+    members: set[psutil.Process] = set()
+    waiting = list(roots & living)
+    while waiting:
+        process = waiting.pop()
+        if process not in members:
+            members.add(process)
+            waiting += children.get(process.pid, [])
+    return members
+
+
+def command_of(process: psutil.Process | None) -> str:
+    """The command line of a process; empty if it has ended or cannot be read."""
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline()) if process else ""
+    return ""
 
 
 def role_of(command: str, parent_command: str) -> str:
-    """What a process of a Spark job is: "jvm", "daemon", "worker", "python" or "other"."""
+    """The role of a process in a Spark job: "jvm", "daemon", "worker", "python" or "other"."""
     program = command.split(" ", 1)[0].rpartition("/")[2]
     if program == "java":
         return "jvm"
@@ -139,15 +151,12 @@ def role_of(command: str, parent_command: str) -> str:
 
 
 def run(command: list[str], log: Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> Use:
-    """Run a command, its output to ``log``, and say what it used."""
+    """Run a command with its output in ``log``, and measure its use."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as sink:
         wall, started = time.time(), time.monotonic()
         process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=env, cwd=cwd)
         try:
-            if not (_PROC / "self" / "stat").exists():
-                code = process.wait()
-                return Use(time.monotonic() - started, wall, code)
             with Sampler(process.pid) as sampler:
                 code = process.wait()
                 seconds = time.monotonic() - started
@@ -156,46 +165,3 @@ def run(command: list[str], log: Path, env: dict[str, str] | None = None, cwd: P
             process.wait()
             raise
     return Use(seconds, wall, code, sampler.processes, sampler.peak_bytes, sampler.memory)
-
-
-def _all_stats() -> dict[int, _Stat]:
-    found = {}
-    for entry in os.scandir(_PROC):
-        if entry.name.isdecimal():
-            with suppress(OSError, ValueError, IndexError):
-                found[int(entry.name)] = _parse_stat((_PROC / entry.name / "stat").read_text())
-    return found
-
-
-def _parse_stat(text: str) -> _Stat:
-    # The command's name stands in brackets and may hold anything; fields are counted after it.
-    fields = text.rpartition(")")[2].split()
-    return _Stat(int(fields[1]), int(fields[19]), int(fields[11]) + int(fields[12]))
-
-
-def _descendants(stats: dict[int, _Stat], roots: set[int]) -> set[int]:
-    children: dict[int, list[int]] = {}
-    for pid, stat in stats.items():
-        children.setdefault(stat.parent, []).append(pid)
-    members: set[int] = set()
-    waiting = [pid for pid in roots if pid in stats]
-    while waiting:
-        pid = waiting.pop()
-        if pid not in members:
-            members.add(pid)
-            waiting.extend(children.get(pid, []))
-    return members
-
-
-def _command(pid: int) -> str:
-    try:
-        return (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _kib(path: Path, name: str) -> int:
-    for line in path.read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1])
-    return 0

@@ -11,9 +11,7 @@ import pytest
 from benchmarks import sampling
 from benchmarks.sampling import role_of
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-
-# The parent ends its wait without reaping: what rusage of the parent would miss.
+# The parent does not reap its child, so the parent's rusage misses the child's use.
 FORKING = """
 import os, sys, time
 pid = os.fork()
@@ -28,7 +26,7 @@ if pid == 0:
 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 """
 
-# Both wait for the gate; then the parent ends, and its child lives on.
+# Both wait for the gate; then the parent ends, and its child continues.
 ORPHANING = """
 import os, sys, time
 child = os.fork() == 0
@@ -42,23 +40,23 @@ if child:
 
 @pytest.fixture
 def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., bool]], str]:
-    """Path of a file that appears once the sampler has seen what the test is about."""
+    """Path of a file that is created once a sample satisfies the condition of the test."""
     path, sample = tmp_path / "gate", sampling.Sampler.sample
 
-    def opens_when(seen: Callable[[list[sampling.ProcessUse]], bool]) -> str:
-        def look(sampler: sampling.Sampler, *, memory: bool = True) -> None:
+    def opens_when(condition: Callable[[list[sampling.ProcessUse]], bool]) -> str:
+        def sample_and_open(sampler: sampling.Sampler, *, memory: bool = True) -> None:
             sample(sampler, memory=memory)
-            if seen(sampler.processes):
+            if condition(sampler.processes):
                 path.touch()
 
-        monkeypatch.setattr(sampling.Sampler, "sample", look)
+        monkeypatch.setattr(sampling.Sampler, "sample", sample_and_open)
         return str(path)
 
     return opens_when
 
 
-def test_a_forked_childs_cpu_and_memory_count(tmp_path: Path, gate: Callable[..., str]) -> None:
-    opened = gate(lambda found: any(p.cpu_seconds >= 1.1 and p.peak_bytes > 70_000_000 for p in found))
+def test_cpu_and_memory_of_a_forked_child_count(tmp_path: Path, gate: Callable[..., str]) -> None:
+    opened = gate(lambda uses: any(use.cpu_seconds >= 1.1 and use.peak_bytes > 70_000_000 for use in uses))
     use = sampling.run([sys.executable, "-c", FORKING, opened], tmp_path / "log")
     assert use.exit_code == 0
     assert use.cpu_seconds is not None
@@ -70,22 +68,16 @@ def test_a_forked_childs_cpu_and_memory_count(tmp_path: Path, gate: Callable[...
     assert use.peak_bytes >= child.peak_bytes
 
 
-def test_an_orphan_stays_counted(tmp_path: Path, gate: Callable[..., str]) -> None:
-    opened = gate(lambda found: len(found) == 2)
+def test_a_process_counts_after_its_parent_has_ended(tmp_path: Path, gate: Callable[..., str]) -> None:
+    opened = gate(lambda uses: len(uses) == 2)
     use = sampling.run([sys.executable, "-c", ORPHANING, opened], tmp_path / "log")
     assert len(use.processes) == 2
 
 
-def test_the_exit_code_is_kept(tmp_path: Path) -> None:
+def test_the_exit_code_and_output_of_the_command_are_kept(tmp_path: Path) -> None:
     use = sampling.run([sys.executable, "-c", "print('said'); raise SystemExit(3)"], tmp_path / "log")
     assert use.exit_code == 3
     assert (tmp_path / "log").read_text() == "said\n"
-
-
-def test_a_name_with_brackets_is_parsed() -> None:
-    fields = " ".join(str(n) for n in range(4, 53))
-    stat = sampling._parse_stat(f"12 (a ) b (c)) S 7 {fields.split(' ', 1)[1]}")
-    assert (stat.parent, stat.cpu_ticks, stat.start_ticks) == (7, 14 + 15, 22)
 
 
 @pytest.mark.parametrize(
