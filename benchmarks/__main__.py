@@ -1,11 +1,11 @@
-"""Benchmarks of the pipeline, each a comparison side by side on this machine.
+"""Benchmarks of the pipeline. Each one compares two sides in one run on this machine.
 
     python -m benchmarks --quick
     python -m benchmarks --quick --only limit pca --scale 0.2
     python -m benchmarks --full --images ~/fruits --weights ~/mobilenetv2_no_top.h5
 
-Without --images they are drawn by code; without --weights they are random. Results go to
-results.json and RESULTS.md in --output; those of benchmarks that were not asked for stay.
+Without --images, images are drawn by code; without --weights, weights are random. Results are written to
+results.json and RESULTS.md in --output; results of benchmarks that are not run are kept.
 """
 
 from __future__ import annotations
@@ -68,17 +68,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.prog = "python -m benchmarks"
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--quick", action="store_true", help="small sizes, few repeats: some minutes")
-    size.add_argument("--full", action="store_true", help="the sizes that count: 80 minutes, and load")
+    size.add_argument("--full", action="store_true", help="the published sizes: 80 minutes, longer with load")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="folder of <label>/<image>.jpg")
     parser.add_argument("--weights", default="random:0", help="imagenet, a file, or random:<seed> (default)")
     parser.add_argument(
         "--only", nargs="+", choices=list(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS)
     )
     parser.add_argument("--scale", type=above_zero, default=1.0, help="multiply all sizes (default: 1)")
-    parser.add_argument("--repeats", type=at_least_one, help="in place of each benchmark's own number")
+    parser.add_argument("--repeats", type=at_least_one, help="overrides each benchmark's own number")
     parser.add_argument("--cores", type=at_least_one, default=machine.usable_cores(), help="default: all")
     parser.add_argument(
-        "--work", type=Path, help="folder for scratch files that stay (default: a temporary one)"
+        "--work", type=Path, help="folder for scratch files, which are kept (default: a temporary one)"
     )
     parser.add_argument("--output", type=Path, default=Path("benchmarks"), help="default: %(default)s")
     return parser.parse_args(argv)
@@ -86,7 +86,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    # As an exception, so that a Spark job under way is ended and the scratch folder is deleted.
+    # SIGTERM becomes an exception, so that a running Spark job is stopped and the scratch folder is deleted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
     def run() -> list[report.Result]:
@@ -104,15 +104,15 @@ def main(argv: list[str] | None = None) -> int:
             )
             return run_all(context, args.only or list(BENCHMARKS), args.output)
 
-    return commands_cli.run(run, args, show=lambda _: None)  # shown as they came
+    return commands_cli.run(run, args, show=lambda _: None)  # each result was printed already
 
 
 def run_all(context: Context, names: list[str], output: Path) -> list[report.Result]:
-    """Run benchmarks one after another; one that fails does not stop the others.
+    """Run benchmarks one after another. A failed benchmark does not stop the others.
 
-    Raises cli.Failed in the end, when one has.
+    Raises Failed at the end if one failed.
     """
-    described = machine.describe()
+    machine_description = machine.describe()
     results, failed = [], []
     for name in names:
         print(f"{name} ...", flush=True)
@@ -127,7 +127,7 @@ def run_all(context: Context, names: list[str], output: Path) -> list[report.Res
         result = dataclasses.replace(
             result, seconds=round(seconds, 1), date=f"{datetime.now(UTC):%Y-%m-%d}", settings=context.settings
         )
-        report.save(output, described, result)
+        report.save(output, machine_description, result)
         results.append(result)
         for item in result.rows:
             show(item)
@@ -141,10 +141,10 @@ def run_all(context: Context, names: list[str], output: Path) -> list[report.Res
 def show(item: report.Row) -> None:
     size = f"{item.size:,}" if item.size is not None else ""
     ratio = report.ratio_text(dataclasses.asdict(item))
-    verdict = {True: f"goal {item.goal}: reached", False: f"goal {item.goal}: NOT REACHED", None: ""}
+    outcome = {True: f"goal {item.goal}: reached", False: f"goal {item.goal}: NOT REACHED", None: ""}
     print(
         f"  {item.what:62} {size:>8} {report.number(item.ours):>9} {report.number(item.other):>9} "
-        f"{item.unit:8} {ratio:>8}  {verdict[item.reached]}".rstrip(),
+        f"{item.unit:8} {ratio:>8}  {outcome[item.reached]}".rstrip(),
         flush=True,
     )
 

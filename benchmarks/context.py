@@ -1,4 +1,4 @@
-"""What all benchmarks share: the request, folders of images, the exported backbone, our stages."""
+"""The context of all benchmarks: the request, folders of images, the exported backbone, our stages."""
 
 from __future__ import annotations
 
@@ -42,31 +42,31 @@ from image_features.storage import Storage
 REPO = Path(__file__).resolve().parents[1]
 COMPONENTS = 50
 
-# Drawing costs about as much as extracting; beyond this, images are repeated under other names.
-_MOST_DRAWN = 2_000
+# Drawing takes about as long as extracting. Above this number, images are repeated under other names.
+_MAX_DRAWN = 2_000
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a benchmark, quick and full, each with its repeats: what takes long is run once."""
+    """Sizes of a benchmark, quick and full, each with its number of repeats: long runs have one."""
 
     quick: Mapping[int, int]
     full: Mapping[int, int]
-    least: int = 2  # that a scaled size still is
+    least: int = 2  # the smallest scaled size
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A folder of exactly so many images."""
+    """A folder with a given number of images."""
 
     folder: Path
     images: int
-    distinct: int  # fewer than images when some are there under several names
+    distinct: int  # less than images if some are there under several names
 
 
 @dataclass
 class Context:
-    """One call of the benchmarks."""
+    """One call of the benchmarks: its options, and what its benchmarks share."""
 
     work: Path
     full: bool
@@ -75,22 +75,22 @@ class Context:
     scale: float
     repeats: int | None
     cores: int
-    export_seconds: float | None = field(default=None, init=False)  # None: it was cached
+    export_seconds: float | None = field(default=None, init=False)  # None: taken from the cache
 
     def sizes(self, sizes: Sizes) -> dict[int, int]:
-        """The sizes of this call, scaled, the smallest first; different ones only. And their repeats."""
+        """The distinct scaled sizes of this call, smallest first, each with its number of repeats."""
         chosen = sizes.full if self.full else sizes.quick
         return {
             max(sizes.least, round(size * self.scale)): self.times(chosen[size]) for size in sorted(chosen)
         }
 
     def times(self, repeats: int) -> int:
-        """So many repeats, unless this call asks for its own number."""
+        """``repeats``, unless this call has its own number."""
         return self.repeats or repeats
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What of this call stands beside a result; names of files only, no paths of this machine."""
+        """The options of this call for the results; only names of files, no paths of this machine."""
         return {
             "mode": "full" if self.full else "quick",
             "scale": self.scale,
@@ -111,7 +111,7 @@ class Context:
         return model
 
     def export(self, options: list[str]) -> Path:
-        """Export the backbone, or take it from the cache; its folder."""
+        """Export the backbone, or take it from the cache; returns its folder."""
         command = [sys.executable, "-m", "fruit_pipeline", "backbone", "--weights", self.weights, *options]
         target = self.work / "models"
         done = subprocess.run(
@@ -130,18 +130,18 @@ class Context:
     @cached_property
     def _source(self) -> tuple[Path, list[SourceImage]]:
         if self.images:
-            # What the notebook's pathGlobFilter finds, so that all sides have the same images.
+            # The suffix of the notebook's pathGlobFilter, so that all sides have the same images.
             listed = [i for i in Source(str(self.images)).list().images if i.image.endswith(".jpg")]
             if not listed:
                 raise JobError(f"{self.images} has no .jpg images; expected <folder>/<label>/<image>.jpg")
             return self.images, listed
         folder = self.work / "drawn"
-        wanted = _MOST_DRAWN if self.full else max(12, round(400 * min(1.0, self.scale)))
-        draw_folder(folder, -(-wanted // len(KINDS)))
+        count = _MAX_DRAWN if self.full else max(12, round(400 * min(1.0, self.scale)))
+        draw_folder(folder, -(-count // len(KINDS)))
         return folder, Source(str(folder)).list().images
 
     def folder_of(self, size: int) -> Prepared:
-        """A folder of ``size`` images in label folders, made of links; repeated when there are fewer."""
+        """A folder of ``size`` links to images, in label folders. Images are repeated if there are fewer."""
         source, listed = self._source
         folder = self.work / "images" / str(size)
         chosen = select_images(listed, SampleRequest(str(source), total=min(size, len(listed))))
@@ -173,14 +173,14 @@ class Context:
         )
 
     def extract(self, run: Path, model: Path | None = None) -> sampling.Use:
-        """Our second stage through spark-submit; ``model`` in place of the float32 backbone."""
+        """Our second stage, by spark-submit; ``model`` replaces the float32 backbone."""
         arguments = ["--sample", f"file://{run}/sample", "--model", f"file://{model or self.model}"]
         return self.submit(
             "extract_features.py", [*arguments, "--output", f"file://{run}/features"], run / "extract.log"
         )
 
     def reduce(self, features: Path, run: Path) -> sampling.Use:
-        """Our third stage through spark-submit."""
+        """Our third stage, by spark-submit."""
         arguments = ["--features", f"file://{features}", "--output", f"file://{run}/pca"]
         return self.submit("reduce_pca.py", [*arguments, "--components", str(COMPONENTS)], run / "reduce.log")
 
@@ -189,7 +189,7 @@ class Context:
         return spark.submit(self.code / script, arguments, self.cores, log, self.work / "spark", options)
 
     def job(self, name: str, arguments: list[str], log: Path) -> sampling.Use:
-        """Run one of benchmarks/jobs through spark-submit, with more memory than our own steps get."""
+        """Run one of benchmarks/jobs by spark-submit, with more memory than our own steps have."""
         return spark.submit(
             REPO / "benchmarks" / "jobs" / f"{name}.py",
             arguments,
@@ -206,7 +206,7 @@ class Context:
 
 
 def checked(command: list[str], log: Path) -> sampling.Use:
-    """Run a command; JobError with its last line when it fails."""
+    """Run a command. Raises JobError with its last line if it fails."""
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONWARNINGS": "ignore"}
     use = sampling.run(command, log, env, REPO)
     if use.exit_code:
@@ -215,12 +215,12 @@ def checked(command: list[str], log: Path) -> sampling.Use:
 
 
 def answer(log: Path) -> dict[str, Any]:
-    """The JSON that a job of ours printed as its last line that begins with ``RESULT``."""
+    """The JSON of the last line with ``RESULT``, which a job of benchmarks/jobs printed."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("RESULT ")]
     if not lines:
         raise JobError(f"{log} holds no result")
-    found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
-    return found
+    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+    return result
 
 
 def read_features(folder: Path) -> tuple[list[str], npt.NDArray[np.float32]]:
@@ -245,7 +245,7 @@ def pca_marker(run: Path) -> PcaMarker:
 
 
 def shard_times(run: Path, cores: int) -> list[list[ShardTime]]:
-    """When each features shard of a finished extraction was written; a list a task, in Spark's order."""
+    """When each features shard of an extraction was written: one list for each task, in Spark's order."""
     plan = read_document(SampleMarker, Storage(str(run / "sample"))).shards
     times = [
         ShardTime(s.images, (run / "features" / shard_key(s.shard)).stat().st_mtime)
@@ -255,7 +255,7 @@ def shard_times(run: Path, cores: int) -> list[list[ShardTime]]:
 
 
 def seconds_to_marker(run: Path, use: sampling.Use) -> float:
-    """From the start of spark-submit to the features' _SUCCESS."""
+    """Seconds from the start of spark-submit to the features' _SUCCESS."""
     return (run / "features" / MARKER).stat().st_mtime - use.started
 
 

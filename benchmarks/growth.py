@@ -1,16 +1,17 @@
-"""How time and memory of the extraction grow with the images."""
+"""Growth of the extraction's time and memory with the number of images."""
 
 from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import goals
 from benchmarks.context import Context, Sizes, features_marker
 from benchmarks.limit import cpu_by_role
-from benchmarks.measure import interleaved, median, ratio
+from benchmarks.measure import interleaved, ratio
 from benchmarks.report import Result, Row, row
 
 SIZES = Sizes(quick={200: 1, 400: 1, 800: 1}, full={1_000: 1, 10_000: 1, 90_000: 1})
@@ -19,7 +20,7 @@ _MIB = 2**20
 
 def run(context: Context) -> Result:
     planned = context.sizes(SIZES)
-    sizes, repeats = list(planned), min(planned.values())  # each marginal figure needs a pair
+    sizes, repeats = list(planned), min(planned.values())  # a marginal time needs both sizes
     notes = []
     sides = {}
     for size in sizes:
@@ -29,27 +30,27 @@ def run(context: Context) -> Result:
         sample = context.fresh(f"growth-sample-{size}")
         context.sample(prepared.folder, sample)
         sides[str(size)] = partial(extraction, context, sample)
-    found = interleaved(sides, repeats)
+    runs = interleaved(sides, repeats)
     return Result(
         "growth",
-        "extraction of more and more images",
+        "extraction of a growing number of images",
         "this size / the one before",
         repeats,
-        _rows(sizes, found),
+        _rows(sizes, runs),
         notes=[
-            "Marginal: the further seconds of two sizes over their further images; the ratio is to the "
-            "marginal time before. The column other holds the smaller size's figure.",
-            "Memory: peak of a process by PSS where it can be read, else RSS. A worker holds one shard, "
-            "which is smaller below 1,000 images a shard.",
+            "Marginal time: the additional seconds of a size over its additional images; the ratio is to the "
+            "marginal time of the size before. The column other has the smaller size's figure.",
+            "Memory: peak PSS of a process, or RSS where PSS cannot be read. A worker holds one shard, which "
+            "is smaller if it has fewer than 1,000 images.",
             *notes,
         ],
-        runs=found,
+        runs=runs,
     )
 
 
-def _rows(sizes: list[int], found: dict[str, list[dict[str, Any]]]) -> list[Row]:
+def _rows(sizes: list[int], runs: dict[str, list[dict[str, Any]]]) -> list[Row]:
     def of(size: int, key: str) -> list[float]:
-        return [r[key] for r in found[str(size)] if r[key] is not None]
+        return [r[key] for r in runs[str(size)] if r[key] is not None]
 
     rows = [row("extraction, whole", size=size, ours=median(of(size, "seconds"))) for size in sizes]
     before: list[float] | None = None
@@ -60,7 +61,7 @@ def _rows(sizes: list[int], found: dict[str, list[dict[str, Any]]]) -> list[Row]
         ]
         rows.append(
             row(
-                f"marginal time an image, from {small:,} on",
+                f"marginal time of an image, from {small:,} on",
                 size=large,
                 ours=median(marginal),
                 other=median(before) if before else None,

@@ -1,23 +1,24 @@
-"""Features against plain Keras in one process, and against other engines where they are installed."""
+"""Features compared with plain Keras in one process, and with other engines if they are installed."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from benchmarks import goals, machine
 from benchmarks.context import Context, Prepared, Sizes, answer, read_features, shard_times
-from benchmarks.measure import interleaved, median, ratio, steady_rate
+from benchmarks.measure import interleaved, ratio, steady_rate
 from benchmarks.report import Result, Row, row
 from image_features.errors import JobError
 
 SIZES = Sizes(quick={400: 2}, full={2_000: 3, 10_000: 1})
 
 
-# Job, name and package: compared with when the package is installed.
+# Name and package of each job's engine, which is compared if the package is installed.
 _ENGINES = {"ray_data": ("Ray Data", "ray"), "daft_engine": ("Daft", "daft")}
 
 
@@ -82,7 +83,7 @@ def run(context: Context) -> Result:
                 size=size,
                 ours=difference(context),
                 unit="",
-                note="the last repeat's",
+                note="of the last repeat",
                 repeats=1,
             )
         )
@@ -98,10 +99,11 @@ def run(context: Context) -> Result:
         None,
         rows,
         notes=[
-            "Theirs: one process with TensorFlow's own threads on all cores; one predict call over batches "
-            "of 32 that as many threads as cores decode ahead, after a warm-up batch: no call overhead.",
-            "Ray Data and Daft: one instance of the model a core, each with one TensorFlow thread; batches "
-            "of 32 as bytes, features to parquet. See requirements-engines.in.",
+            "Theirs: one process with TensorFlow's own threads on all cores. One predict call, after a "
+            "warm-up batch, over batches of 32 that are decoded ahead by one thread for each core: no call "
+            "overhead.",
+            "Ray Data and Daft: one instance of the model on each core, each with one TensorFlow thread; "
+            "batches of 32 as bytes, features to parquet. See requirements-engines.in.",
             "Ours, the loop alone: steady state of the extraction, see the benchmark `limit`.",
         ],
         runs=runs,
@@ -146,11 +148,10 @@ def engine(context: Context, prepared: Prepared, job: str) -> dict[str, Any]:
 
 
 def difference(context: Context) -> float:
-    """Over the last pair of runs: both sides list the files in order of their paths."""
+    """Largest relative difference of an image's features, over the last run of both sides."""
     runs = context.work / "runs"
     theirs = np.load(runs / "keras-theirs" / "features.npy", allow_pickle=False)
     images, features = read_features(runs / "keras-ours" / "features")
-    # Paths are compared part by part there, as text here.
-    order = sorted(range(len(images)), key=lambda n: Path(images[n]))
-    found = features[order]
-    return float((np.linalg.norm(found - theirs, axis=1) / np.linalg.norm(theirs, axis=1)).max())
+    # Their script sorts Path objects, which compare part by part; the shards sort text.
+    ours = features[sorted(range(len(images)), key=lambda n: Path(images[n]))]
+    return float((np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)).max())

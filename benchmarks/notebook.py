@@ -1,22 +1,23 @@
-"""End to end against the usual notebook."""
+"""End to end, compared with the usual notebook."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from benchmarks import goals
 from benchmarks.context import COMPONENTS, Context, Sizes, answer, pca_marker, read_features
-from benchmarks.measure import interleaved, median, ratio
+from benchmarks.measure import interleaved, ratio
 from benchmarks.report import Goal, Result, Row, row
 
 SIZES = Sizes(quick={200: 1}, full={2_000: 2, 10_000: 1}, least=COMPONENTS + 1)
 _REPEATS_AS_PUBLISHED = 1  # takes minutes
-WRONG = "THEIR RESULT IS WRONG, its time is that of a wrong answer"
+WRONG = "THEIR RESULT IS WRONG, so their time is that of a wrong answer"
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,15 @@ def run(context: Context) -> Result:
             "as published": partial(notebook, context, images, once=False),
             "features written once": partial(notebook, context, images, once=True),
         }
-        found = interleaved(sides, repeats, {"as published": context.times(_REPEATS_AS_PUBLISHED)})
-        runs[str(size)] = found
+        results = interleaved(sides, repeats, {"as published": context.times(_REPEATS_AS_PUBLISHED)})
+        runs[str(size)] = results
         exact = exact_variance(context)
         for name, by_size in (
             ("as published", goals.NOTEBOOK_AS_PUBLISHED),
             ("features written once", goals.NOTEBOOK_FEATURES_ONCE),
         ):
             goal = goals.at(by_size, size)
-            rows += compare(name, size, found["ours"], found[name], goal, context.export_seconds, exact)
+            rows += compare(name, size, results["ours"], results[name], goal, context.export_seconds, exact)
     return Result(
         "notebook",
         "end to end against the usual notebook",
@@ -56,15 +57,15 @@ def run(context: Context) -> Result:
         notes=[
             f"Ours: packing the folder, extraction, PCA to {COMPONENTS} components; three processes, two of "
             "them spark-submit with Spark's default memory.",
-            "Theirs: one spark-submit with 4 GB for the driver; binaryFile, weights by broadcast, "
-            "model.predict an Arrow batch, a UDF to vectors, pyspark.ml's PCA; as published everything is "
-            "lazy, so each pass of the PCA computes the features again.",
+            "Theirs: one spark-submit with 4 GB for the driver; binaryFile, weights by broadcast, one "
+            "model.predict for each Arrow batch, a UDF to vectors, pyspark.ml's PCA. As published, "
+            "everything is lazy, so each pass of the PCA computes the features again.",
             "The features come from a pandas UDF (scalar iterator).",
-            "Exporting the backbone is done once for a set of weights and then cached; "
+            "The backbone is exported once for a set of weights and then cached; "
             + (
-                f"it took {context.export_seconds:.0f} s in this run and has a row of its own."
+                f"the export took {context.export_seconds:.0f} s in this run and has a row of its own."
                 if context.export_seconds
-                else "it was cached already and stands in no row."
+                else "it was cached already, so it has no row."
             ),
         ],
         runs=runs,
@@ -80,9 +81,9 @@ def compare(
     export: float | None,
     exact: float,
 ) -> list[Row]:
-    """The rows of one form of the notebook; no goal is claimed on the time of a wrong answer.
+    """The rows of one form of the notebook. If its answer is wrong, the rows have no goal.
 
-    Where theirs ran less often than ours, the pairs are those of the first rounds.
+    If theirs ran less often than ours, the pairs are those of the first rounds.
     """
     ours = ours[: len(theirs)]
     if not goals.VARIANCE_KEPT.reached(abs(theirs[0].variance_kept - exact)):
@@ -130,8 +131,8 @@ def compare(
 
 
 def variance_rows(name: str, size: int, ours: float, theirs: float, exact: float) -> list[Row]:
-    """Both sides' variance kept, ours judged by an exact one; that two differ does not say who is wrong."""
-    right = goals.VARIANCE_KEPT.reached(abs(theirs - exact))
+    """The variance kept by both sides, each compared with the exact one, since either could be wrong."""
+    correct = goals.VARIANCE_KEPT.reached(abs(theirs - exact))
     return [
         row(
             f"{name}, variance kept",
@@ -140,22 +141,22 @@ def variance_rows(name: str, size: int, ours: float, theirs: float, exact: float
             other=theirs,
             unit="share",
             ratio=abs(ours - exact),
-            ratio_of="ours to exact, difference",
+            ratio_of="difference of ours from exact",
             goal=goals.VARIANCE_KEPT,
-            note=f"exact {exact:.4f}" if right else f"exact {exact:.4f}; {WRONG}",
+            note=f"exact {exact:.4f}" if correct else f"exact {exact:.4f}; {WRONG}",
         )
     ]
 
 
 def exact_variance(context: Context) -> float:
-    """Share of variance that the components keep of the features of our last run, by numpy in float64."""
+    """Share of variance that the components keep, from the features of our last run, in float64."""
     features = read_features(context.work / "runs" / "ours" / "features")[1].astype(np.float64)
     squares = np.linalg.svd(features - features.mean(axis=0), compute_uv=False) ** 2
     return float(squares[:COMPONENTS].sum() / squares.sum())
 
 
 def ours(context: Context, images: Path) -> EndToEnd:
-    _ = context.model, context.code  # before the clock: made once
+    _ = context.model, context.code  # prepared once, and not timed
     folder = context.fresh("ours")
     uses = [
         context.sample(images, folder),
@@ -175,7 +176,7 @@ def notebook(context: Context, images: Path, *, once: bool) -> EndToEnd:
 
 
 def their_job(context: Context, name: str, images: Path, options: list[str]) -> EndToEnd:
-    """Run a compared script end to end."""
+    """Run the other side's script end to end."""
     folder = context.fresh(name)
     arguments = [
         *("--images", f"file://{images}"),

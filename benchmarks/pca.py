@@ -1,17 +1,18 @@
-"""PCA of features shards against pyspark.ml and scikit-learn."""
+"""PCA of features shards, compared with pyspark.ml and scikit-learn."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from benchmarks import goals
 from benchmarks.context import COMPONENTS, Context, Sizes, answer, pca_marker
-from benchmarks.measure import interleaved, median, ratio
+from benchmarks.measure import interleaved, ratio
 from benchmarks.notebook import variance_rows
 from benchmarks.report import Result, Row, row
 from image_features.contract import FEATURES_SCHEMA, MARKER, FeaturesMarker, FeaturesShard
@@ -31,7 +32,7 @@ def run(context: Context) -> Result:
     for size, repeats in context.sizes(SIZES).items():
         source = context.fresh("pca-source")
         write_features(Storage(str(source / "features"), create=True), size)
-        found = interleaved(
+        results = interleaved(
             {
                 "ours": partial(ours, context, source),
                 "pyspark.ml": partial(spark_ml, context, source),
@@ -39,8 +40,8 @@ def run(context: Context) -> Result:
             },
             repeats,
         )
-        runs[str(size)] = found
-        rows += [replace(item, repeats=repeats) for item in _rows(size, found)]
+        runs[str(size)] = results
+        rows += [replace(item, repeats=repeats) for item in _rows(size, results)]
     return Result(
         "pca",
         f"PCA {WIDTH:,} to {COMPONENTS}, fit and transform",
@@ -48,12 +49,12 @@ def run(context: Context) -> Result:
         max(context.sizes(SIZES).values()),
         rows,
         notes=[
-            f"Input: float32 features shards of {_SHARD_ROWS:,} rows, of rank {_RANK} plus noise, made "
+            f"Input: float32 features shards of {_SHARD_ROWS:,} rows, of rank {_RANK} plus noise, generated "
             "with a fixed seed. Ours and pyspark.ml write their embeddings; scikit-learn does not.",
-            "Without JVM start: from the Spark session on to the last write.",
-            "With fewer rows than features pyspark.ml's PCA was seen to keep far too little variance "
-            f"(1,000 x {WIDTH:,}): its covariance is exact there, what follows is not. The sizes of "
-            "--quick and --full lie above.",
+            "Without JVM start: from the start of the Spark session to the last write.",
+            "With fewer rows than features, pyspark.ml's PCA kept far too little variance in a test "
+            f"(1,000 x {WIDTH:,}): its covariance was exact, the steps after it were not. The sizes of "
+            "--quick and --full have more rows.",
             "scikit-learn: float32 in one process with all BLAS threads, the faster of svd_solver="
             '"full" and "covariance_eigh"; ours computes in float64.',
         ],
@@ -61,22 +62,22 @@ def run(context: Context) -> Result:
     )
 
 
-def _rows(size: int, found: dict[str, list[dict[str, Any]]]) -> list[Row]:
+def _rows(size: int, results: dict[str, list[dict[str, Any]]]) -> list[Row]:
     def of(side: str, key: str) -> list[float]:
-        return [r[key] for r in found[side]]
+        return [r[key] for r in results[side]]
 
     solver = min(("full", "covariance_eigh"), key=lambda name: median(of("scikit-learn", name)))
     computing = of("scikit-learn", solver)
     reading = [a + b for a, b in zip(computing, of("scikit-learn", "read"), strict=True)]
     whole, inside = of("ours", "whole"), of("ours", "inside")
     theirs, exact = of("pyspark.ml", "variance_kept")[0], of("scikit-learn", "variance_kept")[0]
-    # A time for a wrong answer is shown, but no goal is claimed on it.
-    right = goals.VARIANCE_KEPT.reached(abs(theirs - exact))
-    goal = goals.at(goals.PCA_SPARK_ML, size) if right else None
+    # The time of a wrong answer is shown without a goal.
+    correct = goals.VARIANCE_KEPT.reached(abs(theirs - exact))
+    goal = goals.at(goals.PCA_SPARK_ML, size) if correct else None
     in_memory = goals.at(goals.PCA_SKLEARN, size)
     sides = (
         ("pyspark.ml, with JVM start", of("pyspark.ml", "whole"), whole, goal),
-        ("pyspark.ml, without", of("pyspark.ml", "inside"), inside, goal),
+        ("pyspark.ml, without JVM start", of("pyspark.ml", "inside"), inside, goal),
         (f"scikit-learn ({solver}) with reading; ours without JVM start", reading, inside, None),
         (f"scikit-learn ({solver}) with reading; ours with JVM start", reading, whole, None),
         (f"scikit-learn ({solver}) in memory; ours without JVM start", computing, inside, in_memory),
@@ -85,7 +86,7 @@ def _rows(size: int, found: dict[str, list[dict[str, Any]]]) -> list[Row]:
         row(what, size=size, ours=median(us), other=median(them), ratio=ratio(them, us), goal=bound)
         for what, them, us, bound in sides
     ]
-    # scikit-learn is the reference: of pyspark.ml and ours, either could be the one that is wrong.
+    # scikit-learn is the reference, since either pyspark.ml or ours could be wrong.
     return rows + variance_rows("pyspark.ml", size, of("ours", "variance_kept")[0], theirs, exact)
 
 
@@ -106,11 +107,11 @@ def spark_ml(context: Context, source: Path) -> dict[str, Any]:
     folder = context.fresh("pca-ml")
     arguments = ["--features", f"file://{source}/features", "--output", f"file://{folder}/pca"]
     use = context.job("ml_pca", [*arguments, "--components", str(COMPONENTS)], folder / "log")
-    found = answer(folder / "log")
+    result = answer(folder / "log")
     return {
         "whole": use.seconds,
-        "inside": found["seconds"],
-        "variance_kept": found["variance_kept"],
+        "inside": result["seconds"],
+        "variance_kept": result["variance_kept"],
         "peak_bytes": use.peak_bytes,
     }
 
@@ -123,7 +124,7 @@ def sklearn(context: Context, source: Path) -> dict[str, Any]:
 
 
 def write_features(storage: Storage, rows: int, width: int = WIDTH) -> None:
-    """Write a finished features prefix of low rank plus noise; the same for the same size."""
+    """Write a finished features prefix of low rank plus noise. The same size gives the same values."""
     rng = np.random.default_rng(0)
     basis = (
         rng.standard_normal((_RANK, width), np.float32)

@@ -1,20 +1,21 @@
-"""int8 against float32: how much faster, and how near its features are."""
+"""int8 compared with float32: its speed, and the difference of its features."""
 
 from __future__ import annotations
 
 import json
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import goals, limit
 from benchmarks.context import Context, Sizes, read_features
-from benchmarks.measure import interleaved, median, ratio
+from benchmarks.measure import interleaved, ratio
 from benchmarks.report import Goal, Result, Row, row
 from fruit_pipeline.model import backbones, quantise
 from image_features.contract import MODEL_JSON
 
-# Half of the least are calibrated with.
+# Half of the smallest sample is used for the calibration.
 SIZES = Sizes(quick={400: 2}, full={10_000: 1}, least=2 * backbones.MIN_IMAGES)
 _TITLE = "int8 against float32"
 _RATIO = "int8 / float32"
@@ -31,10 +32,10 @@ def run(context: Context) -> Result:
         sample = context.fresh("precision-sample")
         context.sample(prepared.folder, sample)
         _ = context.model, context.code
-        # Whatever the cosine is, it is shown below.
+        # The export accepts any cosine; the rows below show it.
         options = ["--precision", "int8", "--sample", f"file://{sample}/sample", "--min-cosine", "-1"]
         int8 = context.export(options)
-        found: dict[str, list[Any]] = interleaved(
+        results: dict[str, list[Any]] = interleaved(
             {
                 "bare float32": partial(limit.bare, context, prepared),
                 "bare int8": partial(limit.bare, context, prepared, int8),
@@ -45,9 +46,9 @@ def run(context: Context) -> Result:
         )
         quality = compare(context)
         calibration = json.loads((int8 / MODEL_JSON).read_text())["quality"]
-        runs[str(size)] = {**found, "quality": vars(quality), "quality at export": calibration}
+        runs[str(size)] = {**results, "quality": vars(quality), "quality at export": calibration}
         rows += quality_rows(size, quality)
-        rows += _speed_rows(size, found, goals.int8_speed(quality.mean_cosine))
+        rows += _speed_rows(size, results, goals.int8_speed(quality.mean_cosine))
     return Result(
         "precision",
         _TITLE,
@@ -55,11 +56,11 @@ def run(context: Context) -> Result:
         None,
         rows,
         notes=[
-            "int8 is calibrated on images of the same sample, as a run does; its features are compared with "
+            "int8 is calibrated on images of the same sample, as in a run. Its features are compared with "
             "those of float32 over all images of the extraction.",
-            "Extraction and bare loop: see the benchmark `limit`. Decoding and resizing are the same for "
-            "both and take part in all of these figures.",
-            f"Goal of the speed: {goals.INT8_SPEED_NEAR} from a mean cosine of {goals.INT8_NEAR} on, "
+            "Extraction and bare loop: see the benchmark `limit`. All these figures include decoding and "
+            "resizing, which are the same for both.",
+            f"Goal of the speed: {goals.INT8_SPEED_CLOSE} from a mean cosine of {goals.INT8_CLOSE} on, "
             f"{goals.INT8_SPEED} below it.",
         ],
         runs=runs,
@@ -67,22 +68,22 @@ def run(context: Context) -> Result:
 
 
 def _extraction(context: Context, sample: Path, name: str, model: Path) -> dict[str, Any]:
-    found = limit.ours(context, sample, model)
-    # The last round's features are compared.
-    kept = context.fresh(f"precision-{name}")
-    (context.work / "runs" / "limit-ours" / "features").rename(kept / "features")
-    return found
+    result = limit.ours(context, sample, model)
+    # Kept for compare(), which uses those of the last round.
+    folder = context.fresh(f"precision-{name}")
+    (context.work / "runs" / "limit-ours" / "features").rename(folder / "features")
+    return result
 
 
 def compare(context: Context) -> quantise.Quality:
-    """Both precisions' features of the last round."""
+    """Quality of the int8 features of the last round."""
     runs = context.work / "runs"
     images, exact = read_features(runs / "precision-float32" / "features")
-    others, found = read_features(runs / "precision-int8" / "features")
-    if images != others:
-        raise ValueError("the two extractions hold different images")
+    int8_images, int8 = read_features(runs / "precision-int8" / "features")
+    if images != int8_images:
+        raise ValueError("the two extractions have different images")
     labels = [Path(image).parent.name for image in images]
-    return quantise.measure_quality(exact, found, labels, images_calibrated=0)
+    return quantise.measure_quality(exact, int8, labels, images_calibrated=0)
 
 
 def quality_rows(size: int, quality: quantise.Quality) -> list[Row]:
@@ -94,7 +95,7 @@ def quality_rows(size: int, quality: quantise.Quality) -> list[Row]:
             ours=quality.mean_cosine,
             unit="",
             goal=goals.INT8_COSINE,
-            note=f"least {quality.least_cosine:.3f}",
+            note=f"lowest {quality.least_cosine:.3f}",
             repeats=1,
         ),
         row(
@@ -119,15 +120,20 @@ def quality_rows(size: int, quality: quantise.Quality) -> list[Row]:
     ]
 
 
-def _speed_rows(size: int, found: dict[str, list[Any]], goal: Goal | None) -> list[Row]:
+def _speed_rows(size: int, results: dict[str, list[Any]], goal: Goal | None) -> list[Row]:
     def of(side: str, key: str) -> list[float]:
-        return [r[key] for r in found[side] if r[key]]
+        return [r[key] for r in results[side] if r[key]]
 
-    repeats = len(found["int8"])
+    repeats = len(results["int8"])
     sides = (
         ("extraction, steady state", of("int8", "steady"), of("float32", "steady"), goal),
         ("extraction, JVM start to _SUCCESS", of("int8", "whole"), of("float32", "whole"), None),
-        ("bare loop", [r.rate for r in found["bare int8"]], [r.rate for r in found["bare float32"]], None),
+        (
+            "bare loop",
+            [r.rate for r in results["bare int8"]],
+            [r.rate for r in results["bare float32"]],
+            None,
+        ),
     )
     return [
         row(

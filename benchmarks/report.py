@@ -1,4 +1,4 @@
-"""Results as JSON, and RESULTS.md made from the JSON alone."""
+"""Results as JSON, and RESULTS.md, which is made from the JSON alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLE_NAME = "RESULTS.md"
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound for a row's ratio, or for its figure when it has none: at least or at most."""
+    """A lower or upper bound of a row's ratio, or of its figure if it has no ratio."""
 
     bound: float
     at_least: bool = True
@@ -39,8 +39,8 @@ class Row:
     goal: str | None = None
     reached: bool | None = None
     note: str = ""
-    ratio_of: str = ""  # what this row's ratio says, when it is not what the table's column says
-    repeats: int | None = None  # None: as many as the result's
+    ratio_of: str = ""  # meaning of this row's ratio, if it is not that of the column
+    repeats: int | None = None  # None: the number of the result
 
 
 def row(
@@ -56,31 +56,31 @@ def row(
     ratio_of: str = "",
     repeats: int | None = None,
 ) -> Row:
-    """A row; whether its goal is reached follows from the ratio, or from our figure without one."""
-    judged = ours if ratio is None else ratio
-    reached = goal.reached(judged) if goal and judged is not None else None
+    """A row. Its goal is compared with its ratio, or with our figure if it has no ratio."""
+    value = ours if ratio is None else ratio
+    reached = goal.reached(value) if goal and value is not None else None
     bound = str(goal) if goal else None
     return Row(what, size, ours, other, unit, ratio, bound, reached, note, ratio_of, repeats)
 
 
 @dataclass(frozen=True)
 class Result:
-    """One benchmark's table, and every single measurement behind it."""
+    """The table of one benchmark, and all its single measurements."""
 
     name: str
     title: str
-    ratio_of: str  # what the ratio column says, "their time / ours"
-    repeats: int | None  # of the rows that do not say
+    ratio_of: str  # meaning of the ratio column, such as "their time / ours"
+    repeats: int | None  # of the rows without a number of their own
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
     runs: dict[str, Any] = field(default_factory=dict)  # single measurements, by side
-    seconds: float = 0.0  # that the benchmark took
+    seconds: float = 0.0  # duration of the benchmark
     date: str = ""
     settings: dict[str, Any] = field(default_factory=dict)  # mode, images, weights of this benchmark
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """The document of an earlier run, or an empty one."""
+    """The document of the earlier runs, or an empty one."""
     path = folder / JSON_NAME
     if path.exists():
         document: dict[str, Any] = json.loads(path.read_text())
@@ -89,7 +89,7 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def save(folder: Path, machine: Mapping[str, Any], result: Result) -> None:
-    """Put one result into the folder's JSON, beside those of other benchmarks, and rewrite the table."""
+    """Add one result to the folder's JSON, which keeps those of other benchmarks, and rewrite the table."""
     folder.mkdir(parents=True, exist_ok=True)
     document = load(folder)
     document["benchmarks"][result.name] = {**asdict(result), "machine": dict(machine)}
@@ -98,25 +98,25 @@ def save(folder: Path, machine: Mapping[str, Any], result: Result) -> None:
 
 
 def markdown(document: Mapping[str, Any]) -> str:
-    """RESULTS.md of a document as save() wrote it."""
+    """RESULTS.md of a document that save() wrote."""
     results = list(document["benchmarks"].values())
     lines = [
         "# Results",
         "",
-        f"Made by `python -m benchmarks` from [{JSON_NAME}]({JSON_NAME}), which holds every single",
-        "measurement. Both sides of a ratio ran in turn on one machine; a row with several repeats shows",
+        f"Written by `python -m benchmarks` from [{JSON_NAME}]({JSON_NAME}), which has every single",
+        "measurement. Both sides of a ratio ran in turn on one machine. A row with several repeats shows",
         "medians, and the median of the pairs' ratios.",
     ]
     if goals := [_goal_line(result, item) for result in results for item in result["rows"] if item["goal"]]:
         lines += ["", "## Goals", "", "| benchmark | what | images | measured | goal | reached |"]
         lines += ["|---|---|---:|---|---|---|", *goals]
-    shown: dict[str, Any] | None = None
+    previous: dict[str, Any] | None = None
     for result in results:
         machine = result.get("machine", {})
         identity = {name: value for name, value in machine.items() if name != "load_at_start"}
-        if machine and identity != shown:
+        if machine and identity != previous:
             lines += ["", *_machine_lines(machine)]
-            shown = identity
+            previous = identity
         lines += ["", *_table_lines(result)]
     return "\n".join(lines) + "\n"
 
@@ -186,17 +186,17 @@ def _size(item: Mapping[str, Any]) -> str:
 
 
 def ratio_text(item: Mapping[str, Any]) -> str:
-    """A row's ratio, with the digits that its goal asks for."""
+    """A row's ratio, with enough digits to compare it with its goal."""
     if item["ratio"] is None:
         return ""
     if item["ratio_of"]:
         return number(item["ratio"])
-    # Goals lie close to 1 where they ask for little loss.
+    # Some goals are close to 1.
     return f"{item['ratio']:.3f}" if item["ratio"] < 2 else f"{item['ratio']:.2f}"
 
 
 def number(value: float | None) -> str:
-    """A figure with three digits or so."""
+    """A figure with about three digits."""
     if value is None:
         return ""
     if abs(value) >= 100:

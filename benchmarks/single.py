@@ -1,4 +1,4 @@
-"""End to end against a script that predicts image by image."""
+"""End to end, compared with a script that predicts image by image."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ def run(context: Context) -> Result:
             "ours": partial(ours, context, images),
             "single": partial(their_job, context, "single", images, []),
         }
-        found = interleaved(sides, repeats)
-        runs[str(size)] = found
+        results = interleaved(sides, repeats)
+        runs[str(size)] = results
         rows += compare(
-            "one image a predict",
+            "one image for each predict",
             size,
-            found["ours"],
-            found["single"],
+            results["ours"],
+            results["single"],
             goals.at(goals.SINGLE, size),
             context.export_seconds,
             exact_variance(context),
         )
     return Result(
         "single",
-        "end to end against one image a predict call",
+        "end to end against a predict call for each image",
         "their time / ours",
         None,
         rows,
         notes=[
-            "Theirs: one spark-submit; mapPartitions builds the model once a partition (four partitions a "
-            "core) and calls model.predict for each image; the features are cached for pyspark.ml's PCA."
+            "Theirs: one spark-submit; mapPartitions builds the model once for each partition (four "
+            "partitions for each core) and calls model.predict for each image. pyspark.ml's PCA uses cached "
+            "features. "
         ],
         runs=runs,
     )

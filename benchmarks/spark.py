@@ -19,9 +19,9 @@ def submit(
     options: list[str],
     python_path: Path | None = None,
 ) -> sampling.Use:
-    """Run a script on ``local[cores]``; JobError that names the log when it fails.
+    """Run a script on ``local[cores]``. Raises JobError, which names the log, if it fails.
 
-    ``python_path`` is where driver and workers find further modules.
+    ``python_path`` is a folder of further modules for driver and workers.
     """
     binaries = Path(sys.executable).parent
     command = [
@@ -38,16 +38,16 @@ def submit(
     use = sampling.run(command, log, env, scratch)
     if use.exit_code:
         errors = [line for line in log.read_text(errors="replace").splitlines() if "Error" in line]
-        said = errors[-1].strip()[:300] if errors else f"exit code {use.exit_code}"
-        raise JobError(f"{script.name} failed; see {log}: {said}")
+        reason = errors[-1].strip()[:300] if errors else f"exit code {use.exit_code}"
+        raise JobError(f"{script.name} failed; see {log}: {reason}")
     return use
 
 
 def environment(scratch: Path) -> dict[str, str]:
-    """The caller's environment with this Python for driver and workers, and scratch files in ``scratch``."""
+    """The caller's environment, with this Python for driver and workers, and ``scratch`` for their files."""
     scratch.mkdir(parents=True, exist_ok=True)
-    left_out = ("SPARK_HOME", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS")
-    env = {name: value for name, value in os.environ.items() if name not in left_out}
+    excluded = ("SPARK_HOME", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS")
+    env = {name: value for name, value in os.environ.items() if name not in excluded}
     env |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}",
         "PYSPARK_PYTHON": sys.executable,

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: one demo, and one shard's work taken apart."""
+"""The time of each stage of a run: of a demo, of spark-submit, and of the parts of one shard."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -28,8 +29,8 @@ from image_features.storage import Storage
 
 SIZES = Sizes(quick={400: 1}, full={10_000: 1}, least=COMPONENTS + 1)
 
-# Measured beside the whole that the other parts of their group are shares of.
-_BESIDE = ("packing the sample", "PCA, whole", "PCA inside the session", "opening the model, once a worker")
+# Parts that are measured separately, so they are not shares of their group's total.
+_SEPARATE = ("packing the sample", "PCA, whole", "PCA inside the session", "opening the model, once a worker")
 
 
 def run(context: Context) -> Result:
@@ -42,57 +43,57 @@ def run(context: Context) -> Result:
     submits = [submit(context, images) for _ in range(repeats)]
     shards = [one_shard(context) for _ in range(repeats)]
     rows: list[Row] = []
-    for found, whole, name in (
+    for measurements, whole, name in (
         (demos, "the demo, whole", "the demo"),
         (submits, "spark-submit of the extraction, whole", "spark-submit"),
         (shards, "one shard, whole", "one shard"),
     ):
-        total = _median(found, whole)
-        for what in found[0]:
-            took = _median(found, what)
+        total = _median(measurements, whole)
+        for what in measurements[0]:
+            took = _median(measurements, what)
             part = what if what == whole else f"{name}: {what}"
-            share = took / total if total and what not in _BESIDE else None
+            share = took / total if total and what not in _SEPARATE else None
             rows.append(row(part, size=size, ours=took, ratio=share))
     rows += _second_rows(second)
     return Result(
         "stages",
-        f"where the time of a run of {size:,} images goes",
-        "share of the whole",
+        f"time of each stage of a run of {size:,} images",
+        "share of the total",
         repeats,
         rows,
         notes=[
-            "The demo starts from an empty work folder: Airflow's database is made in it. Its cluster is "
-            "local; its stages partly run side by side, so their shares add up to more than what is left.",
-            "The second run is in the same work folder: Airflow's database and the exported backbone are "
-            "there, and the images are drawn. From the command's start to its end.",
-            "One shard: the real functions one after another, in this process on one core; in a task the "
-            "next shard is read and the last one written meanwhile. Inference is the time of the whole "
-            "computing less decoding and preprocessing, measured alone.",
+            "The demo starts from an empty work folder, so it creates Airflow's database. Its cluster is "
+            "local. Some stages run at the same time, so the shares add up to more than 1.",
+            "The second run uses the same work folder, which has Airflow's database, the exported backbone "
+            "and the drawn images. It is measured from the command's start to its end.",
+            "One shard: the real functions one after another, in this process on one core. In a task, the "
+            "next shard is read and the last one written at the same time. Inference is the total computing "
+            "time minus decoding and preprocessing, which are measured alone.",
         ],
         runs={"demo": demos, "spark-submit": submits, "one shard": shards},
     )
 
 
-def _second_rows(found: list[dict[str, float]]) -> list[Row]:
+def _second_rows(demos: list[dict[str, float]]) -> list[Row]:
     whole = "the demo, whole"
     rows = [
         row(
             f"{whole}, second run, drawn images",
             size=len(KINDS) * PER_LABEL,
-            ours=_median(found, whole),
+            ours=_median(demos, whole),
             goal=goals.DEMO_SECOND_RUN,
         )
     ]
-    for what in found[0]:
+    for what in demos[0]:
         if what != whole and not what.startswith("task "):
-            took = _median(found, what)
-            share = took / _median(found, whole)
+            took = _median(demos, what)
+            share = took / _median(demos, whole)
             rows.append(row(f"second run: {what}", size=len(KINDS) * PER_LABEL, ours=took, ratio=share))
     return rows
 
 
-def _median(found: list[dict[str, float]], what: str) -> float:
-    return float(np.median([r[what] for r in found if what in r]))
+def _median(measurements: list[dict[str, float]], what: str) -> float:
+    return median(seconds[what] for seconds in measurements if what in seconds)
 
 
 def demo(context: Context, images: Path) -> dict[str, float]:
@@ -102,13 +103,13 @@ def demo(context: Context, images: Path) -> dict[str, float]:
 
 
 def second_demo(context: Context) -> dict[str, float]:
-    """Run the demo again in the same work folder, with the images that it draws; they are drawn before."""
+    """Run the demo again in the same work folder, with drawn images. They are drawn before it starts."""
     draw_folder(context.work / "runs" / "demo" / "work" / "drawn", PER_LABEL)
     return _demo(context, [])
 
 
 def _demo(context: Context, options: list[str]) -> dict[str, float]:
-    """Run the demo and read its clocks: Airflow's database and the run's summary."""
+    """Run the demo. Its times are read from Airflow's database and the run's summary."""
     folder = context.work / "runs" / "demo"
     output = folder / "output"
     shutil.rmtree(output, ignore_errors=True)
@@ -119,18 +120,18 @@ def _demo(context: Context, options: list[str]) -> dict[str, float]:
     summary = json.loads(next(output.glob("*/summary.json")).read_text())
     tasks = task_times(folder / "work" / "airflow" / "airflow.db")
     first, last = min(t[0] for t in tasks.values()), max(t[1] for t in tasks.values())
-    found = {
+    seconds_of = {
         "the demo, whole": use.seconds,
         "local AWS, Airflow's database and start": first - use.started,
         **{stage: float(seconds) for stage, seconds in summary["seconds"].items()},
         "copying and printing the result": use.started + use.seconds - last,
     }
-    found |= {f"task {name}": end - start for name, (start, end) in tasks.items()}
-    return found
+    seconds_of |= {f"task {name}": end - start for name, (start, end) in tasks.items()}
+    return seconds_of
 
 
 def task_times(database: Path) -> dict[str, tuple[float, float]]:
-    """Start and end of each task of the last run, as seconds of the epoch."""
+    """Start and end of each task of the last run, in seconds since the epoch."""
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
         rows = connection.execute(
             "SELECT task_id, start_date, end_date FROM task_instance WHERE end_date IS NOT NULL "
@@ -142,12 +143,12 @@ def task_times(database: Path) -> dict[str, tuple[float, float]]:
 
 def _epoch(text: str) -> float:
     moment = datetime.fromisoformat(text)
-    # Airflow keeps UTC; SQLite drops the zone.
+    # Airflow stores UTC; SQLite drops the time zone.
     return (moment if moment.tzinfo else datetime.fromisoformat(f"{text}+00:00")).timestamp()
 
 
 def submit(context: Context, images: Path) -> dict[str, float]:
-    """Both steps through spark-submit, split into what is inside the session and what is around it."""
+    """Run both steps by spark-submit; seconds inside and outside the Spark session."""
     _ = context.model, context.code
     folder = context.fresh("stages")
     packing = context.sample(images, folder).seconds
@@ -165,7 +166,7 @@ def submit(context: Context, images: Path) -> dict[str, float]:
 
 
 def one_shard(context: Context) -> dict[str, float]:
-    """One shard of the last extraction again, in this process, part by part."""
+    """Extract one shard of the last extraction again, in this process; seconds of each part."""
     run = context.work / "runs" / "stages"
     layout = RunLayout(f"file://{run}")
     marker = read_document(SampleMarker, Storage(layout.sample))
@@ -178,13 +179,13 @@ def one_shard(context: Context) -> dict[str, float]:
     clock = _Clock()
     backbone = Backbone(model, spec)
     opening = clock.lap()
-    found = reader.read(shard)
+    images = reader.read(shard)
     reading = clock.lap()
-    extracted = extract(shard, found, job, backbone)
+    extracted = extract(shard, images, job, backbone)
     computing = clock.lap()
     write(extracted, job)
     writing = clock.lap()
-    pixels = [decode_rgb(content, spec.input_size) for content in found.contents]
+    pixels = [decode_rgb(content, spec.input_size) for content in images.contents]
     decoding = clock.lap()
     preprocessor = Preprocessor(spec.preprocessing)
     out = np.empty((spec.input_size, spec.input_size, 3), np.float32)

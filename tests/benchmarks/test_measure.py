@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from benchmarks.measure import ShardTime, interleaved, median, ratio, steady_rate
+from benchmarks.measure import ShardTime, interleaved, ratio, steady_rate
 from image_features.extraction import bundles
 
 
@@ -34,11 +34,6 @@ def test_ratio_is_the_median_of_pairs() -> None:
     assert ratio([20, 60, 22], [10, 30, 10]) == 2
     with pytest.raises(ValueError, match="zip"):
         ratio([1, 2], [1])
-
-
-def test_median_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="no values"):
-        median([])
 
 
 def simulate(
