@@ -1,8 +1,9 @@
 """A million images through the whole pipeline: time, memory and requests to S3 of each stage.
 
 Images of 850 bytes drawn by code, a real sample, a real PCA, real checks, a real report, all over HTTP to
-the local AWS's S3. Extracted is a twentieth of them, at most 50,000: an image costs what it costs (see
-growth); for the others features are drawn. No Airflow: its tasks call the same functions.
+the local AWS's S3. Only a twentieth of the images is extracted, at most 50,000: the cost of an image does not
+depend on their number (see growth). The other features are random. No Airflow: its tasks call the same
+functions.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from image_features.storage import Storage
 SIZES = Sizes(quick={2_000: 1, 4_000: 1}, full={100_000: 1, 1_000_000: 1}, least=200)
 BUCKET = "load"
 LABELS = 1_000
-CORES = 8  # of the cluster that the sample is cut for
+CORES = 8  # of the cluster, which decides the number of shards
 _EXTRACTED = 50_000
 _MIB = 2**20
 _ROLES = ("python", "jvm", "worker")
@@ -39,13 +40,13 @@ _ROLES = ("python", "jvm", "worker")
 
 @dataclass(frozen=True)
 class Server:
-    """The local AWS's S3, as a process that counts what it is asked."""
+    """The local AWS's S3, in a process that counts its requests."""
 
     endpoint: str
 
     def counts(self) -> dict[str, int]:
-        with urllib.request.urlopen(f"{self.endpoint}{COUNTS}", timeout=60) as found:  # noqa: S310
-            return dict(json.load(found))
+        with urllib.request.urlopen(f"{self.endpoint}{COUNTS}", timeout=60) as reply:  # noqa: S310
+            return dict(json.load(reply))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -60,7 +61,7 @@ class Server:
 
 @contextlib.contextmanager
 def served() -> Iterator[Server]:
-    """Serve an empty bucket; this process and those that it starts take it for S3."""
+    """Serve an empty bucket as S3, for this process and for those that it starts."""
     import boto3
 
     command = [sys.executable, "-m", "benchmarks.jobs.counting_s3"]
@@ -83,45 +84,45 @@ def served() -> Iterator[Server]:
 
 def run(context: Context) -> Result:
     sizes = list(context.sizes(SIZES))
-    found: dict[str, list[dict[str, Any]]] = {}
+    runs: dict[str, list[dict[str, Any]]] = {}
     with served() as server:
         for size in sizes:
             images = context.work / "tiny" / str(size)
             load_data.draw(images, size, min(LABELS, size))
-            found[str(size)] = [_stages(context, server, images, size)]
+            runs[str(size)] = [_stages(context, server, images, size)]
     return Result(
         "load",
         "very many images, stage by stage",
         "this size / the one before",
         1,
-        _rows(sizes, {size: runs[0] for size, runs in found.items()}),
+        _rows(sizes, {size: stages for size, [stages] in runs.items()}),
         notes=[
             f"JPEGs of {load_data.PIXELS} x {load_data.PIXELS} pixels and 850 bytes, {load_data.PICTURES} "
-            f"pictures, every file with bytes of its own, {LABELS:,} labels; alpha 0.35 at 96 pixels. "
-            "The column other holds the smaller size's figure.",
-            f"Extracted is a twentieth, at most {_EXTRACTED:,}; for the PCA and what follows the features "
-            f"are drawn (1,280 wide, of rank 80 plus noise), {COMPONENTS} components.",
-            "Requests: all that reached S3, which here is a Python process on the same cores; so the times "
-            "are its as well. Above 5 MiB an object goes in parts: a POST, a PUT a part, a POST; a POST "
-            "is a deletion else.",
-            "Memory: peak of one process, PSS where it can be read, else RSS.",
+            f"pictures, every file with different bytes, {LABELS:,} labels; alpha 0.35 at 96 pixels. "
+            "The column other has the smaller size's figure.",
+            f"A twentieth is extracted, at most {_EXTRACTED:,}. The PCA and the later stages use random "
+            f"features (1,280 wide, of rank 80 plus noise), {COMPONENTS} components.",
+            "Requests: all requests to S3. It is a Python process on the same cores, so the times include "
+            "its own. An object above 5 MiB is sent in parts: a POST, a PUT for each part, a POST. Any other "
+            "POST is a deletion.",
+            "Memory: peak PSS of one process, or RSS where PSS cannot be read.",
         ],
-        runs=found,
+        runs=runs,
     )
 
 
 def _stages(context: Context, server: Server, images: Path, size: int) -> dict[str, Any]:
-    """Every stage's figures, by its name."""
+    """The figures of every stage, by its name."""
     root, part = f"s3://{BUCKET}/runs/{size}", f"s3://{BUCKET}/runs/part-{size}"
     logs = context.fresh(f"load-{size}")
     model = context.export(["--alpha", "0.35", "--input-size", "96"])
-    found: dict[str, Any] = {}
+    stages: dict[str, Any] = {}
 
     def measure(name: str, work: Callable[[Path], sampling.Use], **more: Any) -> dict[str, Any]:
         before = server.counts()
         use = work(logs / f"{name}.log")
         after = server.counts()
-        found[name] = {
+        stages[name] = {
             "seconds": use.seconds,
             "requests": {
                 kind: n - before.get(kind, 0) for kind, n in after.items() if n > before.get(kind, 0)
@@ -129,11 +130,11 @@ def _stages(context: Context, server: Server, images: Path, size: int) -> dict[s
             "peaks": {role: peak for role in _ROLES if (peak := use.peak_of(role))},
             **more,
         }
-        print(f"  {size:,} {name}: {found[name]}", flush=True)
-        return dict(found[name])
+        print(f"  {size:,} {name}: {stages[name]}", flush=True)
+        return dict(stages[name])
 
-    def command(name: str, module: str, *arguments: str) -> dict[str, Any]:
-        return measure(name, lambda log: checked([sys.executable, "-m", module, *arguments], log))
+    def command(name: str, *arguments: str) -> dict[str, Any]:
+        return measure(name, lambda log: checked([sys.executable, "-m", *arguments], log))
 
     def submit(name: str, script: str, *arguments: str) -> dict[str, Any]:
         return measure(name, lambda log: context.submit(script, list(arguments), log))
@@ -141,17 +142,17 @@ def _stages(context: Context, server: Server, images: Path, size: int) -> dict[s
     drawn = ["--source", str(images), "--cores", str(CORES)]
     command(
         "draw and pack the sample",
-        "fruit_pipeline.sample.draw",
+        *("fruit_pipeline", "sample"),
         *drawn,
         "--all",
         "--output",
         f"{root}/sample",
     )
-    command("estimate", "fruit_pipeline.cost.estimate", "--images", str(size), "--shape", "standard")
+    command("estimate", "fruit_pipeline", "estimate", "--images", str(size), "--shape", "standard")
     few = max(100, min(_EXTRACTED, size // 20))
     command(
         "draw a part of it",
-        "fruit_pipeline.sample.draw",
+        *("fruit_pipeline", "sample"),
         *drawn,
         "--total",
         str(few),
@@ -165,9 +166,9 @@ def _stages(context: Context, server: Server, images: Path, size: int) -> dict[s
     before = server.counts()
     spec = read_document(BackboneSpec, Storage(model), MODEL_JSON)
     marker: FeaturesMarker = load_data.draw_features(root, spec)
-    found["features"] = {"bytes": server.counts()["bytes sent"] - before["bytes sent"]}
+    stages["features"] = {"bytes": server.counts()["bytes sent"] - before["bytes sent"]}
     submit(
-        "extract again, all shards stand",
+        "extract again, all shards exist",
         "extract_features.py",
         *(*extract, f"{root}/sample", "--output", f"{root}/features"),
     )
@@ -179,37 +180,37 @@ def _stages(context: Context, server: Server, images: Path, size: int) -> dict[s
                 *("--features", f"{root}/features", "--output", f"{root}/pca"),
                 *("--components", str(min(COMPONENTS, size))),
             )
-        log = logs / f"look at the progress of {stage}.log"
-        command(log.stem, "benchmarks.jobs.look", "--run", root, "--stage", stage)
-        found[log.stem] |= {"shards": len(marker.shards), **answer(log)}
-    command("check", "fruit_pipeline.checks.output", "--run", root)
-    command("report", "fruit_pipeline.report", "--run", root, "--output", str(logs / "report.html"))
-    found["report"]["bytes"] = (logs / "report.html").stat().st_size
+        log = logs / f"poll the progress of {stage}.log"
+        command(log.stem, "benchmarks.jobs.poll_progress", "--run", root, "--stage", stage)
+        stages[log.stem] |= {"shards": len(marker.shards), **answer(log)}
+    command("check", "fruit_pipeline", "check", "--run", root)
+    command("report", "fruit_pipeline", "report", "--run", root, "--output", str(logs / "report.html"))
+    stages["report"]["bytes"] = (logs / "report.html").stat().st_size
     objects = list(Storage(root).list())
-    found["objects"] = {"count": len(objects), "bytes": sum(stored.size for stored in objects)}
-    return found
+    stages["objects"] = {"count": len(objects), "bytes": sum(stored.size for stored in objects)}
+    return stages
 
 
 _NAMES = {"python": "Python", "jvm": "JVM", "worker": "a worker"}
 
 
-def _rows(sizes: list[int], found: dict[str, dict[str, Any]]) -> list[Row]:
-    """A row a figure and size, beside the smaller size's."""
+def _rows(sizes: list[int], stages: dict[str, dict[str, Any]]) -> list[Row]:
+    """A row for each figure and size, with the smaller size's figure."""
     rows = []
     for before, size in pairwise([None, *sizes]):
         assert size is not None
-        now = _figures(found[str(size)])
-        then = _figures(found[str(before)]) if before else {}
-        for (what, unit), value in now.items():
-            other = then.get((what, unit))
+        smaller = _figures(stages[str(before)]) if before else {}
+        for (what, unit), value in _figures(stages[str(size)]).items():
+            other = smaller.get((what, unit))
             share = value / other if other else None
             rows.append(row(what, size=size, ours=value, other=other, unit=unit, ratio=share))
     return rows
 
 
-def _figures(found: dict[str, Any]) -> dict[tuple[str, str], float]:
+def _figures(stages: dict[str, Any]) -> dict[tuple[str, str], float]:
+    """Value of each figure, by its name and unit."""
     figures: dict[tuple[str, str], float] = {}
-    for name, stage in found.items():
+    for name, stage in stages.items():
         if "requests" not in stage:
             continue
         name = "extract a part" if name.startswith("extract ") and "again" not in name else name
@@ -219,7 +220,7 @@ def _figures(found: dict[str, Any]) -> dict[tuple[str, str], float]:
         counted = {kind: n for kind, n in stage["requests"].items() if kind != "bytes sent"}
         if counted:
             figures[f"{name}: requests to S3", ""] = sum(counted.values())
-    figures["objects of the run in S3", ""] = found["objects"]["count"]
-    figures["bytes of the run in S3", "MiB"] = found["objects"]["bytes"] / _MIB
-    figures["report.html", "MiB"] = found["report"]["bytes"] / _MIB
+    figures["objects of the run in S3", ""] = stages["objects"]["count"]
+    figures["bytes of the run in S3", "MiB"] = stages["objects"]["bytes"] / _MIB
+    figures["report.html", "MiB"] = stages["report"]["bytes"] / _MIB
     return figures

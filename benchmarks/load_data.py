@@ -1,4 +1,4 @@
-"""Very many very small images, all valid and all different, and features for them."""
+"""Many tiny images, all valid and all different, and random features for them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from image_features.storage import Storage
 
 PIXELS = 32
 PICTURES = 200
-"""Different pictures; a comment in each file makes its bytes, and so its SHA-256, its own."""
+"""Different pictures. A comment in each file makes its bytes, and so its SHA-256, unique."""
 
 _RANK = 80
 
 
 def draw(folder: Path, images: int, labels: int) -> None:
-    """Write ``images`` JPEG files of about 850 bytes into ``labels`` sub-folders, unless they stand."""
-    whole = folder.with_name(f"{folder.name}.whole")
-    if whole.exists():
+    """Write ``images`` JPEG files of about 850 bytes into ``labels`` sub-folders, unless they exist."""
+    marker = folder.with_name(f"{folder.name}.whole")
+    if marker.exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
     pictures = [_picture(seed) for seed in range(PICTURES)]
@@ -45,7 +45,7 @@ def draw(folder: Path, images: int, labels: int) -> None:
     for number in range(images):
         path = folder / f"label {number % labels:04d}" / f"{number // labels:06d}.jpg"
         path.write_bytes(commented(pictures[number % PICTURES], f"image {number}"))
-    whole.touch()
+    marker.touch()
 
 
 def commented(jpeg: bytes, text: str) -> bytes:
@@ -64,9 +64,9 @@ def _picture(seed: int) -> bytes:
 
 
 def draw_features(run: str, spec: BackboneSpec) -> FeaturesMarker:
-    """Write features of rank 80 plus noise for each image of a run's sample, as the extraction would.
+    """Write a finished features prefix for a run's sample, with random features of rank 80 plus noise.
 
-    Its prefix looks finished, by that backbone: names, labels, digests and fingerprints are the sample's.
+    Names, labels, digests and fingerprints are those that the extraction with ``spec`` would write.
     """
     layout = RunLayout(run)
     sample, features = Storage(layout.sample), Storage(layout.features)

@@ -1,1 +1,1 @@
-"""What the pipeline is compared with, each run as a process of its own."""
+"""The scripts that the pipeline is compared with. Each one runs in a process of its own."""

@@ -1,6 +1,6 @@
-"""What the jobs share: their arguments, and how they hand their result back.
+"""Arguments and results of the jobs.
 
-Of the standard library alone: what a job imports counts in its time.
+It imports the standard library only, because the imports of a job count in its time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _NUMBERS = ("components", "cores", "readers")
 
 
 def parse(doc: str | None, *names: str, switches: tuple[str, ...] = ()) -> argparse.Namespace:
-    """The options ``--name``, each required; ``switches`` are those without a value."""
+    """Parse the options ``--name``, which are required, and ``switches``, which have no value."""
     parser = argparse.ArgumentParser(description=doc, allow_abbrev=False)
     for name in names:
         parser.add_argument(f"--{name}", required=True, type=int if name in _NUMBERS else str)
@@ -23,5 +23,5 @@ def parse(doc: str | None, *names: str, switches: tuple[str, ...] = ()) -> argpa
 
 
 def answer(**result: Any) -> None:
-    """Print the line that ``benchmarks.context.answer`` looks for."""
+    """Print the line that ``benchmarks.context.answer`` reads."""
     print("RESULT", json.dumps(result))

@@ -1,6 +1,6 @@
-"""The local AWS's S3, which counts its requests: on a free port of loopback, ``/_counts`` tells them.
+"""The local AWS's S3 on a free port of loopback. It counts its requests, and ``/_counts`` returns the counts.
 
-It knows no clusters, and keeps its objects in memory.
+It has no clusters, and keeps its objects in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COUNTS = "/_counts"
 
 
 class Counting:
-    """WSGI middleware: how many requests of each kind, and the bytes that were sent to S3."""
+    """WSGI middleware that counts the requests of each kind, and the bytes that are sent to S3."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app
@@ -38,9 +38,9 @@ class Counting:
 
 
 def kind_of(method: str, query: str) -> str:
-    """What S3 calls, and prices, a request: "LIST", "GET", "HEAD", "PUT", "POST", "DELETE"."""
-    asked = parse_qs(query, keep_blank_values=True)
-    if method == "GET" and ("list-type" in asked or "prefix" in asked):
+    """The kind of a request in S3's price list: "LIST", "GET", "HEAD", "PUT", "POST", "DELETE"."""
+    parameters = parse_qs(query, keep_blank_values=True)
+    if method == "GET" and ("list-type" in parameters or "prefix" in parameters):
         return "LIST"
     return method
 

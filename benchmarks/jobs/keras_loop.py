@@ -1,4 +1,4 @@
-"""Plain Keras in one process: one predict call over batches of 32, images read ahead by threads."""
+"""Plain Keras in one process: one predict call over batches of 32, which threads read ahead."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main() -> None:
             return np.stack([keras_model.preprocess(path.read_bytes()) for path in part])
 
     model = keras_model.build(args.weights)
-    # The first call traces the graph; what it takes counts in the whole time, not in the loop's.
+    # The first call traces the graph. Its time counts in the total, not in the loop.
     model.predict(Batches((files * BATCH)[:BATCH]), verbose=0)
     started = time.monotonic()
     features = model.predict(Batches(files, workers=args.readers, max_queue_size=16), verbose=0)

@@ -1,4 +1,4 @@
-"""The Keras model and the reading of images that all compared scripts use, as notebooks write them."""
+"""The Keras model and the reading of images of all compared scripts, written as in notebooks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 def build(weights: str, threads: int | None = None) -> Any:
     """MobileNetV2 up to its pooling; ``weights``: "imagenet", "random:<seed>" or a file.
 
-    ``threads`` bounds TensorFlow's in this process; by default there is one a core.
+    ``threads`` limits the threads of TensorFlow in this process; the default is one for each core.
     """
     import keras
 
@@ -32,7 +32,7 @@ def build(weights: str, threads: int | None = None) -> Any:
 
 
 def with_weights(values: list[Any]) -> Any:
-    """A new model with weights that came by broadcast."""
+    """A new model with weights from a broadcast."""
     from keras.applications.mobilenet_v2 import MobileNetV2
 
     model = MobileNetV2(weights=None, include_top=False, pooling="avg", input_shape=(224, 224, 3))

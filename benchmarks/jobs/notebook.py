@@ -1,6 +1,6 @@
 """The usual notebook as one script: Spark reads images, Keras in a pandas UDF, pyspark.ml's PCA.
 
-Lazy as published: each action that needs the features computes them again. With --features-once
+It is lazy, as published: each action that needs the features computes them again. With --features-once,
 they are written to parquet and read back before the PCA.
 """
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def featurize(images: DataFrame, weights: Any) -> DataFrame:
-    """Rows of path, label and features; one predict call an Arrow batch."""
+    """Rows of path, label and features; one predict call for each Arrow batch."""
 
     @pandas_udf("array<float>", PandasUDFType.SCALAR_ITER)
     def featurize_udf(batches):  # type: ignore[no-untyped-def]

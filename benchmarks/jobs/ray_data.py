@@ -1,4 +1,4 @@
-"""Ray Data: binary files, the Keras model in an actor class a core, features to parquet."""
+"""Ray Data: binary files, the Keras model in one actor for each core, features to parquet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BATCH = 32
 
 
 class Model:
-    """The model and its reading of images, once an actor."""
+    """The model and the reading of images, in one actor."""
 
     def __init__(self, weights: str) -> None:
         from benchmarks.jobs import keras_model
@@ -33,9 +33,9 @@ def main() -> None:
     args = command.parse(__doc__, "images", "weights", "output", "cores")
     import ray
 
-    # By default Ray's workers give way to every other process.
+    # By default Ray's workers have the lowest priority.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - spelt so by Ray
-    # The actors hold a slot each; the two more are for reading and writing.
+    # One slot for each actor, and two for reading and writing.
     ray.init(
         num_cpus=args.cores + 2,
         include_dashboard=False,

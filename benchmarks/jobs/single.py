@@ -1,4 +1,4 @@
-"""A script that predicts image by image: a model a partition, one predict call an image."""
+"""A script that predicts image by image: one model for each partition, one predict call for each image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main() -> None:
             features = model.predict(image, verbose=0)[0]
             yield row.path, row.path.split("/")[-2], Vectors.dense(features.tolist())
 
-    # Cached, or the PCA would compute everything again with each of its passes.
+    # Without the cache, each pass of the PCA would compute everything again.
     features = images.rdd.mapPartitions(predict).toDF(["path", "label", "features"]).cache()
     pca = PCA(k=args.components, inputCol="features", outputCol="pca").fit(features)
     embeddings = pca.transform(features).select("path", "label", "pca")

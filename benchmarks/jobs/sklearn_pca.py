@@ -1,4 +1,4 @@
-"""scikit-learn's PCA of a prefix of features shards, in memory: reading and computing timed apart."""
+"""scikit-learn's PCA of a prefix of features shards, in memory. Reading and computing are timed apart."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main() -> None:
     for solver in SOLVERS:
         started = time.monotonic()
         pca = PCA(args.components, svd_solver=solver)
-        # Not fit_transform, which "covariance_eigh" and "full" do not share a path for.
+        # Not fit_transform, which takes different paths for "covariance_eigh" and "full".
         embeddings = pca.fit(features).transform(features)
         result[solver] = time.monotonic() - started
         result["variance_kept"] = float(pca.explained_variance_ratio_.sum())

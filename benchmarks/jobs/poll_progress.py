@@ -1,4 +1,4 @@
-"""The triggerer's looks at the progress of both steps of a run: the first, and one of those that follow."""
+"""The triggerer's polls of the progress of a step: the first one, and a later one."""
 
 from __future__ import annotations
 
