@@ -24,7 +24,7 @@ from typing import Any
 from airflow.sdk import Param, dag, get_current_context, task
 
 from fruit_pipeline.cost import bill
-from fruit_pipeline.dag.errors import refuse_cleanly
+from fruit_pipeline.dag.errors import fail_on_bad_input
 from fruit_pipeline.housekeeping import tasks
 
 COMMON: dict[str, Any] = {
@@ -63,26 +63,26 @@ termination to keep it.
 )
 def cost_report() -> None:
     @task
-    @refuse_cleanly
+    @fail_on_bad_input
     def clean_up() -> list[dict[str, Any]]:
         return tasks.clean_up()
 
     @task
-    @refuse_cleanly
+    @fail_on_bad_input
     def write_report(cleaned: list[dict[str, Any]]) -> dict[str, str]:
         return tasks.write_report(get_current_context()["params"]["days"], cleaned)
 
     @task
-    def say_report(report: dict[str, str]) -> None:
-        tasks.say_report(report)
+    def notify_report(report: dict[str, str]) -> None:
+        tasks.notify_report(report)
 
-    say_report(write_report(clean_up()))
+    notify_report(write_report(clean_up()))
 
 
 @dag(schedule="@hourly", doc_md=REAPER_DOC, **COMMON)
 def reap_clusters() -> None:
     @task
-    @refuse_cleanly
+    @fail_on_bad_input
     def reap() -> list[dict[str, Any]]:
         return tasks.reap()
 

@@ -49,7 +49,7 @@ from airflow.sdk import chain, dag, get_current_context, task, task_group
 from fruit_pipeline import settings
 from fruit_pipeline.cluster import shapes
 from fruit_pipeline.dag import assets, form, schedule, tasks
-from fruit_pipeline.dag.errors import refuse_cleanly
+from fruit_pipeline.dag.errors import fail_on_bad_input
 from fruit_pipeline.dag.operators import AddStepOnce, CreateClusterOnce, MakeReport, TerminateClusters
 from fruit_pipeline.dag.sensors import ClusterReady, StepDone
 from fruit_pipeline.notify import messages
@@ -83,46 +83,46 @@ ASSETS = assets.outlets(DEPLOYMENT.bucket)
 )
 def fruit_features() -> None:
     @task
-    @refuse_cleanly
+    @fail_on_bad_input
     def preflight() -> dict[str, Any]:
         context = get_current_context()
         return tasks.preflight(schedule.params_of_run(context, SCHEDULED), context["run_id"])
 
     @task
-    @refuse_cleanly
+    @fail_on_bad_input
     def draw_sample(run: dict[str, Any]) -> dict[str, Any]:
         return tasks.draw_sample(run)
 
     @task
-    @refuse_cleanly
+    @fail_on_bad_input
     def export_backbone(run: dict[str, Any]) -> dict[str, Any]:
         return tasks.export_backbone(run)
 
     @task
-    @refuse_cleanly
+    @fail_on_bad_input
     def quantise(run: dict[str, Any], sample: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
         del sample  # must have been drawn: int8 is calibrated on its images
         return tasks.quantise(run, model)
 
     @task
-    @refuse_cleanly
+    @fail_on_bad_input
     def upload_code(run: dict[str, Any]) -> dict[str, Any]:
         return tasks.upload_code(run)
 
     @task(multiple_outputs=True)
-    @refuse_cleanly
+    @fail_on_bad_input
     def plan_cluster(
         run: dict[str, Any], sample: dict[str, Any], model: dict[str, Any], code: dict[str, Any]
     ) -> dict[str, Any]:
         return tasks.plan_cluster(run, sample, model, code)
 
     @task
-    @refuse_cleanly
+    @fail_on_bad_input
     def check_output(run: dict[str, Any]) -> dict[str, Any]:
         return tasks.check_output(run)
 
     @task(outlets=ASSETS)
-    @refuse_cleanly
+    @fail_on_bad_input
     def summarise(run: dict[str, Any], cluster_id: str, parts: dict[str, Any]) -> dict[str, Any]:
         summary = tasks.summarise(run, cluster_id, parts)
         assets.tell(get_current_context()["outlet_events"], ASSETS, summary)

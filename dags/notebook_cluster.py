@@ -2,7 +2,7 @@
 ### A cluster with JupyterHub, for a day at most
 
 Starts a cluster of a notebook shape, waits until it is ready, and prints the commands that lead to its
-JupyterHub: `say_how_to_connect` has them in its log, and sends them to the topic. The
+JupyterHub: `notify_how_to_connect` has them in its log, and sends them to the topic. The
 cluster ends when its owner terminates it, when it has been idle for the shape's idle timeout, or at
 `until`, whichever comes first. Notebooks are kept in the bucket.
 
@@ -22,10 +22,9 @@ from airflow.sdk import chain, dag, get_current_context, task
 
 from fruit_pipeline import settings
 from fruit_pipeline.cluster import shapes
-from fruit_pipeline.dag import cluster_over
-from fruit_pipeline.dag.errors import refuse_cleanly
+from fruit_pipeline.dag.errors import fail_on_bad_input
 from fruit_pipeline.dag.operators import CreateClusterOnce, TerminateClusters
-from fruit_pipeline.dag.sensors import ClusterReady
+from fruit_pipeline.dag.sensors import ClusterEnded, ClusterReady
 from fruit_pipeline.notebook_cluster import connect
 from fruit_pipeline.notebook_cluster import plan as notebook_cluster_plan
 
@@ -46,16 +45,16 @@ SHAPES = shapes.descriptions(DEPLOYMENT.home, shapes.NOTEBOOKS)
 )
 def notebook_cluster() -> None:
     @task(multiple_outputs=True)
-    @refuse_cleanly
+    @fail_on_bad_input
     def plan_cluster() -> dict[str, Any]:
         return notebook_cluster_plan.plan(get_current_context()["params"])
 
     @task
-    def say_how_to_connect(plan: dict[str, Any], cluster_id: str) -> str:
-        return connect.say_how_to_connect(plan, cluster_id)
+    def notify_how_to_connect(plan: dict[str, Any], cluster_id: str) -> str:
+        return connect.notify_how_to_connect(plan, cluster_id)
 
     @task
-    def over(state: str) -> str:
+    def ended(state: str) -> str:
         return state
 
     plan = plan_cluster()
@@ -67,11 +66,11 @@ def notebook_cluster() -> None:
     )
     cluster_id = create_cluster.output
     cluster_ready = ClusterReady(task_id="cluster_ready", job_flow_id=cluster_id, **POLL, **AWS)
-    wait_until_over = cluster_over.ClusterOver(
-        task_id="wait_until_over",
+    wait_for_end = ClusterEnded(
+        task_id="wait_for_end",
         job_flow_id=cluster_id,
         until=plan["until"],
-        look_seconds=15 * DEPLOYMENT.poll_seconds,
+        poke_interval=15 * DEPLOYMENT.poll_seconds,
         **AWS,
     )
     terminate_cluster = TerminateClusters(
@@ -83,10 +82,10 @@ def notebook_cluster() -> None:
         retries=5,
         **AWS,
     )
-    chain(create_cluster, cluster_ready, say_how_to_connect(plan, cluster_id), wait_until_over)
-    # A teardown whose failure counts is what decides the run, and hides the failures before it:
-    # `over` stands beside it, and fails with them.
-    chain(wait_until_over, [over(wait_until_over.output), terminate_cluster])
+    chain(create_cluster, cluster_ready, notify_how_to_connect(plan, cluster_id), wait_for_end)
+    # Of the last tasks, a teardown that can fail the run would be the only one to decide its state, and would
+    # hide earlier failures. `ended` is a second last task, and fails with them.
+    chain(wait_for_end, [ended(wait_for_end.output), terminate_cluster])
     terminate_cluster.as_teardown(setups=[plan, create_cluster], on_failure_fail_dagrun=True)
 
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from fruit_pipeline.aws.clusters import RUN_TAG, name_of
+from fruit_pipeline.aws.clusters import RUN_TAG, UNTIL_TAG, name_of
 from fruit_pipeline.demo import run as demo_run
-from fruit_pipeline.housekeeping.reaper import UNTIL_TAG
 from support.stages import Stage
 
 pytestmark = pytest.mark.usefixtures("nothing_left_alive")

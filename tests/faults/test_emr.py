@@ -40,8 +40,8 @@ RESUME = "Clear the task that created the cluster, and those after it, to resume
             "The requested Spot capacity of the TASK fleet was not provisioned within 15 minutes",
             ["DescribeCluster"],
             {"after": "AddJobFlowSteps"},
-            "EC2 had no capacity, Spot or on demand, for a fleet within its time: try again later, or with a "
-            "shape of other instance types",
+            "EC2 had no capacity, Spot or on demand, for a fleet within its timeout: try again later, or "
+            "with a shape of other instance types",
         ),
         (
             "by a fault of EMR before it has a step",
@@ -73,7 +73,7 @@ RESUME = "Clear the task that created the cluster, and those after it, to resume
             "Terminated by user request",
             ["AddJobFlowSteps"],
             {"skip": 1},
-            "somebody terminated it, or the reaper: nothing is to be mended",
+            "somebody or the reaper terminated it: nothing needs to be fixed",
         ),
     ],
     ids=["starting", "bootstrapping", "core", "primary", "waiting"],
@@ -103,7 +103,7 @@ def test_bootstrap_broken(trial: Trial, tmp_path: Path) -> None:
     script = home_of(trial, tmp_path) / "bootstrap" / "install.sh"
     script.write_text("#!/bin/bash\necho no wheels today >&2\nexit 3\n")
     ended = trial.fails("BOOTSTRAP_FAILURE: .*", again=trial.variables.clear)
-    assert "a node's Python environment was not made: its log, below node/" in ended.told
+    assert "a node's Python environment could not be installed: its log, below node/" in ended.told
 
 
 def in_mid_step(trial: Trial, act: Callable[[Call], object]) -> None:
@@ -117,7 +117,7 @@ def test_terminated_by_hand(trial: Trial) -> None:
 
     in_mid_step(trial, terminate)
     ended = trial.fails(r"USER_REQUEST: Terminated by user request")
-    assert "somebody terminated it, or the reaper: nothing is to be mended" in ended.told
+    assert "somebody or the reaper terminated it: nothing needs to be fixed" in ended.told
     assert RESUME in ended.told
 
 
@@ -190,7 +190,7 @@ def test_teardown_cannot_look(trial: Trial) -> None:
     """It is terminated by its id."""
     trial.add(Refuse(BROKEN, "ListClusters", after="AddJobFlowSteps"))
     trial.fails(
-        r"cluster j-\w+ was told to end, and was not seen to",
+        r"AWS was asked to terminate cluster j-\w+, but its end was not confirmed",
         lambda: ends(trial, trial.run()),
         results_stand=True,
     )

@@ -1,4 +1,4 @@
-"""AWS's own clock, by which the ages of what AWS made are measured: this machine's may be wrong."""
+"""AWS's own clock. Ages of what AWS made are measured by it, because this machine's clock may be wrong."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html: a signature is
-# good for five minutes with most services; S3 allows fifteen.
-ALLOWED = timedelta(minutes=5)
-"""By how much a clock may differ from AWS's before its signatures are refused."""
+# valid for five minutes with most services; S3 allows fifteen.
+MAX_SKEW = timedelta(minutes=5)
+"""Largest difference to AWS's clock before AWS refuses signatures."""
 
 
-def told_at(answer: Mapping[str, Any]) -> datetime:
-    """When AWS gave a boto3 answer, or an error's ``response``, by its own clock; UTC, whole seconds.
+def server_time(answer: Mapping[str, Any]) -> datetime:
+    """When AWS sent a boto3 answer, or an error's ``response``, by AWS's clock; UTC, whole seconds.
 
-    An answer without a date is taken to be of now, by this machine's clock.
+    For an answer without a date, the current time by this machine's clock.
     """
     date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
     try:
@@ -26,6 +26,6 @@ def told_at(answer: Mapping[str, Any]) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def ahead(answer: Mapping[str, Any]) -> timedelta:
-    """By how much AWS's clock is ahead of this machine's; to a second, and the way of the answer."""
-    return told_at(answer) - datetime.now(UTC)
+def skew(answer: Mapping[str, Any]) -> timedelta:
+    """How far AWS's clock is ahead of this machine's, to about a second and the latency of the answer."""
+    return server_time(answer) - datetime.now(UTC)

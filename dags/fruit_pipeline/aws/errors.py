@@ -1,4 +1,4 @@
-"""What AWS refuses, in one line: which call, why, and what to do."""
+"""Errors of AWS as one line: which call failed, why, and what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fruit_pipeline.aws.session import Aws
 from image_features.errors import JobError, StorageError
 
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html and its siblings:
-# what grants a call is not always named like it.
+# the permission for a call does not always have the call's name.
 _PERMISSIONS = {
     "HeadBucket": "s3:ListBucket",
     "ListObjectsV2": "s3:ListBucket",
@@ -44,29 +44,32 @@ _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRef
 _UNKNOWN_KEY = ("AuthFailure", "InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException")
 _BAD_SECRET = ("InvalidSignatureException", "SignatureDoesNotMatch")
 _SKEWED = ("RequestTimeTooSkewed", "RequestInTheFuture")
-# As botocore's standard mode knows them; it has tried again by then.
+# The codes that botocore's standard mode retries; it has done so by then.
 _THROTTLED = (
     *("BandwidthLimitExceeded", "EC2ThrottledException", "PriorRequestNotComplete"),
     *("RequestLimitExceeded", "RequestThrottled", "RequestThrottledException", "SlowDown"),
     *("ThrottledException", "Throttling", "ThrottlingException", "TooManyRequestsException"),
 )
 
-# EMR may not know for a moment what it has just made.
+# These three read AWS's message, because AWS sends no code of its own for what they look for.
+
+# EMR may not know a cluster or step yet that it has just created.
 _NOT_YET = re.compile(r"(Cluster|Step) id '.*' is not valid|Specified job flow ID does not exist")
 
-# What services other than S3 say of a clock that is wrong, under a code that a wrong secret has as well.
-_SKEWED_WORDS = re.compile(r"Signature (expired|not yet current)")
+# A wrong clock, for services other than S3: the code is that of a wrong secret.
+_SKEWED_MESSAGE = re.compile(r"Signature (expired|not yet current)")
 
-# AWS names the permission in most refusals, also where it is another service's (iam:PassRole).
-_NAMED = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
+# The permission that is missing. It may be another service's (iam:PassRole).
+_NAMED_PERMISSION = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
 
 
 @contextmanager
 def explained(what: str, aws: Aws, *, patient: bool = False) -> Iterator[None]:
-    """Turn boto3's errors into one line: JobError, or StorageError, which is retried, when AWS throttles.
+    """Turn boto3's errors into one line: JobError, or StorageError, which is retried, if AWS throttles.
 
-    ``patient``: StorageError for all that may pass by itself or be mended meanwhile, such as expired
-    credentials or a fault of AWS. A run that has a cluster is not given up for these.
+    ``what`` begins the line: what was worked on. With ``patient``, StorageError also for all that may pass
+    by itself or be fixed meanwhile, such as expired credentials or a fault of AWS: a run that has a cluster
+    should not end for these.
     """
     from botocore.exceptions import (
         BotoCoreError,
@@ -85,8 +88,8 @@ def explained(what: str, aws: Aws, *, patient: bool = False) -> Iterator[None]:
             raise StorageError(
                 f"{what}: AWS throttles {call} ({code}), after every retry; try again in some minutes"
             ) from error
-        passing = code in _EXPIRED or _status(error) >= 500 or bool(_NOT_YET.search(str(error)))
-        raise _refusal(patient and passing)(f"{what}: {_advice(code, call, error)}") from error
+        transient = code in _EXPIRED or _status(error) >= 500 or bool(_NOT_YET.search(str(error)))
+        raise _refusal(patient and transient)(f"{what}: {_advice(code, call, error)}") from error
     except TokenRetrievalError as error:
         raise _refusal(patient)(f"{what}: the credentials have expired; renew them") from error
     except NoCredentialsError as error:
@@ -103,14 +106,14 @@ def explained(what: str, aws: Aws, *, patient: bool = False) -> Iterator[None]:
 
 
 def may_be_done(error: Exception) -> bool:
-    """Whether AWS may have done the call that ended in this error of boto3: its answer was lost, or a 500."""
+    """Whether AWS may have executed the call that ended in this boto3 error: a lost answer, or status 500."""
     from botocore.exceptions import ClientError, HTTPClientError
 
     return _status(error) >= 500 if isinstance(error, ClientError) else isinstance(error, HTTPClientError)
 
 
-def _refusal(passing: bool) -> type[JobError]:
-    return StorageError if passing else JobError
+def _refusal(transient: bool) -> type[JobError]:
+    return StorageError if transient else JobError
 
 
 def _status(error: Any) -> int:
@@ -119,30 +122,30 @@ def _status(error: Any) -> int:
 
 
 def _clock_is_wrong(code: str, call: str, error: Any) -> bool:
-    if code in _SKEWED or (code in _BAD_SECRET and _SKEWED_WORDS.search(str(error))):
+    if code in _SKEWED or (code in _BAD_SECRET and _SKEWED_MESSAGE.search(str(error))):
         return True
-    # An answer to HEAD has no body that could say so.
-    return code == "403" and call.startswith("Head") and abs(clock.ahead(error.response)) > clock.ALLOWED
+    # The answer to HEAD has no body with a reason.
+    return code == "403" and call.startswith("Head") and abs(clock.skew(error.response)) > clock.MAX_SKEW
 
 
 def _advice(code: str, call: str, error: Any) -> str:
     if _clock_is_wrong(code, call, error):
-        minutes = clock.ahead(error.response).total_seconds() / 60
+        minutes = clock.skew(error.response).total_seconds() / 60
         return (
             f"this machine's clock is {abs(minutes):.0f} min {'behind' if minutes > 0 else 'ahead of'} "
-            "AWS's, which refuses what is signed by it; set the clock, by NTP say"
+            "AWS's, so AWS refuses its signatures; set the clock, for example by NTP"
         )
     if code in _MISSING:
         return "it does not exist; create it, or name another"
     if code in _DENIED:
-        named = _NAMED.search(str(error))
+        named = _NAMED_PERMISSION.search(str(error))
         permission = named[1] if named else _PERMISSIONS.get(call, f"the permission of {call}")
         return f"{call} is denied; grant {permission} to the credentials in use, in their or its policy"
     if code in _EXPIRED:
         return "the credentials have expired; renew them"
     if code == "400" and call == "HeadBucket":
-        # An answer to HEAD has no body that could say so.
-        return "the credentials are not accepted; they have expired, most likely: renew them"
+        # The answer to HEAD has no body with a reason.
+        return "the credentials are not accepted; most likely they have expired: renew them"
     if code in _UNKNOWN_KEY:
         return "AWS does not know the credentials; check the Airflow connection or the environment"
     if code in _BAD_SECRET:

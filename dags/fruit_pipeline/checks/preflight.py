@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fruit_pipeline.aws.clusters import DAG_RUN_TAG, alive_of_run
+from fruit_pipeline.aws.clusters import DAG_RUN_TAG, clusters_of_run
 from fruit_pipeline.aws.errors import explained
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.cluster.shapes import Shape, load_shape
@@ -234,22 +234,16 @@ def check_owners(aws: Aws, run_key: str, dag_run: str) -> None:
     """
     emr = aws.client("emr")
     with explained("the clusters", aws):
-        owners = {
-            cluster: _tags(emr.describe_cluster(ClusterId=cluster)["Cluster"]).get(DAG_RUN_TAG)
-            for cluster in alive_of_run(emr, run_key)
-        }
-    for cluster, owner in owners.items():
+        alive = clusters_of_run(emr, run_key)
+    for cluster in alive:
+        owner = cluster.tags.get(DAG_RUN_TAG)
         if owner != dag_run:
             raise JobError(
-                f"cluster {cluster} of run {run_key} is alive, made by "
+                f"cluster {cluster.id} of run {run_key} is alive, made by "
                 f"{f'DAG run {owner}' if owner else 'hand'}: wait until it has ended, clear that DAG run's "
                 "failed task to go on with it, or, when nobody works on it any more: "
-                f"aws emr terminate-clusters --cluster-ids {cluster}"
+                f"aws emr terminate-clusters --cluster-ids {cluster.id}"
             )
-
-
-def _tags(cluster: Mapping[str, Any]) -> dict[str, str]:
-    return {tag["Key"]: tag["Value"] for tag in cluster.get("Tags", [])}
 
 
 def check_budget(

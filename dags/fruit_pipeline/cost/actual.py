@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fruit_pipeline.aws.clock import told_at
+from fruit_pipeline.aws import clusters
 from fruit_pipeline.cost.estimate import PARTS
 from fruit_pipeline.cost.measured import HOURS_A_MONTH, LEAST_BILLED_SECONDS, ROOT_GB
 from fruit_pipeline.cost.prices import Prices
@@ -16,8 +16,8 @@ def by_the_clock(emr: Any, cluster_id: str, prices: Prices, ebs_gb: int) -> dict
     Without S3's requests; Spot at the price file's, which is not what was paid to the cent. An
     instance type without a price is listed in ``unpriced`` and counts nothing.
     """
-    answer = emr.describe_cluster(ClusterId=cluster_id)
-    status, now = answer["Cluster"]["Status"], told_at(answer)
+    cluster = clusters.describe(emr, cluster_id)
+    now = cluster.server_time
     instances = [
         instance
         for page in emr.get_paginator("list_instances").paginate(ClusterId=cluster_id)
@@ -39,14 +39,13 @@ def by_the_clock(emr: Any, cluster_id: str, prices: Prices, ebs_gb: int) -> dict
         usd["EC2"] += own_hours * price.market(instance["Market"])
         usd["EMR"] += own_hours * price.emr.usd
         usd["EBS"] += own_hours * (ebs_gb + ROOT_GB) / HOURS_A_MONTH * prices.gp3_gb_month.usd
-    clock = status["Timeline"]
-    total = (clock.get("EndDateTime", now) - clock["CreationDateTime"]).total_seconds()
+    total = ((cluster.ended or now) - cluster.created).total_seconds()
     return {
         "seconds": round(total, 1),
         "instance_hours": round(hours, 3),
         "usd": {part: round(value, 4) for part, value in usd.items()},
         "total_usd": round(sum(usd.values()), 4),
-        "ended": "EndDateTime" in clock,
+        "ended": cluster.ended is not None,
         "prices_of": prices.date,
         "unpriced": sorted(unpriced),
     }

@@ -1,4 +1,4 @@
-"""How an expected failure ends a task: retried, or failed for good."""
+"""Decorators that decide how an expected error ends a task: with a retry, or without one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from image_features.errors import JobError, StorageError
 Work = TypeVar("Work", bound=Callable[..., Any])
 
 
-def refuse_cleanly(work: Work) -> Work:
-    """End a task at once on bad input: a retry would only say it again. Storage trouble is retried."""
+def fail_on_bad_input(work: Work) -> Work:
+    """Fail a task without a retry on a JobError, which a retry would repeat; a StorageError is retried."""
 
     @functools.wraps(work)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -30,15 +30,15 @@ def refuse_cleanly(work: Work) -> Work:
     return wrapped  # type: ignore[return-value]
 
 
-def patiently(work: Work) -> Work:
-    """Say what AWS refuses an operator; fail for good where a retry would only say it again."""
+def explain_aws_errors(execute: Work) -> Work:
+    """Turn boto3's errors in an operator's method into one line; retry the task unless that cannot help."""
 
-    @functools.wraps(work)
+    @functools.wraps(execute)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         what = f"cluster {self.job_flow_id}" if hasattr(self, "job_flow_id") else "a new cluster"
         try:
             with explained(what, aws_of(self), patient=True):
-                return work(self, *args, **kwargs)
+                return execute(self, *args, **kwargs)
         except StorageError as error:
             raise AirflowException(str(error)) from None
         except JobError as error:
@@ -48,4 +48,5 @@ def patiently(work: Work) -> Work:
 
 
 def aws_of(operator: Any) -> Aws:
+    """The AWS session of an operator's connection and region."""
     return Aws.from_connection(operator.aws_conn_id, operator.region_name)

@@ -1,14 +1,14 @@
-"""The Amazon provider's EMR operators, where a retry or a failure must not cost money.
+"""EMR operators on top of the Amazon provider's, made safe where a retry or a failure would cost money.
 
-What the provider's own do not: find a cluster or step that an earlier attempt of the task made,
-say why a step failed and where its log lies, and terminate by tag, so that a cluster whose id
-nobody got to know ends too. What AWS refuses is one line that says what to do; it is tried again
-where it may pass, and fails for good where it cannot.
+They add to the provider's operators: a retry reuses the cluster or step that an earlier attempt created, and
+the teardown finds clusters by tag, so that it also ends a cluster whose id was lost. Errors of AWS are one
+line that says what to do. The task is retried unless a retry cannot help.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, cast
 
 from airflow.providers.amazon.aws.operators.emr import (
@@ -21,189 +21,193 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fruit_pipeline.aws import lock
-from fruit_pipeline.aws.clusters import DAG_RUN_TAG, ENDING, RUN_TAG, TERMINAL, alive_of_run
+from fruit_pipeline.aws import clusters, lock
+from fruit_pipeline.aws.clusters import DAG_RUN_TAG, RUN_TAG, TERMINAL, clusters_of_run
 from fruit_pipeline.aws.console_urls import browser_url
 from fruit_pipeline.aws.errors import explained, may_be_done
 from fruit_pipeline.aws.failures import explain_cluster
 from fruit_pipeline.dag import tasks
-from fruit_pipeline.dag.errors import aws_of, patiently, refuse_cleanly
+from fruit_pipeline.dag.errors import aws_of, explain_aws_errors, fail_on_bad_input
 from fruit_pipeline.run.request import key_of
 from image_features.errors import JobError
 
-_STEP_USABLE = ["PENDING", "RUNNING", "COMPLETED"]
-_ONCE = {"retries": {"total_max_attempts": 1}}
-_LOOKS = 3  # for a cluster whose making was not answered: EMR may list it a moment later
+_REUSABLE_STEP_STATES = ["PENDING", "RUNNING", "COMPLETED"]
+_ONE_ATTEMPT = {"retries": {"total_max_attempts": 1}}
+_SEARCHES = 3  # for a cluster after a lost answer: EMR may list it a moment later
 
 
 class CreateClusterOnce(EmrCreateJobFlowOperator):
-    """Creates the run's cluster, or takes over the living one that carries the run's tag.
+    """Creates the run's cluster, or reuses the living one that carries the run's tag.
 
-    ``RunJobFlow`` has no client token. So it is sent once, without boto3's retries: after a lost
-    answer the cluster is looked for, ``waiter_delay`` seconds apart, and again by the task's retry.
+    ``RunJobFlow`` has no client token, so it is sent once, without boto3's retries. After a lost answer the
+    operator searches for the cluster, ``waiter_delay`` seconds apart; the task's retry searches again.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
-            botocore_config=_ONCE,
+            botocore_config=_ONE_ATTEMPT,
             deferrable=False,
             wait_policy=None,
-            emr_conn_id=None,  # the request is whole
+            emr_conn_id=None,  # job_flow_overrides is the whole request
             **kwargs,
         )
-        self._job_flow_id: str | None = None  # the provider's, which sets it when the cluster is made
+        self._job_flow_id: str | None = None  # set by the provider's execute once the cluster exists
 
-    @patiently
+    @explain_aws_errors
     def execute(self, context: Any) -> str | None:
         request = cast("dict[str, Any]", self.job_flow_overrides)
-        tags = {tag["Key"]: tag["Value"] for tag in request["Tags"]}
+        tags = clusters.tags_of(request["Tags"])
         dag_run = tags.get(DAG_RUN_TAG)
-        if not dag_run:  # made by hand, as that of the notebooks
-            return self._made(context, tags[RUN_TAG])
+        if not dag_run:  # a notebook cluster, which has no run to share its key with
+            return self._create_or_reuse(context, tags[RUN_TAG])
         from fruit_pipeline.checks.preflight import check_owners
 
         aws, run_uri = aws_of(self), request["LogUri"].rstrip("/").rpartition("/")[0]
         with lock.held(aws.storage(run_uri), dag_run):
-            # Only under the lock does a look tell: nobody of this key makes a cluster at the same moment.
+            # Under the lock no other DAG run of this key can create a cluster after this check.
             check_owners(aws, tags[RUN_TAG], dag_run)
-            return self._made(context, tags[RUN_TAG])
+            return self._create_or_reuse(context, tags[RUN_TAG])
 
-    def _made(self, context: Any, run_key: str) -> str | None:
-        found = self._found(run_key)
-        if found:
-            return found
+    def _create_or_reuse(self, context: Any, run_key: str) -> str | None:
+        if cluster_id := self._living_cluster(run_key):
+            return cluster_id
         try:
             return super().execute(context)
         except (ClientError, BotoCoreError) as error:
             if self._job_flow_id:
-                # It is made: its id must not get lost for want of a link to its logs.
+                # The cluster exists: return its id even if the link to its logs could not be made.
                 self.log.warning("cluster %s has no link to its logs: %s", self._job_flow_id, error)
                 return self._job_flow_id
             if not may_be_done(error):
                 raise
-            self.log.warning("whether a cluster was made is not known: %s", error)
-            for _ in range(_LOOKS):
+            self.log.warning("it is unknown whether AWS created a cluster: %s", error)
+            for _ in range(_SEARCHES):
                 time.sleep(self.waiter_delay)
-                if found := self._found(run_key):
-                    return found
+                if cluster_id := self._living_cluster(run_key):
+                    return cluster_id
             raise
 
-    def _found(self, run_key: str) -> str | None:
-        found = alive_of_run(aws_of(self).client("emr"), run_key)  # looking may be tried again
-        if not found:
+    def _living_cluster(self, run_key: str) -> str | None:
+        living = clusters_of_run(aws_of(self).client("emr"), run_key)  # a client that may retry
+        if not living:
             return None
-        self.log.info("cluster %s of this run is alive already: taken over", found[0])
-        return found[0]
+        self.log.info("cluster %s of this run is alive already: it is reused", living[0].id)
+        return living[0].id
 
 
 class AddStepOnce(EmrAddStepsOperator):
-    """Adds one step, or takes over the same one that is waiting, running or done.
+    """Adds one step, or reuses the same step that is pending, running or completed.
 
-    ``AddJobFlowSteps`` has no client token either: it is sent once, and the task's retry looks first.
+    ``AddJobFlowSteps`` has no client token: it is sent once, and the task's retry first looks for the step.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(botocore_config=_ONCE, **kwargs)
+        super().__init__(botocore_config=_ONE_ATTEMPT, **kwargs)
 
-    @patiently
+    @explain_aws_errors
     def execute(self, context: Any) -> list[str]:
-        emr = aws_of(self).client("emr")  # looking may be tried again
+        emr = aws_of(self).client("emr")  # a client that may retry
         (step,) = cast("list[dict[str, Any]]", self.steps)
-        pages = emr.get_paginator("list_steps").paginate(ClusterId=self.job_flow_id, StepStates=_STEP_USABLE)
-        found = [s["Id"] for page in pages for s in page["Steps"] if _same_step(s, step)]
-        if found:
-            self.log.info("step %s was added already: taken over", found[0])
-            return found[:1]
+        pages = emr.get_paginator("list_steps").paginate(
+            ClusterId=self.job_flow_id, StepStates=_REUSABLE_STEP_STATES
+        )
+        same = [listed["Id"] for page in pages for listed in page["Steps"] if _is_same_step(listed, step)]
+        if same:
+            self.log.info("step %s was added already: it is reused", same[0])
+            return same[:1]
         try:
             return super().execute(context)
         except ClientError:
-            state = emr.describe_cluster(ClusterId=self.job_flow_id)["Cluster"]["Status"]["State"]
-            if state not in ENDING:
+            cluster = clusters.describe(emr, str(self.job_flow_id))
+            if not cluster.ending:
                 raise
-            raise AirflowFailException(explain_cluster(emr, str(self.job_flow_id))) from None
+            raise AirflowFailException(explain_cluster(cluster)) from None
 
 
-def _same_step(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether a listed step is the wanted one: by its name and its command."""
-    return found["Name"] == wanted["Name"] and found["Config"]["Args"] == wanted["HadoopJarStep"]["Args"]
+def _is_same_step(listed: Mapping[str, Any], step: Mapping[str, Any]) -> bool:
+    """Whether a step from ListSteps has the name and command of a requested one."""
+    return listed["Name"] == step["Name"] and listed["Config"]["Args"] == step["HadoopJarStep"]["Args"]
 
 
 class TerminateClusters(EmrTerminateJobFlowOperator):
-    """Terminates every living cluster that the DAG run made and waits until AWS says that it has ended.
+    """Terminates every living cluster that the DAG run created, and waits until AWS says that it has ended.
 
-    By tag, not only by id: a create task that was killed before it told its id leaves one too. A cluster that
-    another DAG run made for the same run key is left alone: this one was refused for it.
+    It searches by tag as well as by id, because a create task that was killed may have lost the id. A cluster
+    that another DAG run created for the same run key is left alone: that one caused this run to be refused.
     """
 
     template_fields = (*EmrTerminateJobFlowOperator.template_fields, "run_key")
 
     def __init__(self, *, run_key: str, job_flow_id: str = "", **kwargs: Any) -> None:
-        """``job_flow_id``: the run's cluster, where it is known; terminated though AWS may not list it."""
+        """``job_flow_id``: the run's cluster if it is known; AWS may not list it yet."""
         super().__init__(job_flow_id=job_flow_id, deferrable=False, **kwargs)
         self.run_key = run_key
 
     def execute(self, context: Any) -> None:
-        """Raises AirflowException, which is retried, for all that AWS refuses: a cluster costs money."""
-        told: list[str] = []
+        """Raises AirflowException, which is retried, for every error of AWS: a cluster costs money."""
+        ordered: list[str] = []
         try:
             with explained(f"run {self.run_key}", aws_of(self), patient=True):
-                self._terminate(told, key_of(context["run_id"]) if "run_id" in context else None)
+                self._terminate(ordered, key_of(context["run_id"]) if "run_id" in context else None)
         except JobError as error:
-            raise AirflowException(f"{self._warning(told)}: {error}. Then clear this task") from None
+            raise AirflowException(f"{self._warning(ordered)}: {error}. Then clear this task") from None
 
-    def _warning(self, told: list[str]) -> str:
-        if told:
-            return f"cluster {', '.join(told)} was told to end, and was not seen to, look in the EMR console"
+    def _warning(self, ordered: list[str]) -> str:
+        if ordered:
+            return (
+                f"AWS was asked to terminate cluster {', '.join(ordered)}, but its end was not confirmed; "
+                "check it in the EMR console"
+            )
         which = f"CLUSTER {self.job_flow_id}" if self.job_flow_id else f"A CLUSTER OF RUN {self.run_key}"
         return (
             f"{which} MAY STILL BE ALIVE, AND COST MONEY, until it is terminated in the EMR console or ends "
             "by its idle timeout"
         )
 
-    def _lives(self, emr: Any) -> bool:
-        """Whether the run's cluster does, which a list may not have yet."""
-        answer = emr.describe_cluster(ClusterId=self.job_flow_id)
-        return answer["Cluster"]["Status"]["State"] not in ENDING
-
-    def _terminate(self, told: list[str], dag_run: str | None) -> None:
-        """``told``: is given the clusters that AWS has taken the order for."""
+    def _terminate(self, ordered: list[str], dag_run: str | None) -> None:
+        """Appends to ``ordered`` the clusters whose termination AWS has accepted."""
         emr: Any = self.hook.conn
         try:
-            alive = alive_of_run(emr, self.run_key, dag_run=dag_run)
-            if self.job_flow_id and self.job_flow_id not in alive and self._lives(emr):
+            alive = [cluster.id for cluster in clusters_of_run(emr, self.run_key, dag_run=dag_run)]
+            # A list may lack a cluster that was just created.
+            if (
+                self.job_flow_id
+                and self.job_flow_id not in alive
+                and not clusters.describe(emr, self.job_flow_id).ending
+            ):
                 alive.append(self.job_flow_id)
         except ClientError:
-            if self.job_flow_id:  # what may not be looked for can be terminated all the same
+            if self.job_flow_id:  # it can be terminated even if the search is refused
                 emr.terminate_job_flows(JobFlowIds=[self.job_flow_id])
-                told.append(self.job_flow_id)
+                ordered.append(self.job_flow_id)
             raise
         if alive:
             self.log.info("terminating %s", ", ".join(alive))
             try:
                 emr.set_termination_protection(JobFlowIds=alive, TerminationProtected=False)
-            except ClientError as error:  # needed only where somebody set it by hand
-                self.log.warning("termination protection is left as it is: %s", error)
+            except ClientError as error:  # matters only if somebody set the protection by hand
+                self.log.warning("termination protection could not be removed: %s", error)
             emr.terminate_job_flows(JobFlowIds=alive)
-            told += alive
-        # Also those that an earlier attempt of this task terminated and did not see end.
-        clusters = sorted({*alive, *alive_of_run(emr, self.run_key, ending=True, dag_run=dag_run)})
-        if not clusters:
+            ordered += alive
+        # Also those that an earlier attempt of this task terminated without seeing their end.
+        terminating = clusters_of_run(emr, self.run_key, terminating=True, dag_run=dag_run)
+        self._wait(emr, sorted({*alive, *(cluster.id for cluster in terminating)}))
+
+    def _wait(self, emr: Any, cluster_ids: list[str]) -> None:
+        if not cluster_ids:
             self.log.info("no cluster of run %s is alive", self.run_key)
             return
         for _ in range(self.waiter_max_attempts):
-            states = {
-                cluster: emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"]
-                for cluster in clusters
-            }
+            states = {cluster_id: clusters.describe(emr, cluster_id).state for cluster_id in cluster_ids}
             if all(state in TERMINAL for state in states.values()):
                 self.log.info("terminated: %s", states)
                 return
             time.sleep(self.waiter_delay)
-        raise AirflowException(f"clusters have not ended, look at them in the EMR console: {states}")
+        raise AirflowException(f"clusters have not ended, check them in the EMR console: {states}")
 
 
 class ReportLink(BaseOperatorLink):
-    """Leads from the task to the report that it made."""
+    """Link from the task to the report that it wrote."""
 
     name = "Report"
 
@@ -213,21 +217,21 @@ class ReportLink(BaseOperatorLink):
 
 
 class MakeReport(BaseOperator):
-    """Makes a run's report.html, which the link of its page in Airflow shows."""
+    """Writes a run's report.html, and offers a link to it on the task's page in Airflow."""
 
     template_fields = ("run",)
     operator_extra_links = (ReportLink(),)
 
     def __init__(self, *, run: Any, **kwargs: Any) -> None:
-        """``run``: the run's request, as the preflight returns it."""
+        """``run``: the run's request, as the task `preflight` returns it."""
         super().__init__(**kwargs)
         self.run = run
         self.place: str | None = None
 
-    @refuse_cleanly
+    @fail_on_bad_input
     def execute(self, context: Any) -> dict[str, Any]:
-        made = tasks.make_report(self.run)
-        self.place = made["place"]
-        # Airflow keeps the link on the task's page of details; its log is what opens first.
-        self.log.info("the report: %s", browser_url(made["place"]))
-        return made
+        report = tasks.make_report(self.run)
+        self.place = report["place"]
+        # Airflow shows the link on the task's details page only; its log is what opens first.
+        self.log.info("the report: %s", browser_url(report["place"]))
+        return report

@@ -1,33 +1,32 @@
-"""Waiting for a cluster or a step, with a limit to it; what AWS says of either is explained.
+"""Sensors for clusters and steps. Each has a time limit, and explains a cluster or step that failed.
 
-A sensor looks, defers to a trigger, and looks again when that wakes it. Ages are measured on AWS's own
+A sensor polls, defers to a trigger, and polls again when the trigger wakes it. Ages are measured by AWS's
 clock.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor, EmrStepSensor
 from airflow.providers.amazon.aws.utils.suppress import return_on_error
-from airflow.sdk import BaseOperatorLink
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from fruit_pipeline.aws import clock
-from fruit_pipeline.aws.clusters import ENDING
+from fruit_pipeline.aws import clock, clusters
 from fruit_pipeline.aws.console_urls import step_log_url
 from fruit_pipeline.aws.failures import explain_cluster, explain_step, last_lines, log_of_step
-from fruit_pipeline.dag.errors import patiently
+from fruit_pipeline.dag.errors import aws_of, explain_aws_errors
 from fruit_pipeline.dag.triggers import ClusterTrigger, StepTrigger
 
 _BUSY = ["RUNNING", "CANCEL_PENDING"]
 
 
 class ClusterReady(EmrJobFlowSensor):
-    """Waits until the cluster runs steps; says why when it ends before, or takes too long.
+    """Waits until the cluster runs steps; fails with the reason if it ends before, or takes too long.
 
     The provider's deferrable sensor waits for the end of the cluster instead.
     """
@@ -35,34 +34,35 @@ class ClusterReady(EmrJobFlowSensor):
     template_fields = (*EmrJobFlowSensor.template_fields, "limit_seconds")
 
     def __init__(self, *, limit_seconds: float | None = None, **kwargs: Any) -> None:
-        """``limit_seconds``: of the cluster's age; then the task fails for good, and the teardown ends it.
+        """``limit_seconds``: largest age of the cluster. Above it, the task fails without a retry.
 
-        Without one, it is as long as ``max_attempts`` looks take.
+        Default: as long as ``max_attempts`` polls take.
         """
         super().__init__(
-            target_states=["RUNNING", "WAITING"],
-            failed_states=ENDING,
+            target_states=clusters.READY,
+            failed_states=clusters.ENDING,
             deferrable=True,
             **kwargs,
         )
         self.limit_seconds = limit_seconds or self.poke_interval * self.max_attempts
 
-    @patiently
+    @explain_aws_errors
     def execute(self, context: Any) -> None:
         if not self._ready(context):
             _defer(self, ClusterTrigger, self._seconds_left())
 
-    @patiently
+    @explain_aws_errors
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> None:
-        # The trigger's word is not enough: it may have lost sight of a cluster that is fine.
+        # The trigger may have lost contact with EMR while the cluster is healthy: ask EMR again.
         if not self._ready(context):
-            raise AirflowException(f"lost sight of cluster {self.job_flow_id}: {event}")
+            raise AirflowException(f"lost contact with cluster {self.job_flow_id}: {event}")
 
     def _ready(self, context: Any) -> bool:
         try:
             ready = self.poke(context)
         except AirflowException:
-            raise AirflowFailException(explain_cluster(self.hook.conn, self.job_flow_id)) from None
+            cluster = clusters.describe(self.hook.conn, self.job_flow_id)
+            raise AirflowFailException(explain_cluster(cluster)) from None
         if not ready and self._seconds_left() <= 0:
             raise AirflowFailException(
                 f"cluster {self.job_flow_id} does not run steps after {_minutes(self.limit_seconds)}, the "
@@ -72,13 +72,12 @@ class ClusterReady(EmrJobFlowSensor):
         return ready
 
     def _seconds_left(self) -> float:
-        emr: Any = self.hook.conn
-        answer = emr.describe_cluster(ClusterId=self.job_flow_id)
-        return _left(self.limit_seconds, answer["Cluster"]["Status"]["Timeline"]["CreationDateTime"], answer)
+        cluster = clusters.describe(self.hook.conn, self.job_flow_id)
+        return _left(self.limit_seconds, cluster.created, cluster.server_time)
 
 
 class StepLogLink(BaseOperatorLink):
-    """Leads from the task to the step's own log."""
+    """Link from the task to the step's own log."""
 
     name = "Step log"
 
@@ -86,13 +85,13 @@ class StepLogLink(BaseOperatorLink):
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         emr: Any = operator.hook.conn
         step = emr.describe_step(ClusterId=operator.job_flow_id, StepId=operator.step_id)["Step"]
-        return step_log_url(log_of_step(emr, operator.job_flow_id, step))
+        return step_log_url(log_of_step(clusters.describe(emr, operator.job_flow_id), step))
 
 
 class StepDone(EmrStepSensor):
-    """Waits for a step and logs how far it is; when it fails, the error holds its log's last lines.
+    """Waits for a step and logs its progress; if the step fails, the error has the last lines of its log.
 
-    A step that runs longer than its limit is cancelled: it costs the whole cluster.
+    A step that exceeds its limit is cancelled, because the whole cluster is paid for meanwhile.
     """
 
     template_fields = (*EmrStepSensor.template_fields, "limit_seconds", "run_uri")
@@ -101,7 +100,7 @@ class StepDone(EmrStepSensor):
     def __init__(
         self, *, limit_seconds: float, stage: str | None = None, run_uri: str | None = None, **kwargs: Any
     ) -> None:
-        """``limit_seconds``: since the step's start; then it is cancelled and the task fails for good.
+        """``limit_seconds``: since the step's start. Above it, the task fails without a retry.
 
         ``stage`` and ``run_uri``: what the step computes and for which run, see StepTrigger.
         """
@@ -110,29 +109,30 @@ class StepDone(EmrStepSensor):
         self.stage = stage
         self.run_uri = run_uri
 
-    @patiently
+    @explain_aws_errors
     def execute(self, context: Any) -> None:
         if not self._done(context):
             own = {"step_id": self.step_id, "stage": self.stage, "run_uri": self.run_uri}
             _defer(self, StepTrigger, self._seconds_left(), **own)
 
-    @patiently
+    @explain_aws_errors
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> None:
-        # The trigger's word is not enough: it may have lost sight of a step that is fine.
+        # The trigger may have lost contact with EMR while the step is healthy: ask EMR again.
         if not self._done(context):
-            raise AirflowException(f"lost sight of step {self.step_id}: {event}")
+            raise AirflowException(f"lost contact with step {self.step_id}: {event}")
 
     def _done(self, context: Any) -> bool:
         try:
             done = self.poke(context)
         except AirflowException:
-            raise AirflowFailException(explain_step(self.hook, self.job_flow_id, self.step_id)) from None
+            explanation = explain_step(aws_of(self), self.job_flow_id, self.step_id)
+            raise AirflowFailException(explanation) from None
         if not done and self._seconds_left() <= 0:
-            self._give_up()
+            self._cancel()
         return done
 
     def _seconds_left(self) -> float:
-        """Until the limit; a step that waits for its turn behind another one has all of it."""
+        """Until the limit; all of it for a step that another step keeps waiting."""
         emr: Any = self.hook.conn
         answer = emr.describe_step(ClusterId=self.job_flow_id, StepId=self.step_id)
         times = answer["Step"]["Status"]["Timeline"]
@@ -142,19 +142,20 @@ class StepDone(EmrStepSensor):
             if not free:
                 return float(self.limit_seconds)
             start = max(free, times["CreationDateTime"])
-        return _left(self.limit_seconds, start, answer)
+        return _left(self.limit_seconds, start, clock.server_time(answer))
 
     def _free_since(self, emr: Any) -> datetime | None:
         """Since when the cluster could have started the step; None while it cannot."""
-        cluster = emr.describe_cluster(ClusterId=self.job_flow_id)["Cluster"]["Status"]["Timeline"]
-        newest = emr.list_steps(ClusterId=self.job_flow_id)["Steps"]  # a page: the last to end is on it
+        cluster = clusters.describe(emr, self.job_flow_id)
+        newest = emr.list_steps(ClusterId=self.job_flow_id)["Steps"]  # one page, which has the last to end
         others = [step["Status"] for step in newest if step["Id"] != self.step_id]
-        if "ReadyDateTime" not in cluster or any(other["State"] in _BUSY for other in others):
+        if not cluster.ready or any(other["State"] in _BUSY for other in others):
             return None
         ends = [other["Timeline"].get("EndDateTime") for other in others]
-        return max([cluster["ReadyDateTime"], *filter(None, ends)])
+        return max([cluster.ready, *filter(None, ends)])
 
-    def _give_up(self) -> None:
+    def _cancel(self) -> None:
+        """Cancel the step, and fail without a retry."""
         emr: Any = self.hook.conn
         answer = emr.cancel_steps(
             ClusterId=self.job_flow_id,
@@ -167,26 +168,69 @@ class StepDone(EmrStepSensor):
         if "StartDateTime" not in step["Status"]["Timeline"]:
             raise AirflowFailException(
                 f"{name} has waited for {_minutes(self.limit_seconds)}, and EMR does not start it, though no "
-                "other step runs: it was cancelled, and the cluster is terminated. It is EMR's own fault, as "
-                "far as can be seen: trigger again with this run's run_key"
+                "other step runs: it was cancelled, and the cluster is terminated. Most likely it is a fault "
+                "of EMR: trigger again with this run's run_key"
             )
-        log = log_of_step(emr, self.job_flow_id, step)
-        lines = last_lines(self.hook, log)
+        log = log_of_step(clusters.describe(emr, self.job_flow_id), step)
+        lines = last_lines(aws_of(self), log)
         raise AirflowFailException(
             f"{name} has run for {_minutes(self.limit_seconds)}, its limit "
             "(three times its estimate and 15 minutes): it was cancelled, and the cluster is terminated. "
-            f"What held it up stands in its log: {log}. What it finished is kept: trigger again with "
+            f"Its log may show what delayed it: {log}. What it finished is kept: trigger again with "
             "this run's run_key, perhaps on a larger shape" + (f"\n{lines}" if lines else "")
         )
 
 
+class ClusterEnded(BaseOperator):
+    """Waits until a notebook cluster has ended, or until its time is over.
+
+    Idle timeout or owner may end it. Between two polls the task holds no worker slot: the triggerer wakes it.
+    """
+
+    template_fields = ("job_flow_id", "until")
+
+    def __init__(
+        self,
+        *,
+        job_flow_id: str,
+        until: str,
+        poke_interval: int,
+        aws_conn_id: str,
+        region_name: str,
+        **kwargs: Any,
+    ) -> None:
+        """``until``: ISO time with its offset; ``poke_interval``: seconds between two polls."""
+        super().__init__(**kwargs)
+        self.job_flow_id = job_flow_id
+        self.until = until
+        self.poke_interval = poke_interval
+        self.aws_conn_id = aws_conn_id
+        self.region_name = region_name
+
+    @explain_aws_errors
+    def execute(self, context: Any, event: Any = None) -> str:
+        """Return the cluster's state at the end of the wait."""
+        cluster = clusters.describe(aws_of(self).client("emr"), self.job_flow_id)
+        if cluster.state == "TERMINATED_WITH_ERRORS":
+            raise AirflowFailException(explain_cluster(cluster))
+        if cluster.ending:
+            self.log.info("cluster %s is %s", self.job_flow_id, cluster.state)
+            return cluster.state
+        now, until = datetime.now(UTC), datetime.fromisoformat(str(self.until))
+        if now >= until:
+            self.log.info("the time of cluster %s is over", self.job_flow_id)
+            return cluster.state
+        moment = min(until, now + timedelta(seconds=self.poke_interval))
+        self.defer(trigger=DateTimeTrigger(moment=moment), method_name="execute")
+
+
 def _defer(sensor: Any, trigger: type[ClusterTrigger | StepTrigger], seconds: float, **own: Any) -> None:
-    """Have the sensor woken by its trigger when that has seen an end, or after just over ``seconds``."""
+    """Defer until the trigger has seen an end state, or for just over ``seconds``."""
     poll = sensor.poke_interval
-    # A second more: AWS's clock is read to a second.
+    # A second more, because AWS's clock is read in whole seconds.
     attempts = math.ceil((max(seconds, 0) + 1) / poll) + 1
     sensor.defer(
-        # Airflow's own timeout of a trigger, which fails the task without a word: later than its last look.
+        # Airflow's timeout of a trigger fails the task without an explanation: set it after the last poll.
         timeout=timedelta(seconds=attempts * poll + 300),
         trigger=trigger(
             job_flow_id=sensor.job_flow_id,
@@ -200,9 +244,9 @@ def _defer(sensor: Any, trigger: type[ClusterTrigger | StepTrigger], seconds: fl
     )
 
 
-def _left(limit: float, start: datetime, answer: Mapping[str, Any]) -> float:
-    """Seconds of ``limit`` that were left when AWS gave the answer, of what it says began at ``start``."""
-    return float(limit) - (clock.told_at(answer) - start).total_seconds()
+def _left(limit: float, start: datetime, now: datetime) -> float:
+    """Seconds of ``limit`` that are left at ``now``; both times are of AWS's clock."""
+    return float(limit) - (now - start).total_seconds()
 
 
 def _minutes(seconds: float) -> str:

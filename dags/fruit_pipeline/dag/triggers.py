@@ -1,14 +1,14 @@
-"""Waiting for a cluster or a step in the triggerer, with a log that says what goes on.
+"""Triggers that poll a cluster or a step in the triggerer, and log states and progress.
 
-The provider's triggers repeat at each look that it is not over yet. These say a state once, when it
-changes, and how far a running step has come. Only states decide: a look at the progress may fail.
+The provider's triggers log at each poll that the wait goes on. These log a state once, when it changes, and
+the progress of a running step. Only states decide how a wait ends; reading the progress may fail.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,25 +18,24 @@ from airflow.providers.amazon.aws.utils.waiter_with_logging import RETRIABLE_ERR
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fruit_pipeline.aws import clock
+from fruit_pipeline.aws import clock, clusters
+from fruit_pipeline.aws.clusters import Cluster
 
 if TYPE_CHECKING:
     from fruit_pipeline.run.progress import Progress
 
 log = logging.getLogger(__name__)
 
-_CLUSTER_ENDS = ("RUNNING", "WAITING", "TERMINATING", "TERMINATED", "TERMINATED_WITH_ERRORS")
-_STEP_ENDS = ("COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED")
-_LAST_LOOK_SECONDS = 30
+_LAST_PROGRESS_SECONDS = 30
 
 
 class _StateTrigger(BaseTrigger):
-    """Looks every ``waiter_delay`` seconds, ``attempts`` times at most, until a state is one of ``ends``.
+    """Polls every ``waiter_delay`` seconds, ``attempts`` times at most, until a state is in ``end_states``.
 
-    Its one event says how that ended: ``{"status": "success" | "timeout" | "error", "message": ...}``.
+    Sends one event: ``{"status": "success" | "timeout" | "error", "message": ...}``.
     """
 
-    ends: tuple[str, ...]
+    end_states: Collection[str]
 
     def __init__(
         self,
@@ -57,7 +56,7 @@ class _StateTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", self._arguments()
 
     def _arguments(self) -> dict[str, Any]:
-        """What __init__ takes: the triggerer makes this trigger again from it."""
+        """The arguments of __init__, from which the triggerer rebuilds this trigger."""
         return {
             "job_flow_id": self.job_flow_id,
             "waiter_delay": self.waiter_delay,
@@ -73,30 +72,30 @@ class _StateTrigger(BaseTrigger):
         yield TriggerEvent(event)
 
     async def _wait(self, hook: EmrHook, emr: Any) -> dict[str, Any]:
-        said = ""
+        logged = ""
         for attempt in range(self.attempts):
             if attempt:
                 await asyncio.sleep(self.waiter_delay)
             try:
-                state, text = await self._look(emr)
+                state, text = await self._poll(emr)
             except (BotoCoreError, ClientError) as error:
-                if not _passes(error):
+                if not _transient(error):
                     return {"status": "error", "message": str(error)}
-                state, text = "", f"EMR cannot be asked now ({_kind(error)}); it is asked again"
-            if text != said:
+                state, text = "", f"EMR does not answer now ({_kind(error)}); polling goes on"
+            if text != logged:
                 log.info(text)
-                said = text
-            if state in self.ends:
+                logged = text
+            if state in self.end_states:
                 return {"status": "success", "message": text}
-        return {"status": "timeout", "message": said}
+        return {"status": "timeout", "message": logged}
 
-    async def _look(self, emr: Any) -> tuple[str, str]:
+    async def _poll(self, emr: Any) -> tuple[str, str]:
         """The state, and a line about it."""
         raise NotImplementedError
 
 
-def _passes(error: BotoCoreError | ClientError) -> bool:
-    """Whether to ask again may help: throttling, no network, a fault of the service."""
+def _transient(error: BotoCoreError | ClientError) -> bool:
+    """Whether a later call may succeed: throttling, no network, a fault of the service."""
     if not isinstance(error, ClientError):
         return True
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -110,26 +109,24 @@ def _kind(error: BotoCoreError | ClientError) -> str:
 
 
 class ClusterTrigger(_StateTrigger):
-    """Until a cluster runs steps, or ends."""
+    """Waits until a cluster runs steps, or ends."""
 
-    ends = _CLUSTER_ENDS
+    end_states = (*clusters.READY, *clusters.ENDING)
 
-    async def _look(self, emr: Any) -> tuple[str, str]:
-        answer = await emr.describe_cluster(ClusterId=self.job_flow_id)
-        status = answer["Cluster"]["Status"]
-        reason = status.get("StateChangeReason", {}).get("Message")
-        text = f"cluster {self.job_flow_id} is {status['State']}"
-        return status["State"], f"{text}: {reason}" if reason else text
+    async def _poll(self, emr: Any) -> tuple[str, str]:
+        cluster = Cluster.from_answer(await emr.describe_cluster(ClusterId=self.job_flow_id))
+        text = f"cluster {cluster.id} is {cluster.state}"
+        return cluster.state, f"{text}: {cluster.reason_message}" if cluster.reason_message else text
 
 
 class StepTrigger(_StateTrigger):
-    """Until a step is over; says how far it has come.
+    """Waits until a step has ended, and logs its progress.
 
-    ``stage`` is one of progress.STAGES and ``run_uri`` where the run lies; without them the states
-    are all that is said.
+    ``stage`` is a key of progress.STAGES and ``run_uri`` the run's prefix; without them only states are
+    logged.
     """
 
-    ends = _STEP_ENDS
+    end_states = ("COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED")
 
     def __init__(
         self, step_id: str, stage: str | None = None, run_uri: str | None = None, **arguments: Any
@@ -139,18 +136,18 @@ class StepTrigger(_StateTrigger):
         self.stage = stage
         self.run_uri = run_uri
         self._started: datetime | None = None
-        self._ahead = timedelta(0)  # AWS's clock of this machine's
+        self._skew = timedelta(0)  # by which AWS's clock is ahead of this machine's
         self._follower: Any = None
-        self._said = ""
+        self._logged = ""
         self._warned = False
 
     def _arguments(self) -> dict[str, Any]:
         own = {"step_id": self.step_id, "stage": self.stage, "run_uri": self.run_uri}
         return {**super()._arguments(), **own}
 
-    async def _look(self, emr: Any) -> tuple[str, str]:
+    async def _poll(self, emr: Any) -> tuple[str, str]:
         answer = await emr.describe_step(ClusterId=self.job_flow_id, StepId=self.step_id)
-        step, self._ahead = answer["Step"], clock.ahead(answer)
+        step, self._skew = answer["Step"], clock.skew(answer)
         state = step["Status"]["State"]
         self._started = step["Status"].get("Timeline", {}).get("StartDateTime")
         text = f"step {self.step_id} ({step['Name']}) is {state}"
@@ -159,43 +156,43 @@ class StepTrigger(_StateTrigger):
     async def _wait(self, hook: EmrHook, emr: Any) -> dict[str, Any]:
         if not (self.stage and self.run_uri):
             return await super()._wait(hook, emr)
-        # Beside the looks at the state: a slow S3 must not hold them up.
-        telling = asyncio.create_task(self._tell(hook))
+        # In a task of its own, so that a slow S3 does not delay the polls of the state.
+        progress = asyncio.create_task(self._log_progress_until_cancelled(hook))
         try:
             event = await super()._wait(hook, emr)
         finally:
-            telling.cancel()
+            progress.cancel()
             with suppress(asyncio.CancelledError):
-                await telling
+                await progress
         if self._started:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._say_progress(hook, self._started), _LAST_LOOK_SECONDS)
+                await asyncio.wait_for(self._log_progress(hook, self._started), _LAST_PROGRESS_SECONDS)
         return event
 
-    async def _tell(self, hook: EmrHook) -> None:
+    async def _log_progress_until_cancelled(self, hook: EmrHook) -> None:
         while (started := self._started) is None:
             await asyncio.sleep(self.waiter_delay)
         while True:
-            await self._say_progress(hook, started)
-            from fruit_pipeline.run.progress import pause  # by now the thread has imported it
+            await self._log_progress(hook, started)
+            from fruit_pipeline.run.progress import pause  # the thread has imported the module by now
 
             await asyncio.sleep(pause((self._now() - started).total_seconds(), self.waiter_delay))
 
-    async def _say_progress(self, hook: EmrHook, started: datetime) -> None:
+    async def _log_progress(self, hook: EmrHook, started: datetime) -> None:
         try:
-            # In a thread: the triggerer's loop is shared by all triggers.
+            # In a thread, because all triggers share the triggerer's loop.
             line = str(await asyncio.to_thread(self._progress, hook, started))
-        except Exception as error:  # whatever it is, the step runs on, and so must the wait
+        except Exception as error:  # the step still runs, so the wait must go on
             if not self._warned:
-                log.warning("the progress cannot be seen now, it is looked for again: %s", error)
+                log.warning("the progress cannot be read now, it is read again later: %s", error)
                 self._warned = True
             return
-        if line != self._said:
+        if line != self._logged:
             log.info(line)
-            self._said = line
+            self._logged = line
 
     def _progress(self, hook: EmrHook, started: datetime) -> Progress:
-        # Imported here: it needs pyarrow, which takes the triggerer half a second.
+        # Imported here because of pyarrow, which would take the triggerer half a second at its start.
         from fruit_pipeline.aws.session import Aws
         from fruit_pipeline.run.progress import STAGES
         from image_features.contract import RunLayout
@@ -206,5 +203,5 @@ class StepTrigger(_StateTrigger):
         return self._follower.look(started, self._now())
 
     def _now(self) -> datetime:
-        """By AWS's clock, as the step's start and the shards' times are."""
-        return datetime.now(UTC) + self._ahead
+        """By AWS's clock, which also sets the times of the step and the shards."""
+        return datetime.now(UTC) + self._skew

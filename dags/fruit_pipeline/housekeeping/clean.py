@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from fruit_pipeline.aws import clock
-from fruit_pipeline.aws.clusters import alive_of_run
+from fruit_pipeline.aws.clusters import clusters_of_run
 from fruit_pipeline.housekeeping.stored_runs import RUNS, TEMPORARY, objects_of, run_of, runs_of
 from image_features.contract import MARKER, SUMMARY
 from image_features.errors import JobError, StorageError
@@ -56,7 +56,7 @@ def plan(s3: Any, emr: Any, bucket: str, run_key: str, *, everything: bool = Fal
     if not objects:
         raise JobError(f"{uri} holds nothing; is the run's key right?")
     _refuse_the_living(emr, run_key)
-    if run_of(run_key, objects).at_work(clock.told_at(s3.head_bucket(Bucket=bucket))):
+    if run_of(run_key, objects).at_work(clock.server_time(s3.head_bucket(Bucket=bucket))):
         raise JobError(
             f"{uri} was written to in the last hour and has no {SUMMARY} of that: the run may be "
             "alive; try again later"
@@ -73,7 +73,7 @@ def plan(s3: Any, emr: Any, bucket: str, run_key: str, *, everything: bool = Fal
 
 
 def _refuse_the_living(emr: Any, run_key: str) -> None:
-    alive = alive_of_run(emr, run_key, ending=True)
+    alive = [cluster.id for cluster in clusters_of_run(emr, run_key, terminating=True)]
     if alive:
         raise JobError(f"run {run_key} is alive: cluster {', '.join(alive)} works on it")
 

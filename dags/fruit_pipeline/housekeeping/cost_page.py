@@ -10,7 +10,7 @@ from typing import Any
 from fruit_pipeline import pages
 from fruit_pipeline.aws.clusters import RUN_TAG
 from fruit_pipeline.cost.bill import Bill
-from fruit_pipeline.housekeeping.reaper import Living
+from fruit_pipeline.housekeeping.reaper import LivingCluster
 from fruit_pipeline.housekeeping.stored_runs import StoredRun, Upload
 from fruit_pipeline.notify.messages import Message
 from fruit_pipeline.notify.texts import Words
@@ -27,7 +27,7 @@ class Facts:
     made: datetime
     bill: Bill
     costs: Mapping[str, RunCost] = field(default_factory=dict)
-    clusters: Sequence[Living] = ()
+    clusters: Sequence[LivingCluster] = ()
     unfinished: Sequence[StoredRun] = ()
     uploads: Sequence[Upload] = ()
     cleaned: Sequence[Mapping[str, Any]] = ()

@@ -54,7 +54,7 @@ def write_report(days: int, cleaned: Sequence[Mapping[str, Any]]) -> dict[str, s
         made=now,
         bill=bill.read(aws.client("ce"), now.date(), days),
         costs=_costs(s3, bucket, runs, now - timedelta(days=days)),
-        clusters=reaper.living(aws.client("emr")),
+        clusters=reaper.living_clusters(aws.client("emr")),
         unfinished=[
             run for run in runs if not run.ended and run.untouched_for(now) > timedelta(days=FORGOTTEN_DAYS)
         ],
@@ -92,7 +92,7 @@ def _costs(
     return found
 
 
-def say_report(report: Mapping[str, str]) -> None:
+def notify_report(report: Mapping[str, str]) -> None:
     """Send the message about a report that was written."""
     messages.send(lambda _: Message(report["subject"], report["text"]))
 
@@ -105,7 +105,7 @@ def reap() -> list[dict[str, Any]]:
     if not orphans:
         log.info("somebody waits for every living cluster")
         return []
-    messages.send(lambda words: reaper.tell(words, orphans, deployment.reap_hours, deployment.region))
+    messages.send(lambda words: reaper.message(words, orphans, deployment.reap_hours, deployment.region))
     refused = [orphan.cluster.cluster_id for orphan in orphans if orphan.error]
     if refused:
         raise JobError(f"clusters that cost money could not be terminated: {', '.join(refused)}")

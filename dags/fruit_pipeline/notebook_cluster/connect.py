@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from fruit_pipeline import settings
+from fruit_pipeline.aws import clusters
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.notebook_cluster.plan import log
 from fruit_pipeline.notify import messages
@@ -21,16 +22,17 @@ _PORT = 9443
 
 def tunnels(emr: Any, cluster_id: str, region: str) -> tuple[str, str]:
     """The commands that make JupyterHub answer on this machine: by Session Manager, and by SSH."""
-    described = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]
-    fleets = described["InstanceCollectionType"] == "INSTANCE_FLEET"
-    role: dict[str, Any] = {"InstanceFleetType": "MASTER"} if fleets else {"InstanceGroupTypes": ["MASTER"]}
+    cluster = clusters.describe(emr, cluster_id)
+    role: dict[str, Any] = (
+        {"InstanceFleetType": "MASTER"} if cluster.uses_fleets else {"InstanceGroupTypes": ["MASTER"]}
+    )
     primary = emr.list_instances(ClusterId=cluster_id, **role)["Instances"][0]
     ports = {"portNumber": [str(_PORT)], "localPortNumber": [str(_PORT)]}
     ssm = [
         *("aws", "ssm", "start-session", "--region", region, "--target", primary["Ec2InstanceId"]),
         *("--document-name", "AWS-StartPortForwardingSession", "--parameters", json.dumps(ports)),
     ]
-    ssh = f"ssh -i ~/<key>.pem -N -L {_PORT}:localhost:{_PORT} hadoop@{described['MasterPublicDnsName']}"
+    ssh = f"ssh -i ~/<key>.pem -N -L {_PORT}:localhost:{_PORT} hadoop@{cluster.primary_dns}"
     return shlex.join(ssm), ssh
 
 
@@ -61,7 +63,7 @@ def how_to_connect(
     return Message(words("notebook.subject", owner=planned["owner"]), "\n".join(lines))
 
 
-def say_how_to_connect(planned: Mapping[str, Any], cluster_id: str) -> str:
+def notify_how_to_connect(planned: Mapping[str, Any], cluster_id: str) -> str:
     """Print the commands into the task's log, and send them; return the text."""
     deployment = settings.load()
     emr = Aws.from_connection(deployment.aws_conn_id, deployment.region).client("emr")

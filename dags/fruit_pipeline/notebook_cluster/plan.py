@@ -15,7 +15,6 @@ from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.cluster import job_code, job_flow, wheelhouse
 from fruit_pipeline.cluster import shapes as cluster_shapes
 from fruit_pipeline.housekeeping import stored_runs
-from fruit_pipeline.housekeeping.reaper import UNTIL_TAG
 from image_features.contract import RunLayout
 from image_features.errors import JobError
 from image_features.storage import join_uri
@@ -105,11 +104,11 @@ def plan(params: Mapping[str, Any]) -> dict[str, Any]:
     preflight.check_roles(deployment, aws)
     preflight.check_network(deployment, shape, aws)
     run_key = f"{stored_runs.NOTEBOOK}{owner}"
-    alive = clusters.alive_of_run(aws.client("emr"), run_key)
+    alive = clusters.clusters_of_run(aws.client("emr"), run_key)
     if alive:
         raise JobError(
-            f"{owner} has a notebook cluster already, {alive[0]}: use it, or terminate it with "
-            f"aws emr terminate-clusters --region {deployment.region} --cluster-ids {alive[0]}"
+            f"{owner} has a notebook cluster already, {alive[0].id}: use it, or terminate it with "
+            f"aws emr terminate-clusters --region {deployment.region} --cluster-ids {alive[0].id}"
         )
     layout = RunLayout(f"s3://{bucket}/{stored_runs.RUNS}/{run_key}")
     job_code.upload(deployment.home, aws.storage(layout.code))
@@ -124,7 +123,7 @@ def plan(params: Mapping[str, Any]) -> dict[str, Any]:
         join_uri(layout.code, job_code.BOOTSTRAP_SCRIPT),
         wheelhouse.publish(wheels, aws.storage(f"s3://{bucket}/wheelhouse")),
         # The reaper ends it then, should nobody be left to do so.
-        more_tags={UNTIL_TAG: until.isoformat(timespec="seconds")},
+        more_tags={clusters.UNTIL_TAG: until.isoformat(timespec="seconds")},
     )
     return {
         "owner": owner,

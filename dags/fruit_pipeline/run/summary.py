@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from fruit_pipeline import settings
+from fruit_pipeline.aws import clusters
 from fruit_pipeline.aws.errors import explained
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.cluster.shapes import load_shape, shape_file
@@ -120,7 +121,7 @@ def _cost(request: RunRequest, aws: Aws, cluster_id: str) -> dict[str, Any]:
         with explained("the cluster's cost", aws):
             emr, deadline = aws.client("emr"), time.monotonic() + _END_SECONDS
             while time.monotonic() < deadline:
-                if emr.describe_cluster(ClusterId=cluster_id)["Cluster"]["Status"]["State"] != "TERMINATING":
+                if clusters.describe(emr, cluster_id).state != "TERMINATING":
                     break
                 time.sleep(min(deployment.poll_seconds, 10))
             shape = load_shape(deployment.home, request.shape)
@@ -133,10 +134,10 @@ def _cost(request: RunRequest, aws: Aws, cluster_id: str) -> dict[str, Any]:
 
 def _cluster_seconds(emr: Any, cluster_id: str) -> dict[str, float]:
     """Seconds from EMR's own clock: start with bootstrap, and each step by its name."""
-    timeline = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]["Status"]["Timeline"]
+    cluster = clusters.describe(emr, cluster_id)
     seconds = {}
-    if "ReadyDateTime" in timeline:
-        seconds["cluster start"] = _between(timeline["CreationDateTime"], timeline["ReadyDateTime"])
+    if cluster.ready:
+        seconds["cluster start"] = _between(cluster.created, cluster.ready)
     steps = [
         step
         for page in emr.get_paginator("list_steps").paginate(ClusterId=cluster_id)

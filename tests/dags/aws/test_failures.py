@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import gzip
+from datetime import UTC, datetime
 from typing import Any
 
 import botocore.session
 import pytest
-from airflow.providers.amazon.aws.hooks.emr import EmrHook
 
+from fruit_pipeline.aws.clusters import Cluster
 from fruit_pipeline.aws.failures import explain_cluster, explain_step
-from support.local_aws import BUCKET, REGION, LocalAws
+from fruit_pipeline.aws.session import Aws
+from support.local_aws import BUCKET, LocalAws
 from support.waiting import eventually
-
-
-@pytest.fixture
-def hook(connection: str) -> EmrHook:
-    return EmrHook(aws_conn_id=connection, region_name=REGION)
 
 
 @pytest.fixture
@@ -33,15 +30,13 @@ exit 1"""
     return cluster, step_id
 
 
-def test_a_step_is_explained_by_the_last_lines_that_are_no_chatter(
-    hook: EmrHook, failed: tuple[str, str]
-) -> None:
-    first, *lines = explain_step(hook, *failed).splitlines()
+def test_a_step_is_explained_by_the_last_lines_that_are_no_chatter(aws: Aws, failed: tuple[str, str]) -> None:
+    first, *lines = explain_step(aws, *failed).splitlines()
     assert first.startswith(f"step {failed[1]} (many lines) is FAILED")
     assert lines == [f"line {n}" for n in range(11, 31)]
 
 
-def test_a_jobs_own_words_come_before_what_emr_found_in_its_log(hook: EmrHook, clusters: LocalAws) -> None:
+def test_a_jobs_own_words_come_before_what_emr_found_in_its_log(aws: Aws, clusters: LocalAws) -> None:
     body = """
 echo "on the way"
 echo "error: the shard is damaged; run the sample again"
@@ -52,7 +47,7 @@ exit 2"""
     step = clusters.script("gives up", body)
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
     eventually(lambda: clusters.step_state(cluster, step_id) == "FAILED")
-    first, *lines = explain_step(hook, cluster, step_id).splitlines()
+    first, *lines = explain_step(aws, cluster, step_id).splitlines()
     assert first.startswith(
         f"step {step_id} (gives up) is FAILED: the shard is damaged; run the sample again; log: s3://"
     )
@@ -60,60 +55,55 @@ exit 2"""
     assert lines == ["on the way", "error: the shard is damaged; run the sample again"]
 
 
-def test_a_step_whose_process_was_killed_is_told_as_that(hook: EmrHook, clusters: LocalAws) -> None:
+def test_a_step_whose_process_was_killed_is_told_as_that(aws: Aws, clusters: LocalAws) -> None:
     """What its log ends with is where it was, not why it ended."""
     cluster = clusters.run(name="killed")
     step = clusters.script("is killed", 'echo "Registering block manager" >&2; kill -KILL $$')
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
     eventually(lambda: clusters.step_state(cluster, step_id) == "FAILED")
-    first = explain_step(hook, cluster, step_id).splitlines()[0]
-    told = f"step {step_id} (is killed) is FAILED: its process was killed (SIGKILL): by hand, or because the "
-    assert first.startswith(f"{told}primary node had no memory left.")
+    first = explain_step(aws, cluster, step_id).splitlines()[0]
+    why = f"step {step_id} (is killed) is FAILED: its process was killed (SIGKILL): by hand, or because the "
+    assert first.startswith(f"{why}primary node ran out of memory.")
 
 
 def test_a_log_that_is_not_shipped_yet_is_named_all_the_same(
-    hook: EmrHook, failed: tuple[str, str], clusters: LocalAws
+    aws: Aws, failed: tuple[str, str], clusters: LocalAws
 ) -> None:
     cluster, step_id = failed
     for key in clusters.keys("logs"):
         if step_id in key:
             clusters.s3.delete_object(Bucket=BUCKET, Key=f"logs/{key}")
-    text = explain_step(hook, cluster, step_id)
+    text = explain_step(aws, cluster, step_id)
     assert f"; log: s3://{BUCKET}/logs/{cluster}/steps/{step_id}/" in text
     assert text.endswith("(not shipped yet)")
 
 
 @pytest.mark.parametrize("body", [b"not gzip at all", gzip.compress(b"\xff\xfe bytes\nthe end", mtime=0)])
 def test_a_log_that_cannot_be_read_does_not_hide_the_failure(
-    hook: EmrHook, failed: tuple[str, str], clusters: LocalAws, body: bytes
+    aws: Aws, failed: tuple[str, str], clusters: LocalAws, body: bytes
 ) -> None:
     cluster, step_id = failed
     for key in clusters.keys("logs"):
         if step_id in key:
             clusters.put(f"logs/{key}", body)
-    text = explain_step(hook, cluster, step_id)
+    text = explain_step(aws, cluster, step_id)
     assert text.startswith(f"step {step_id} (many lines) is FAILED")
     assert text.endswith(("(not shipped yet)", "\nthe end"))
 
 
-class Emr:
-    """Answers of EMR that the local one does not give."""
-
-    def __init__(self, status: dict[str, Any], log_uri: str | None = None) -> None:
-        self.status, self.log_uri = status, log_uri
-
-    def describe_cluster(self, ClusterId: str) -> Any:
-        cluster: dict[str, Any] = {"Id": ClusterId, "Status": self.status}
-        return {"Cluster": {**cluster, "LogUri": self.log_uri} if self.log_uri else cluster}
+def cluster(status: dict[str, Any], **more: Any) -> Cluster:
+    """Cluster j-1 as EMR describes it with such a status."""
+    timeline = {"CreationDateTime": datetime.now(UTC)}
+    return Cluster.from_answer({"Cluster": {"Id": "j-1", "Status": {"Timeline": timeline, **status}, **more}})
 
 
 def test_a_cluster_is_explained_in_one_line() -> None:
     reason = {"Code": "USER_REQUEST", "Message": "Terminated by user request"}
-    emr = Emr({"State": "TERMINATED", "StateChangeReason": reason}, "s3n://b/logs/")
-    assert explain_cluster(emr, "j-1") == (
-        "cluster j-1 is TERMINATED (USER_REQUEST: Terminated by user request); somebody terminated it, or "
-        "the reaper: nothing is to be mended; its logs: s3n://b/logs/j-1/. Clear the task that created the "
-        "cluster, and those after it, to resume on a new one"
+    ended = cluster({"State": "TERMINATED", "StateChangeReason": reason}, LogUri="s3n://b/logs/")
+    assert explain_cluster(ended) == (
+        "cluster j-1 is TERMINATED (USER_REQUEST: Terminated by user request); somebody or the reaper "
+        "terminated it: nothing needs to be fixed; its logs: s3n://b/logs/j-1/. Clear the task that created "
+        "the cluster, and those after it, to resume on a new one"
     )
 
 
@@ -123,13 +113,13 @@ def reason_codes() -> list[str]:
 
 
 ADVICE = {
-    "INTERNAL_ERROR": "where it had no capacity, try again later, or with a shape of other instance types",
-    "VALIDATION_ERROR": "mend what the reason names, such as a quota, a subnet or a role",
-    "INSTANCE_FAILURE": "where EC2 took Spot nodes back, with a shape that has them on demand",
-    "INSTANCE_FLEET_TIMEOUT": "EC2 had no capacity, Spot or on demand, for a fleet within its time",
-    "BOOTSTRAP_FAILURE": "its log, below node/ among the cluster's logs, says why",
-    "USER_REQUEST": "somebody terminated it, or the reaper",
-    "STEP_FAILURE": "its log, below steps/ among the cluster's logs, says why",
+    "INTERNAL_ERROR": "if it had no capacity, try again later, or with a shape of other instance types",
+    "VALIDATION_ERROR": "fix what the reason names, such as a quota, a subnet or a role",
+    "INSTANCE_FAILURE": "if EC2 took Spot nodes back, with a shape that has them on demand",
+    "INSTANCE_FLEET_TIMEOUT": "EC2 had no capacity, Spot or on demand, for a fleet within its timeout",
+    "BOOTSTRAP_FAILURE": "its log, below node/ in the cluster's logs, says why",
+    "USER_REQUEST": "somebody or the reaper terminated it",
+    "STEP_FAILURE": "its log, below steps/ in the cluster's logs, says why",
     "ALL_STEPS_COMPLETED": "it had no step for as long as its idle timeout",
 }
 
@@ -137,7 +127,7 @@ ADVICE = {
 @pytest.mark.parametrize("code", reason_codes())
 def test_every_reason_that_emr_knows_says_what_to_do(code: str) -> None:
     status = {"State": "TERMINATED_WITH_ERRORS", "StateChangeReason": {"Code": code, "Message": "so it is"}}
-    text = explain_cluster(Emr(status), "j-1")
+    text = explain_cluster(cluster(status))
     assert f"({code}: so it is); " in text
     assert ADVICE[code] in text
 
@@ -153,9 +143,9 @@ def test_the_details_that_emr_gives_are_told() -> None:
     assert (
         "(INTERNAL_ERROR: no capacity); INTERNAL_ERROR_SPOT_NO_CAPACITY_PRIMARY: there is no Spot capacity "
         "for the primary node; "
-    ) in explain_cluster(Emr(status), "j-1")
+    ) in explain_cluster(cluster(status))
 
 
 def test_a_cluster_without_reason_or_logs_is_explained_too() -> None:
-    text = explain_cluster(Emr({"State": "TERMINATED"}), "j-1")
+    text = explain_cluster(cluster({"State": "TERMINATED"}))
     assert text.startswith("cluster j-1 is TERMINATED (no code: no message). Clear the task")

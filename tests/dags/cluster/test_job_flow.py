@@ -453,5 +453,6 @@ def test_only_the_living_clusters_of_the_run_are_found_among_others(clusters: Lo
     clusters.run(name=name)  # the name alone is not enough
     clusters.run(name=name, tags={aws_clusters.RUN_TAG: "other"})
     newer = clusters.run(name=name, tags=tagged)
-    assert aws_clusters.alive_of_run(clusters.emr, "wanted") == [newer, older]
-    assert aws_clusters.alive_of_run(clusters.emr, "nobody") == []
+    found = aws_clusters.clusters_of_run(clusters.emr, "wanted")
+    assert [cluster.id for cluster in found] == [newer, older]
+    assert aws_clusters.clusters_of_run(clusters.emr, "nobody") == []

@@ -37,7 +37,8 @@ def test_a_cluster_of_every_shape_starts_as_asked_for_and_ends(
     assert emr.get_auto_termination_policy(ClusterId=cluster_id)["AutoTerminationPolicy"] == {
         "IdleTimeout": shape.idle_timeout_seconds
     }
-    assert aws_clusters.alive_of_run(emr, f"shape-{name}") == [cluster_id]
+    (found,) = aws_clusters.clusters_of_run(emr, f"shape-{name}")
+    assert found.id == cluster_id
 
     by_fleets = bool(shape.instance_fleets)
     kind = "INSTANCE_FLEET" if by_fleets else "INSTANCE_GROUP"

@@ -169,8 +169,8 @@ def test_the_report_is_weekly_and_the_reaper_hourly_and_neither_catches_up(bag: 
 def test_a_notebook_cluster_waits_without_a_worker_and_is_looked_at_now_and_then(bag: Any) -> None:
     dag = bag.dags["notebook_cluster"]
     assert dag.task_dict["cluster_ready"].deferrable
-    assert dag.task_dict["wait_until_over"].look_seconds == 300
-    assert "wait_until_over" in dag.task_dict["terminate_cluster"].upstream_task_ids
+    assert dag.task_dict["wait_for_end"].poke_interval == 300
+    assert "wait_for_end" in dag.task_dict["terminate_cluster"].upstream_task_ids
 
 
 def test_nothing_costs_money_before_every_check_and_upload(dag: Any) -> None:

@@ -138,8 +138,8 @@ def test_the_reaper_judges_a_cluster_by_aws_s_own_clock(
     faulty.add(OtherClock(hours * 3600))
     emr = Aws.from_connection(CONNECTION, REGION).client("emr")
     assert reaper.reap(emr, 24, allowed=True) == []
-    (young,) = reaper.living(emr)
-    assert young.age(reaper.now_of(emr)).total_seconds() < 3600
+    (young,) = reaper.living_clusters(emr)
+    assert young.age(reaper.server_time(emr)).total_seconds() < 3600
 
 
 def test_a_clock_that_aws_refuses_is_told_with_what_it_is_off_by(
@@ -150,8 +150,8 @@ def test_a_clock_that_aws_refuses_is_told_with_what_it_is_off_by(
     with pytest.raises(JobError) as caught, errors.explained("the clusters", aws, patient=True):
         aws.client("emr").list_clusters()
     assert str(caught.value) == (
-        "the clusters: this machine's clock is 60 min behind AWS's, which refuses what is signed by it; set "
-        "the clock, by NTP say"
+        "the clusters: this machine's clock is 60 min behind AWS's, so AWS refuses its signatures; set "
+        "the clock, for example by NTP"
     )
     assert fault.caught.total() == 1
 

@@ -217,7 +217,8 @@ def test_a_cluster_that_may_not_be_looked_for_is_terminated_by_its_id(
     faulty.add(Refuse(DENIED, call))
     text = refused(terminate("hidden", cluster_id), context)
     assert text.startswith(
-        f"cluster {cluster_id} was told to end, and was not seen to, look in the EMR console: run hidden: "
+        f"AWS was asked to terminate cluster {cluster_id}, but its end was not confirmed; check it in the "
+        "EMR console: run hidden: "
         f"{call} is denied; grant elasticmapreduce:{call} to the credentials in use"
     )
     assert text.endswith(". Then clear this task")

@@ -9,7 +9,7 @@ import asyncio
 import gzip
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -417,7 +417,8 @@ class StuckEmr:
 
     def describe_cluster(self, ClusterId: str) -> dict[str, Any]:
         tags = [{"Key": RUN_TAG, "Value": "stuck"}]
-        return {"Cluster": {"Id": ClusterId, "Tags": tags, "Status": {"State": "TERMINATING"}}}
+        status = {"State": "TERMINATING", "Timeline": {"CreationDateTime": datetime.now(UTC)}}
+        return {"Cluster": {"Id": ClusterId, "Tags": tags, "Status": status}}
 
 
 def test_a_retry_does_not_take_a_cluster_that_is_still_ending_for_ended(
@@ -433,7 +434,7 @@ def test_a_retry_does_not_take_a_cluster_that_is_still_ending_for_ended(
 
 
 def test_bad_input_ends_a_task_at_once_without_a_traceback() -> None:
-    @errors.refuse_cleanly
+    @errors.fail_on_bad_input
     def work() -> None:
         raise JobError("no bucket: set the Param")
 
@@ -443,7 +444,7 @@ def test_bad_input_ends_a_task_at_once_without_a_traceback() -> None:
 
 
 def test_storage_trouble_is_left_for_a_retry() -> None:
-    @errors.refuse_cleanly
+    @errors.fail_on_bad_input
     def work() -> None:
         raise StorageError("cannot read s3://b/k: timeout")
 
@@ -452,4 +453,4 @@ def test_storage_trouble_is_left_for_a_retry() -> None:
 
 
 def test_a_result_passes_unchanged() -> None:
-    assert errors.refuse_cleanly(lambda x, *, y: (x, y))(1, y=2) == (1, 2)
+    assert errors.fail_on_bad_input(lambda x, *, y: (x, y))(1, y=2) == (1, 2)

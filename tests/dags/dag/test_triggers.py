@@ -223,7 +223,7 @@ def test_a_progress_that_cannot_be_seen_is_warned_of_once_and_the_wait_goes_on(
         **arguments,
     )
     assert run(as_sent(trigger))["status"] == "success"
-    warnings = [line for line in lines() if "the progress cannot be seen now" in line]
+    warnings = [line for line in lines() if "the progress cannot be read now" in line]
     assert len(looks) >= 3
     assert len(warnings) == 1
     assert f"s3://{BUCKET}/runs/no-such-run/sample has no {MARKER}" in warnings[0]
@@ -238,7 +238,7 @@ def test_a_slow_look_at_the_progress_does_not_hold_up_the_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The look lasts until the trigger is over, and the trigger is over all the same."""
-    monkeypatch.setattr(triggers, "_LAST_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(triggers, "_LAST_PROGRESS_SECONDS", 0.1)
     over = tmp_path / "over"
 
     def stuck(*_: Any) -> Any:
@@ -312,7 +312,7 @@ def test_trouble_that_passes_is_waited_out_and_said_once(
     assert answering("RUNNING", trouble, trouble, "RUNNING", "COMPLETED")["status"] == "success"
     said = [line.rpartition(" is ")[2] for line in lines()]
     assert said[0] == said[2] == "RUNNING"
-    assert "EMR cannot be asked now" in lines()[1]
+    assert "EMR does not answer now" in lines()[1]
     assert said[3:] == ["COMPLETED"]
 
 

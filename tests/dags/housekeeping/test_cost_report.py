@@ -24,7 +24,7 @@ from fruit_pipeline.cost import bill
 from fruit_pipeline.cost.bill import Bill
 from fruit_pipeline.housekeeping import cost_page, stored_runs, tasks
 from fruit_pipeline.housekeeping.cost_page import Facts
-from fruit_pipeline.housekeeping.reaper import Living
+from fruit_pipeline.housekeeping.reaper import LivingCluster
 from fruit_pipeline.notify.texts import Words
 from fruit_pipeline.run import summary as run_summary
 from fruit_pipeline.run.summary import RunCost
@@ -206,7 +206,7 @@ def facts() -> Facts:
             estimated=True,
         ),
         costs={"r1": RunCost(1.6, 1.8), "r3": RunCost(by_the_clock=0.4)},
-        clusters=[Living("j-1", nasty, "WAITING", made - timedelta(hours=30), False)],
+        clusters=[LivingCluster("j-1", nasty, "WAITING", made - timedelta(hours=30), False)],
         unfinished=[unfinished],
         uploads=[stored_runs.Upload("runs/x/<b>.parquet", made - timedelta(days=8), 5_000_000)],
         cleaned=[{"run": "s3://b/runs/old", "objects": 1_200, "bytes": 2_500_000_000}],
@@ -382,7 +382,7 @@ def test_the_report_is_a_page_in_the_bucket_and_a_message(
     ]
     assert page.tables["Cleaned up"][1] == ["s3://b/runs/old", "3", "4.0 kB"]
 
-    tasks.say_report(report)
+    tasks.notify_report(report)
     (received,) = mailbox.read()
     assert received["Subject"].endswith(": 2.00 USD")
     assert report["page"] in received["Message"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fruit_pipeline.aws.clusters import RUN_TAG, name_of
+from fruit_pipeline.aws.clusters import RUN_TAG, UNTIL_TAG, name_of
 from fruit_pipeline.housekeeping import reaper, tasks
-from fruit_pipeline.housekeeping.reaper import UNTIL_TAG, Living
+from fruit_pipeline.housekeeping.reaper import LivingCluster
 from fruit_pipeline.notify.texts import Words
 from image_features.errors import JobError
 from support.local_aws import LocalAws
@@ -51,7 +51,7 @@ def test_a_living_cluster_is_described_by_its_tags_its_age_and_its_steps(cluster
     before = datetime.now(UTC) - timedelta(seconds=1)  # AWS gives whole milliseconds
     cluster_id = waiting(clusters, start(clusters, "r1", "2026-11-21T18:30:00+00:00", **policy))
     clusters.run(name="somebody else's", tags={"team": "other"})
-    (found,) = reaper.living(clusters.emr)
+    (found,) = reaper.living_clusters(clusters.emr)
     assert (found.cluster_id, found.run_key, found.state) == (cluster_id, "r1", "WAITING")
     assert found.until == datetime(2026, 11, 21, 18, 30, tzinfo=UTC)
     assert found.idle_timeout == timedelta(minutes=15)
@@ -64,17 +64,17 @@ def test_a_living_cluster_is_described_by_its_tags_its_age_and_its_steps(cluster
 
 def test_a_cluster_with_a_step_is_not_idle_and_is_so_from_the_steps_end(clusters: LocalAws) -> None:
     cluster_id = waiting(clusters, start(clusters, "busy"))
-    (ready,) = reaper.living(clusters.emr)
+    (ready,) = reaper.living_clusters(clusters.emr)
     steps = [clusters.script("a", "sleep 0.5"), clusters.script("b", "sleep 600")]
     first, second = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=steps)["StepIds"]
     eventually(lambda: clusters.step_state(cluster_id, first) == "COMPLETED")
-    (busy,) = reaper.living(clusters.emr)
+    (busy,) = reaper.living_clusters(clusters.emr)
     assert busy.idle_since is None
     clusters.emr.cancel_steps(
         ClusterId=cluster_id, StepIds=[second], StepCancellationOption="TERMINATE_PROCESS"
     )
     eventually(lambda: clusters.step_state(cluster_id, second) == "CANCELLED")
-    (idle,) = reaper.living(clusters.emr)
+    (idle,) = reaper.living_clusters(clusters.emr)
     assert ready.idle_since
     assert idle.idle_since
     assert idle.idle_since > ready.idle_since
@@ -83,13 +83,13 @@ def test_a_cluster_with_a_step_is_not_idle_and_is_so_from_the_steps_end(clusters
 def test_a_cluster_that_ends_is_not_alive(clusters: LocalAws) -> None:
     cluster_id = start(clusters, "ending")
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
-    assert reaper.living(clusters.emr) == []
+    assert reaper.living_clusters(clusters.emr) == []
 
 
 # Judging
 
 
-def living(**changed: Any) -> Living:
+def living(**changed: Any) -> LivingCluster:
     now = datetime.now(UTC)
     values = {
         "cluster_id": "j-1",
@@ -100,7 +100,7 @@ def living(**changed: Any) -> Living:
         "idle_timeout": timedelta(minutes=15),
         **changed,
     }
-    return Living(**values)
+    return LivingCluster(**values)
 
 
 @pytest.mark.parametrize(
@@ -122,18 +122,18 @@ def living(**changed: Any) -> Living:
 def test_nobody_waits_for_what_is_over_old_or_idle(changed: dict[str, timedelta], reason: str | None) -> None:
     now = datetime.now(UTC)
     cluster = living(**{name: now + span for name, span in changed.items()})
-    assert cluster.orphaned_by(now, DAY) == reason
+    assert cluster.orphan_reason(now, DAY) == reason
 
 
 @pytest.mark.parametrize("text", ["", "soon", "2026-13-45"])
 def test_a_tag_that_is_no_moment_leaves_the_other_rules(clusters: LocalAws, text: str) -> None:
     start(clusters, "odd", text or " ")
-    (found,) = reaper.living(clusters.emr)
+    (found,) = reaper.living_clusters(clusters.emr)
     assert found.until is None
 
 
 def test_a_moment_without_an_offset_is_utc() -> None:
-    assert reaper._moment("2026-11-21T18:30:00") == datetime(2026, 11, 21, 18, 30, tzinfo=UTC)
+    assert reaper._parse_time("2026-11-21T18:30:00") == datetime(2026, 11, 21, 18, 30, tzinfo=UTC)
 
 
 # Ending
@@ -179,7 +179,7 @@ def test_a_protected_cluster_is_told_and_left_alone(clusters: LocalAws) -> None:
     assert orphan.cluster.protected
     assert not orphan.terminated
     assert clusters.alive() == [cluster_id]
-    told = reaper.tell(Words("en"), [orphan], 24, "eu-west-3").text
+    told = reaper.message(Words("en"), [orphan], 24, "eu-west-3").text
     assert "somebody protected it against termination" in told
     assert "aws emr" not in told, "AWS would refuse the command"
 
@@ -262,4 +262,4 @@ def test_a_cluster_that_cannot_be_ended_fails_the_task_after_it_was_told(
 def test_each_reason_is_told(changed: dict[str, timedelta], reason: str, expected: str) -> None:
     now = datetime.now(UTC)
     orphan = reaper.Orphan(living(**{name: now + span for name, span in changed.items()}), reason)
-    assert expected in reaper.tell(Words("en"), [orphan], 24, "eu-west-3").text
+    assert expected in reaper.message(Words("en"), [orphan], 24, "eu-west-3").text

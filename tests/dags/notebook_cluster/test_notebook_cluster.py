@@ -21,12 +21,12 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from botocore.validate import ParamValidator
 
 from fruit_pipeline.aws import clusters as aws_clusters
-from fruit_pipeline.aws.clusters import RUN_TAG, name_of
+from fruit_pipeline.aws.clusters import RUN_TAG, UNTIL_TAG, name_of
 from fruit_pipeline.cluster import emr_limits
 from fruit_pipeline.cluster import shapes as cluster_shapes
-from fruit_pipeline.dag import cluster_over
+from fruit_pipeline.dag.sensors import ClusterEnded
 from fruit_pipeline.housekeeping import stored_runs
-from fruit_pipeline.housekeeping.reaper import UNTIL, UNTIL_TAG, living
+from fruit_pipeline.housekeeping.reaper import UNTIL, living_clusters
 from fruit_pipeline.notebook_cluster import connect
 from fruit_pipeline.notebook_cluster import plan as notebook_cluster_plan
 from fruit_pipeline.notify.texts import Words
@@ -170,9 +170,9 @@ def test_the_cluster_of_a_plan_is_one_that_the_reaper_ends(
 ) -> None:
     request = {**planned["cluster"], "BootstrapActions": []}
     cluster_id = clusters.emr.run_job_flow(**request)["JobFlowId"]
-    found = next(item for item in living(clusters.emr) if item.cluster_id == cluster_id)
-    assert found.orphaned_by(datetime.now(UTC), timedelta(0)) is None, "its tag decides, not its age"
-    assert found.orphaned_by(datetime.now(UTC) + timedelta(hours=4), timedelta(days=1)) == UNTIL
+    found = next(item for item in living_clusters(clusters.emr) if item.cluster_id == cluster_id)
+    assert found.orphan_reason(datetime.now(UTC), timedelta(0)) is None, "its tag decides, not its age"
+    assert found.orphan_reason(datetime.now(UTC) + timedelta(hours=4), timedelta(days=1)) == UNTIL
 
 
 def test_the_end_counts_from_the_plan(account: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ def test_the_owner_is_told_how_to_connect(
         "idle_seconds": 14_400,
         "kept": f"s3://{BUCKET}/jupyter/",
     }
-    text = connect.say_how_to_connect(plan, cluster_id)
+    text = connect.notify_how_to_connect(plan, cluster_id)
     ssm, ssh = connect.tunnels(clusters.emr, cluster_id, REGION)
     assert f"The notebook cluster {cluster_id} of ada is ready until 2026-11-21 18:30 CET." in text
     assert "idle for 4 h 00 min" in text
@@ -317,15 +317,15 @@ def test_the_owner_is_told_how_to_connect(
 
 
 @pytest.fixture
-def over(connection: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., cluster_over.ClusterOver]:
+def over(connection: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ClusterEnded]:
     monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
 
-    def make(cluster_id: str, left: timedelta) -> cluster_over.ClusterOver:
-        return cluster_over.ClusterOver(
+    def make(cluster_id: str, left: timedelta) -> ClusterEnded:
+        return ClusterEnded(
             task_id="over",
             job_flow_id=cluster_id,
             until=(datetime.now(UTC) + left).isoformat(),
-            look_seconds=1,
+            poke_interval=1,
             aws_conn_id=connection,
             region_name=REGION,
         )
@@ -333,7 +333,7 @@ def over(connection: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., clus
     return make
 
 
-def run_to_end(operator: cluster_over.ClusterOver, looks: list[datetime]) -> str:
+def run_to_end(operator: ClusterEnded, looks: list[datetime]) -> str:
     """As a worker and a triggerer do; ``looks`` gets the moment of each look."""
     event: Any = None
     while True:
