@@ -1,6 +1,6 @@
-"""EMR's documented limits that boto3 does not check: requests are held against them before they are sent.
+"""EMR's documented limits that boto3 does not check. A request is checked before it is sent.
 
-A request over a limit would be refused by EMR too, but later, and often without the name of the field.
+EMR would refuse such a request too, but later, and often without the name of the field.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from image_features.errors import JobError
 _API = "https://docs.aws.amazon.com/emr/latest/APIReference"
 _GUIDE = "https://docs.aws.amazon.com/emr/latest/ManagementGuide"
 
-# API_RunJobFlow, API_Cluster: XmlStringMaxLen256, and the characters that a name must not hold.
+# API_RunJobFlow, API_Cluster: XmlStringMaxLen256, and the characters that a name must not contain.
 MAX_NAME = 256
 _NOT_IN_NAMES = re.compile(r"[<>$|`]")
 
-# emr-plan-tags-restrictions, and EC2's restrictions, which it refers to.
+# emr-plan-tags-restrictions, and the restrictions of EC2 that it refers to.
 MAX_TAGS = 50
 MAX_TAG_KEY = 128
 MAX_TAG_VALUE = 256
@@ -49,12 +49,12 @@ MAX_STEP_CHARACTERS = 10_240
 
 
 def check_job_flow(request: Mapping[str, Any]) -> None:
-    """Hold a ``RunJobFlow`` request against the limits. Raises JobError: field, value, limit, source."""
+    """Check a ``RunJobFlow`` request. Raises JobError with field, value, limit and source."""
     name = request["Name"]
     _at_most(f"cluster name {name!r}", len(name), MAX_NAME, "characters", f"{_API}/API_RunJobFlow.html")
     if _NOT_IN_NAMES.search(name):
         raise JobError(
-            f"cluster name {name!r} holds one of <>$|`, which EMR refuses ({_API}/API_Cluster.html)"
+            f"cluster name {name!r} contains one of <>$|`, which EMR refuses ({_API}/API_Cluster.html)"
         )
     _check_tags(request.get("Tags", []))
     actions = request.get("BootstrapActions", [])
@@ -90,7 +90,7 @@ def check_job_flow(request: Mapping[str, Any]) -> None:
 
 
 def check_steps(steps: Iterable[Mapping[str, Any]]) -> None:
-    """Hold the ``Steps`` of one ``AddJobFlowSteps`` request against the limits. Raises JobError as above."""
+    """Check the ``Steps`` of an ``AddJobFlowSteps`` request. Raises JobError as ``check_job_flow`` does."""
     steps = list(steps)
     source = f"{_API}/API_AddJobFlowSteps.html"
     _at_most("Steps", len(steps), MAX_STEPS, "steps", source)
@@ -109,13 +109,13 @@ def _check_tags(tags: list[Mapping[str, str]]) -> None:
     for tag in tags:
         key, value = tag["Key"], tag.get("Value", "")
         if not key or keys.count(key) > 1:
-            raise JobError(f"tag {key!r}: a key must not be empty, nor be there twice ({source})")
+            raise JobError(f"tag {key!r}: a key must not be empty or occur twice ({source})")
         _at_most(f"key of tag {key!r}", len(key), MAX_TAG_KEY, "characters", source)
         _at_most(f"value of tag {key!r}", len(value), MAX_TAG_VALUE, "characters", source)
         for text in (key, value):
             if not _TAG_CHARACTERS.fullmatch(text) or text.lower().startswith("aws:"):
                 raise JobError(
-                    f"tag {key!r} holds {text!r}; tags hold letters, digits, spaces and _.:/=+-@, "
+                    f"tag {key!r} has {text!r}; tags consist of letters, digits, spaces and _.:/=+-@, "
                     f"and do not begin with aws: ({source})"
                 )
 
@@ -141,15 +141,15 @@ def _check_volumes(name: str, nodes: Mapping[str, Any]) -> None:
         _between(f"EBS volume of the {name}", size, VOLUME_GB, "GiB", f"{_API}/API_VolumeSpecification.html")
 
 
-def _at_most(what: str, found: int, most: int, unit: str, source: str) -> None:
-    if found > most:
-        raise JobError(f"{_short(what)} has {found} {unit}, EMR allows {most} ({source})")
+def _at_most(what: str, value: int, most: int, unit: str, source: str) -> None:
+    if value > most:
+        raise JobError(f"{_short(what)} has {value} {unit}, EMR allows {most} ({source})")
 
 
-def _between(what: str, found: int, limits: tuple[int, int], unit: str, source: str) -> None:
+def _between(what: str, value: int, limits: tuple[int, int], unit: str, source: str) -> None:
     low, high = limits
-    if not low <= found <= high:
-        raise JobError(f"{what} is {found}, EMR takes {low} to {high} {unit} ({source})")
+    if not low <= value <= high:
+        raise JobError(f"{what} is {value}, EMR allows {low} to {high} {unit} ({source})")
 
 
 def _short(text: str) -> str:

@@ -1,7 +1,4 @@
-"""The job code of a run: uploaded with it, so a run can be repeated with the code that made it.
-
-The result is the names of the objects that were written.
-"""
+"""The job code of a run, uploaded with it: a run can be repeated with the code that computed it."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ BOOTSTRAP_SCRIPT = "install.sh"
 
 
 def upload(home: Path, target: Storage) -> list[str]:
-    """Upload entry points, package and bootstrap script; return their names.
+    """Upload entry points, package and bootstrap script; return the keys of the objects.
 
-    Raises JobError when ``home`` does not hold the project.
+    Raises JobError when ``home`` is not the project's folder.
     """
     jobs = home / "spark_jobs"
     files = [jobs / EXTRACT_SCRIPT, jobs / PCA_SCRIPT, home / "bootstrap" / BOOTSTRAP_SCRIPT]
@@ -36,7 +33,7 @@ def upload(home: Path, target: Storage) -> list[str]:
 
 
 def digests(home: Path) -> dict[str, str]:
-    """SHA-256 (hex) of the code of a run by part: what upload puts, and the pipeline's own Python."""
+    """SHA-256 (hex) of each part of a run's code: what ``upload`` writes, and the pipeline's own Python."""
     jobs = home / "spark_jobs"
     parts = {
         "job_code": package(jobs / "image_features"),
@@ -53,7 +50,7 @@ def package(folder: Path) -> bytes:
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.rglob("*.py")):
-            # ZipInfo's default date is fixed, where ZipFile.write would take the file's.
+            # The default date of ZipInfo is fixed; ZipFile.write would use the file's own.
             entry = zipfile.ZipInfo(f"{folder.name}/{file.relative_to(folder).as_posix()}")
             archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
     return sink.getvalue()

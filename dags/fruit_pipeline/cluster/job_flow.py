@@ -1,7 +1,4 @@
-"""The EMR cluster of a run: its request from a shape, and finding it again by its tag.
-
-prints the request as JSON for `aws emr run-job-flow --cli-input-json`.
-"""
+"""The ``RunJobFlow`` request of a run's EMR cluster, built from a shape."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ EVENT_LOGS = "spark-events"
 """Folder of Spark's event logs below the log URI, as in `classifications.json`."""
 
 EVENT_LOGS_MARKER = f"{EVENT_LOGS}/.keep"
-"""An empty object to put below the log URI: Spark refuses a folder that does not exist."""
+"""Key of an empty object below the log URI: Spark refuses a folder that does not exist."""
 
 BOOTSTRAP = "python environment"
 """Name of the bootstrap action."""
@@ -33,10 +30,10 @@ def build_request(
     wheelhouse_uri: str,
     more_tags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The ``RunJobFlow`` request of a run. Raises JobError when it breaks a limit of EMR.
+    """The ``RunJobFlow`` request of a run. Raises JobError when it exceeds a limit of EMR.
 
-    The cluster stays up without steps, since they are added one by one; the idle timeout ends it
-    when nobody is left to do so.
+    The cluster stays up without steps, because they are added one by one. The idle timeout ends it
+    when the DAG does not.
     """
     tags = {
         RUN_TAG: run_key,
@@ -93,7 +90,7 @@ def _hardware(shape: Shape) -> dict[str, Any]:
 
 
 def _subnets(settings: Settings, shape: Shape) -> dict[str, Any]:
-    """Among several subnets EMR chooses for fleets; groups go to the first."""
+    """Of several subnets EMR chooses one for fleets; groups use the first."""
     if not settings.subnet_ids:
         return {}
     if shape.instance_groups:
@@ -102,7 +99,7 @@ def _subnets(settings: Settings, shape: Shape) -> dict[str, Any]:
 
 
 def _configurations(settings: Settings, shape: Shape, log_uri: str) -> list[dict[str, Any]]:
-    """The shared classifications with the shape's own, placeholders filled in."""
+    """The shared classifications merged with the shape's own, with values for the placeholders."""
     shared = json.loads((settings.home / "emr_configs" / "classifications.json").read_text())
     spark = {"Classification": "spark-defaults", "Properties": shape.spark_defaults}
     values = {
@@ -111,30 +108,30 @@ def _configurations(settings: Settings, shape: Shape, log_uri: str) -> list[dict
         "logs": log_uri,
     }
     assert set(values) == set(shape_schema.PLACEHOLDERS)
-    return _filled(_merged(shared, [spark, *shape.classifications]), values)
+    return _fill(_merge(shared, [spark, *shape.classifications]), values)
 
 
-def _merged(shared: Sequence[dict[str, Any]], own: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Both lists, each classification once; where both set a property, ``own`` wins."""
-    found = {item["Classification"]: item for item in shared}
+def _merge(shared: Sequence[dict[str, Any]], own: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Merge both lists, each classification once; where both set a property, ``own`` takes precedence."""
+    by_name = {item["Classification"]: item for item in shared}
     for item in own:
         name = item["Classification"]
-        before = found.get(name, {})
+        base = by_name.get(name, {})
         merged: dict[str, Any] = {"Classification": name}
-        if properties := {**before.get("Properties", {}), **item.get("Properties", {})}:
+        if properties := {**base.get("Properties", {}), **item.get("Properties", {})}:
             merged["Properties"] = properties
-        if inner := _merged(before.get("Configurations", []), item.get("Configurations", [])):
+        if inner := _merge(base.get("Configurations", []), item.get("Configurations", [])):
             merged["Configurations"] = inner
-        found[name] = merged
-    return list(found.values())
+        by_name[name] = merged
+    return list(by_name.values())
 
 
-def _filled(value: Any, values: Mapping[str, str]) -> Any:
+def _fill(value: Any, values: Mapping[str, str]) -> Any:
     """``value`` with ``{name}`` replaced in every string below it."""
     if isinstance(value, str):
         for name, text in values.items():
             value = value.replace(f"{{{name}}}", text)
         return value
     if isinstance(value, dict):
-        return {key: _filled(item, values) for key, item in value.items()}
-    return [_filled(item, values) for item in value]
+        return {key: _fill(item, values) for key, item in value.items()}
+    return [_fill(item, values) for item in value]

@@ -1,7 +1,7 @@
-"""What is wrong with a cluster shape, in words: file, field, value, what to do.
+"""Checks a cluster shape and explains each fault: file, field, value, what to do.
 
-The rules stand in `emr_configs/schema.json`, whose descriptions are the advice given here; what a
-JSON schema cannot say is checked after it.
+The rules are in `emr_configs/schema.json`, whose descriptions are the advice in the messages. What a JSON
+schema cannot express is checked after it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from jsonschema.validators import extend
 from image_features.errors import JobError
 
 PLACEHOLDERS = ("region", "bucket", "logs")
-"""What ``{...}`` in a classification may name; the request of a run fills them in."""
+"""Names that ``{...}`` in a classification may have; a run's request replaces them by values."""
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
-# A family's letters after its generation hold a g when its processor is a Graviton: m7g, c6gn, im4gn.
+# Graviton types have a g among the letters behind the generation of their family: m7g, c6gn, im4gn.
 _GRAVITON = re.compile(r"[a-z]+\d+[a-z]*g[a-z]*\..+|a1\..+")
 
-# In JSON Schema 4.0 is an integer, in a request to EMR it is none.
+# JSON Schema accepts 4.0 as an integer, EMR does not.
 _Validator = extend(
     Draft202012Validator,
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
@@ -36,7 +36,7 @@ _Validator = extend(
 
 
 def check(where: Path, values: Any, schema: Path) -> None:
-    """Raise JobError with every fault of a shape; ``where`` is the file that ``values`` were read from."""
+    """Raise JobError with all faults of a shape; ``where`` is the file that ``values`` come from."""
     rules = json.loads(schema.read_text())
     errors = sorted(_Validator(rules).iter_errors(values), key=lambda error: list(map(str, error.path)))
     faults = [fault for error in errors for fault in _faults(error, rules)]
@@ -47,23 +47,23 @@ def check(where: Path, values: Any, schema: Path) -> None:
 
 
 def architecture_of(instance_type: str) -> str:
-    """``arm64`` or ``x86_64``, as the name of the type's family says."""
+    """``arm64`` or ``x86_64``, by the name of the type's family."""
     return "arm64" if _GRAVITON.fullmatch(instance_type) else "x86_64"
 
 
 def _faults(error: ValidationError, rules: Mapping[str, Any]) -> Iterator[str]:
-    field, found, rule = _field(error.absolute_path), error.instance, error.schema
+    field, value, rule = _field(error.absolute_path), error.instance, error.schema
     if error.validator == "required":
         for name in error.validator_value:
-            if name not in found:
+            if name not in value:
                 yield f"{_join(field, name)} is missing: {_advice(rule['properties'].get(name, rule), rules)}"
     elif error.validator == "additionalProperties":
         known = [name for name in rule["properties"] if not name.startswith("$")]
-        for name in found:
+        for name in value:
             if name not in rule["properties"]:
-                yield f"{_join(field, name)} is no field: remove it, or take one of {', '.join(known)}"
-    elif field or not isinstance(found, dict):
-        yield f"{field or 'the shape'} is {_short(found)}: {_advice(rule, rules)}"
+                yield f"{_join(field, name)} is not a field: remove it, or use one of {', '.join(known)}"
+    elif field or not isinstance(value, dict):
+        yield f"{field or 'the shape'} is {_short(value)}: {_advice(rule, rules)}"
     else:
         yield f"the shape as a whole: {_advice(rule, rules)}"
 
@@ -75,7 +75,7 @@ def _advice(rule: Mapping[str, Any], rules: Mapping[str, Any]) -> str:
 
 
 def _types(shape: Mapping[str, Any]) -> Iterator[str]:
-    """Instance types of another architecture, or twice in one fleet."""
+    """Faults of the instance types: another architecture, or twice in one fleet."""
     for field, name in _instance_types(shape):
         if architecture_of(name) != shape["architecture"]:
             yield (
@@ -97,7 +97,7 @@ def _instance_types(shape: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _cores(shape: Mapping[str, Any]) -> Iterator[str]:
-    """Without dynamic allocation the executors' cores are the cores that run tasks."""
+    """Faults of the cores: without dynamic allocation, those of all executors are the worker cores."""
     defaults = shape["spark_defaults"]
     if defaults.get("spark.dynamicAllocation.enabled") == "true":
         return
@@ -105,15 +105,15 @@ def _cores(shape: Mapping[str, Any]) -> Iterator[str]:
     for name in ("spark.executor.instances", "spark.executor.cores"):
         value = defaults.get(name)
         if value is None:
-            yield f"spark_defaults has no {name}: give it, for dynamic allocation is off"
+            yield f"spark_defaults has no {name}: give it, because dynamic allocation is off"
         elif not value.isdecimal() or int(value) < 1:
             yield f"spark_defaults: {name} is {_short(value)}: give a whole number as a string"
         else:
             numbers.append(int(value))
     if len(numbers) == 2 and numbers[0] * numbers[1] != shape["worker_cores"]:
         yield (
-            f"worker_cores is {shape['worker_cores']}, but {numbers[0]} executors of {numbers[1]} cores "
-            f"are asked for: give {numbers[0] * numbers[1]}, or change the executors"
+            f"worker_cores is {shape['worker_cores']}, but spark_defaults has {numbers[0]} executors of "
+            f"{numbers[1]} cores: give {numbers[0] * numbers[1]}, or change the executors"
         )
 
 
@@ -121,16 +121,16 @@ def _classifications(shape: Mapping[str, Any]) -> Iterator[str]:
     own = shape.get("classifications", [])
     names = [item["Classification"] for item in own]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"classifications has {_short(name)} twice: put its properties together"
+        yield f"classifications has {_short(name)} twice: merge its properties"
     for field, text in [*_texts("classifications", own), *_texts("spark_defaults", shape["spark_defaults"])]:
         for name in _PLACEHOLDER.findall(text):
             if name not in PLACEHOLDERS:
                 known = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
-                yield f"{field} is {_short(text)}: {{{name}}} is not known, take one of {known}"
+                yield f"{field} is {_short(text)}: {{{name}}} is unknown, use one of {known}"
 
 
 def _texts(field: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every string below ``value``, with its field."""
+    """Yield every string inside ``value``, with its field."""
     if isinstance(value, str):
         yield field, value
     elif isinstance(value, dict):

@@ -1,10 +1,4 @@
-"""The two EMR steps of a run.
-
-    python -m fruit_pipeline steps --run s3://bucket/runs/r1 --model s3://bucket/models/<digest> \\
-        --components 50
-
-prints them as JSON for `aws emr add-steps`, or as `spark-submit` commands with --commands.
-"""
+"""The two EMR steps of a run, as ``AddJobFlowSteps`` takes them."""
 
 from __future__ import annotations
 
@@ -27,7 +21,7 @@ def extraction_step(
     reuse: str | None = None,
     max_reject_rate: float = 1.0,
 ) -> dict[str, Any]:
-    """``AddJobFlowSteps`` entry of the extraction; ``reuse`` is the URI of an earlier run."""
+    """The extraction step; ``reuse`` is the URI of an earlier run. Raises JobError above EMR's limits."""
     arguments = {
         "--sample": layout.sample,
         "--model": model,
@@ -44,16 +38,16 @@ def extraction_step(
 def reduction_step(
     layout: RunLayout, model: str, components: int | None, variance: float | None
 ) -> dict[str, Any]:
-    """``AddJobFlowSteps`` entry of the PCA; ``model`` is the extraction's, for embed.tflite."""
-    kept = {"--components": str(components)} if components is not None else {"--variance": str(variance)}
-    arguments = {"--features": layout.features, "--output": layout.pca, "--model": model, **kept}
+    """The PCA step; ``model`` is that of the extraction, for embed.tflite. Raises JobError likewise."""
+    size = {"--components": str(components)} if components is not None else {"--variance": str(variance)}
+    arguments = {"--features": layout.features, "--output": layout.pca, "--model": model, **size}
     return _step(REDUCTION, layout, PCA_SCRIPT, arguments)
 
 
 def _step(name: str, layout: RunLayout, script: str, arguments: dict[str, str]) -> dict[str, Any]:
     command = [
         "spark-submit",
-        # The driver runs on the primary node, so its output is the step's own log.
+        # In client mode the driver runs on the primary node, and its output is the log of the step.
         "--deploy-mode",
         "client",
         "--py-files",
@@ -63,7 +57,7 @@ def _step(name: str, layout: RunLayout, script: str, arguments: dict[str, str]) 
     ]
     step = {
         "Name": name,
-        # The DAG decides what follows a failure; the cluster waits for it.
+        # After a failure the cluster waits: the DAG decides what follows.
         "ActionOnFailure": "CONTINUE",
         "HadoopJarStep": {"Jar": "command-runner.jar", "Args": command},
     }

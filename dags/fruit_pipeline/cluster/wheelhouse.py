@@ -1,7 +1,7 @@
-"""The wheels that cluster nodes install, kept in the bucket so that nodes need no internet.
+"""The wheels that cluster nodes install from the bucket, so that nodes need no internet.
 
-For `emr` nodes: CPython 3.11 on Amazon Linux 2023 (glibc 2.34), x86-64 and arm64. For this `host`:
-whatever runs this command.
+The target ``emr`` is CPython 3.11 on Amazon Linux 2023 (glibc 2.34), x86-64 and arm64; ``host`` is this
+machine.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 REQUIREMENTS = "requirements-node.txt"
 
-# Every manylinux that glibc 2.34 runs, newest first; manylinux2014 is the old name of 2_17.
+# The manylinux tags that glibc 2.34 supports, newest first; manylinux2014 is the old name of 2_17.
 _MANYLINUX = (*(f"manylinux_2_{minor}" for minor in range(34, 16, -1)), "manylinux2014")
 
 
 @dataclass(frozen=True)
 class Wheelhouse:
-    """A folder of wheels, a sub-folder a machine; the digest names it in the bucket."""
+    """A folder of wheels with one sub-folder a machine; its prefix in the bucket is the digest."""
 
     folder: Path
     digest: str
@@ -45,7 +45,7 @@ class Wheelhouse:
 
 
 def build(requirements: Path, target: str, cache_dir: Path) -> Wheelhouse:
-    """Download the pinned wheels for ``target`` ("emr" or "host") unless they are cached.
+    """Download the pinned wheels for ``target`` ("emr" or "host"), or take them from the cache.
 
     Raises JobError when a wheel cannot be downloaded.
     """
@@ -61,14 +61,14 @@ def build(requirements: Path, target: str, cache_dir: Path) -> Wheelhouse:
         for machine, options in _pip_options(target).items():
             _download(requirements, options, wheels / machine)
             shutil.copy(requirements, wheels / machine / REQUIREMENTS)
-        # The rename makes the folder whole at once. A process that was faster left the same.
+        # The rename is atomic; it fails where another process has written the same folder meanwhile.
         with contextlib.suppress(OSError):
             wheels.rename(folder)
     return Wheelhouse(folder, digest)
 
 
 def publish(wheelhouse: Wheelhouse, target: Storage) -> str:
-    """Copy the wheels below ``target`` under their digest, unless they are there; return the URI."""
+    """Upload the wheels below ``target`` under their digest unless they are there; return the URI."""
     if not target.exists(f"{wheelhouse.digest}/{MARKER}"):
         log.info("uploading %.0f MB of wheels", wheelhouse.bytes / 1e6)
         for file in wheelhouse.files:
@@ -78,7 +78,7 @@ def publish(wheelhouse: Wheelhouse, target: Storage) -> str:
 
 
 def _pip_options(target: str) -> dict[str, list[str]]:
-    """By machine (``uname -m``), the options of pip that choose its wheels; none: this interpreter's."""
+    """Options of pip that choose the wheels, by machine (``uname -m``); without any, this interpreter's."""
     if target == "host":
         return {platform.machine(): []}
     common = ["--implementation", "cp", "--python-version", "3.11"]
@@ -91,11 +91,11 @@ def _pip_options(target: str) -> dict[str, list[str]]:
 def _download(requirements: Path, options: list[str], folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--only-binary=:all:", "--no-deps", "--require-hashes", "--requirement", str(requirements)]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, *options, "--dest", str(folder)], capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    if result.returncode:
+        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
         raise JobError(
-            f"the wheels of the nodes cannot be downloaded: {(lines or [done.stderr])[-1].strip()}"
+            f"the wheels of the nodes cannot be downloaded: {(lines or [result.stderr])[-1].strip()}"
         )

@@ -100,7 +100,7 @@ def load(home: Path, region: str) -> Prices:
             f"python -m fruit_pipeline prices --region {region} --refresh"
         ) from None
     except ValueError as error:
-        raise JobError(f"{path} is no JSON: {error}") from error
+        raise JobError(f"{path} is not JSON: {error}") from error
     try:
         return _parsed(values, region)
     except _Wrong as wrong:

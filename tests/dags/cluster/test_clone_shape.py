@@ -65,9 +65,8 @@ def test_the_clone_of_a_shapes_own_cluster_is_the_shape(
     assert described == f"As cluster {cluster_id} (image-features r1)"
     if name == "notebook":  # the bucket has its name now
         theirs = json.loads(json.dumps(theirs).replace("{bucket}", BUCKET))
-    # Number and size of executors stand there in any case: what changes them is the cluster's own words.
     assert made.values == {field: value for field, value in theirs.items() if field != "description"}
-    assert [line for line in made.left_out if not line.startswith("the deployment's settings decide")] == []
+    assert all(line.startswith("decided by the deployment's settings") for line in made.left_out)
 
 
 def test_a_clone_of_a_plain_cluster_is_sized_and_passes_the_schema(cloned: Cloned, home: Path) -> None:
@@ -89,7 +88,7 @@ def test_a_clone_of_a_plain_cluster_is_sized_and_passes_the_schema(cloned: Clone
         "spark.executor.memory": "4096m",
         "spark.executor.memoryOverhead": "19456m",  # three quarters of 32 GiB, less one GiB, less the heap
     }
-    assert any(line.startswith("executors were sized by EMR: 4096 MiB") for line in made.left_out)
+    assert any(line.startswith("EMR sized the executors: set to 4096 MiB of heap") for line in made.left_out)
 
 
 def test_what_cannot_be_taken_over_is_said(cloned: Cloned, home: Path) -> None:
@@ -126,16 +125,16 @@ def test_what_cannot_be_taken_over_is_said(cloned: Cloned, home: Path) -> None:
     )
     text = "\n".join(made.left_out)
     for said in (
-        "release emr-6.15.0: the nodes need Python 3.11 of EMR 7, emr-7.14.0 taken",
-        "MASTER 'Master' is 1 SPOT: one node on demand taken, the driver runs there",
+        "release emr-6.15.0: replaced by emr-7.14.0; nodes need Python 3.11 of EMR 7",
+        "MASTER 'Master' is 1 SPOT: replaced by one node on demand, which runs the driver",
         "MASTER 'Master': BidPrice",
         "the cluster has no Spark: added",
-        "spark-defaults: spark.python.worker.reuse=false, true stays",
-        "export: PYSPARK_PYTHON=/usr/bin/python3, /opt/image-features/venv/bin/python stays",
-        "the cluster never ended by itself: idle_timeout_seconds 900 taken",
-        "EBS volumes are not alike, or not gp3: one of 100 GiB gp3 taken for each",
+        "spark-defaults: spark.python.worker.reuse=false replaced by true",
+        "export: PYSPARK_PYTHON=/usr/bin/python3 replaced by /opt/image-features/venv/bin/python",
+        "the cluster has no idle timeout: idle_timeout_seconds set to 900",
+        "EBS volumes differ, or are not gp3: replaced by one of 100 GiB gp3 a node",
         "IOPS and throughput of the EBS volumes",
-        "the deployment's settings decide instead of: LogUri, ServiceRole, Ec2KeyName, Ec2SubnetId, Iam",
+        "decided by the deployment's settings: LogUri, ServiceRole, Ec2KeyName, Ec2SubnetId, Iam",
         "the cluster: CustomAmiId",
         "the cluster: EbsRootVolumeSize",
         "StepConcurrencyLevel 4",
@@ -197,8 +196,8 @@ def test_a_fleet_keeps_weights_targets_and_its_spot_rules(cloned: Cloned, home: 
         "AllocationStrategy": "price-capacity-optimized",
     }
     text = "\n".join(made.left_out)
-    assert "MASTER 'Master' is Spot: one node on demand taken" in text
-    assert "allocation strategy capacity-optimized-prioritized, price-capacity-optimized taken" in text
+    assert "MASTER 'Master' is 0 on demand and 1 Spot: replaced by one node on demand" in text
+    assert "allocation strategy capacity-optimized-prioritized replaced by price-capacity-optimized" in text
 
 
 def test_a_cluster_that_makes_no_shape_is_refused_in_words(cloned: Cloned) -> None:
@@ -247,10 +246,10 @@ def test_groups_without_nodes_and_types_without_a_known_size_are_said(home: Path
     )
     made = clone_shape.clone(emr, "j-1", home, "big")
     text = "\n".join(made.left_out)
-    assert "MASTER 'MASTER' is 3 ON_DEMAND: one node on demand taken" in text
+    assert "MASTER 'MASTER' is 3 ON_DEMAND: replaced by one node on demand" in text
     assert "TASK 'TASK' has no nodes: left out" in text
-    assert "vCPUs of i3.metal are not known: 4 assumed" in text
-    assert "memory of i3.metal is not known" in text
+    assert "vCPUs of i3.metal are unknown: 4 assumed" in text
+    assert "memory of i3.metal is unknown" in text
     assert made.values["worker_cores"] == 8
     assert [made.values[name] for name in ("release_label", "ebs_gb")] == ["emr-7.1.0", 32]
 

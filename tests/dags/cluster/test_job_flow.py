@@ -104,7 +104,7 @@ def test_owner_and_more_tags_are_carried_when_there_are_any(deployment: Settings
 
 def test_a_tag_that_emr_would_refuse_is_refused_before(deployment: Settings, repo: Path) -> None:
     shape = shapes.load_shape(repo, "small")
-    with pytest.raises(JobError, match=r"tag 'until' holds '18h\?'"):
+    with pytest.raises(JobError, match=r"tag 'until' has '18h\?'"):
         job_flow.build_request(deployment, shape, "r1", *URIS, more_tags={"until": "18h?"})
 
 
@@ -303,7 +303,7 @@ MASTER, CORE = group("MASTER"), group("CORE", InstanceCount=2)
         ({"idle_timeout_seconds": "900"}, 'idle_timeout_seconds is "900": give whole seconds'),
         ({"idle_timeout_seconds": 900.0}, "idle_timeout_seconds is 900.0: give whole seconds"),
         ({"worker_cores": 0}, "worker_cores is 0: give the number of vCPUs"),
-        ({"worker_cores": 9}, "worker_cores is 9, but 2 executors of 4 cores are asked for: give 8"),
+        ({"worker_cores": 9}, "worker_cores is 9, but spark_defaults has 2 executors of 4 cores: give 8"),
         ({"ebs_gb": 2000}, "ebs_gb is 2000: give the size of each node's gp3 volume in GiB, 10 to 1024"),
         ({"purpose": "fun"}, 'purpose is "fun": give "features"'),
         ({"release_label": "emr-6.15.0"}, 'release_label is "emr-6.15.0": give a release of EMR 7'),
@@ -329,12 +329,12 @@ MASTER, CORE = group("MASTER"), group("CORE", InstanceCount=2)
         ),
         (
             {"instance_groups": [MASTER, group("CORE", EbsConfiguration={})]},
-            r"instance_groups\[1\].EbsConfiguration is no field: remove it, or take one of Name, Instance",
+            r"instance_groups\[1\].EbsConfiguration is not a field: remove it, or use one of Name, Instance",
         ),
         ({"instance_fleets": [fleet("MASTER"), fleet("CORE")]}, "give either instance_groups or instance_f"),
         ({"spark_defaults": None}, "spark_defaults is null: give an object of settings"),
         ({"spark_defaults": {"spark.executor.cores": 4}}, "spark_defaults.spark.executor.cores is 4: give a"),
-        ({"spark_defaults": {}}, "spark_defaults has no spark.executor.instances: give it, for dynamic"),
+        ({"spark_defaults": {}}, "spark_defaults has no spark.executor.instances: give it, because dynamic"),
         (
             {"spark_defaults": {"spark.executor.instances": "two", "spark.executor.cores": "4"}},
             'spark.executor.instances is "two": give a whole number as a string',
@@ -345,13 +345,13 @@ MASTER, CORE = group("MASTER"), group("CORE", InstanceCount=2)
         ),
         (
             {"classifications": [{"Classification": "hdfs-site"}] * 2},
-            'classifications has "hdfs-site" twice: put its properties together',
+            'classifications has "hdfs-site" twice: merge its properties',
         ),
         (
             {"classifications": [{"Classification": "x", "Properties": {"dir": "s3://{buckets}/"}}]},
-            r'classifications\[0\].Properties.dir is "s3://\{buckets\}/": \{buckets\} is not known',
+            r'classifications\[0\].Properties.dir is "s3://\{buckets\}/": \{buckets\} is unknown',
         ),
-        ({"colour": "red"}, "colour is no field: remove it, or take one of description, purpose,"),
+        ({"colour": "red"}, "colour is not a field: remove it, or use one of description, purpose,"),
     ],
 )
 def test_a_shape_at_fault_is_refused_by_file_field_value_and_remedy(
@@ -426,7 +426,7 @@ def test_all_faults_of_a_shape_are_told_at_once(home: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", r"the shape is \[\]: give an object with the fields"),
         ("{}", "description is missing: give a line for the form.*; purpose is missing: give"),
     ],

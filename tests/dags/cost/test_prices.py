@@ -111,7 +111,7 @@ def test_a_file_at_fault_is_refused_by_name_and_field(
 
 def test_a_file_that_is_no_json_and_one_that_is_missing(home: Path) -> None:
     prices.path_of(home, REGION).write_text("{")
-    with pytest.raises(JobError, match=r"eu-west-3\.json is no JSON"):
+    with pytest.raises(JobError, match=r"eu-west-3\.json is not JSON"):
         prices.load(home, REGION)
     with pytest.raises(JobError, match=r"no prices of eu-north-1: .*--region eu-north-1 --refresh"):
         prices.load(home, "eu-north-1")
