@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks import goals
 from benchmarks.context import COMPONENTS, Context, Sizes, checked, features_marker
 from benchmarks.report import Result, Row, row
+from fruit_pipeline.run.summary import from_json
 from fruit_pipeline.demo.run import PER_LABEL
 from fruit_pipeline.sample.drawn_images import KINDS, draw_folder
 from image_features.contract import PcaMarker, RunLayout, SampleMarker
@@ -117,13 +118,14 @@ def _demo(context: Context, options: list[str]) -> dict[str, float]:
     command += ["--weights", context.weights, "--components", str(COMPONENTS)]
     command += ["--work", str(folder / "work"), "--output", str(output)]
     use = checked(command, folder / "log")
-    summary = json.loads(next(output.glob("*/summary.json")).read_text())
+    file = next(output.glob("*/summary.json"))
+    summary = from_json(file.read_bytes(), str(file))
     tasks = task_times(folder / "work" / "airflow" / "airflow.db")
     first, last = min(t[0] for t in tasks.values()), max(t[1] for t in tasks.values())
     seconds_of = {
         "the demo, whole": use.seconds,
         "local AWS, Airflow's database and start": first - use.started,
-        **{stage: float(seconds) for stage, seconds in summary["seconds"].items()},
+        **{stage: float(seconds) for stage, seconds in summary.seconds.items()},
         "copying and printing the result": use.started + use.seconds - last,
     }
     seconds_of |= {f"task {name}": end - start for name, (start, end) in tasks.items()}

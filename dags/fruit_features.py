@@ -41,6 +41,7 @@ ended; the Param `notify` limits that to failures, or to nothing.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -126,7 +127,7 @@ def fruit_features() -> None:
     def summarise(run: dict[str, Any], cluster_id: str, parts: dict[str, Any]) -> dict[str, Any]:
         summary = tasks.summarise(run, cluster_id, parts)
         assets.tell(get_current_context()["outlet_events"], ASSETS, summary)
-        return summary
+        return asdict(summary)
 
     @task
     def notify_cluster_ready(run: dict[str, Any], cluster_id: str) -> None:

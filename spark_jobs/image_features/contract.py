@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -278,3 +279,104 @@ class RunLayout:
     @property
     def report(self) -> str:
         return join_uri(self.root, REPORT)
+
+
+@dataclass(frozen=True)
+class EstimateCase:
+    """One case of an estimate, for the cluster of a run."""
+
+    seconds: dict[str, float]  # by stage
+    total_seconds: float
+    instance_hours: float
+    usd: dict[str, float]  # by part of the bill
+    total_usd: float
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """Time and cost of a run's cluster, estimated before the run."""
+
+    images: int
+    shape: str
+    region: str
+    prices_of: str  # date of the oldest price
+    low: EstimateCase
+    expected: EstimateCase
+    high: EstimateCase
+    storage_usd_month: float  # of the objects that the run leaves in S3
+
+
+@dataclass(frozen=True)
+class ActualCost:
+    """Cost of a cluster: list prices times the lifetimes of its instances. Without S3's requests."""
+
+    seconds: float  # from the request of the cluster to its end
+    instance_hours: float
+    usd: dict[str, float]  # by part of the bill
+    total_usd: float
+    ended: bool  # False: the cluster was still alive when this was computed
+    prices_of: str  # date of the oldest price
+    unpriced: list[str]  # instance types without a price, which add no cost
+
+
+@dataclass(frozen=True)
+class UnknownCost:
+    """Stands for an actual cost that could not be computed."""
+
+    unknown: str  # why
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """Cost of a run in USD, before tax."""
+
+    estimate: CostEstimate
+    by_the_clock: ActualCost | UnknownCost
+
+    @property
+    def actual(self) -> ActualCost | None:
+        return self.by_the_clock if isinstance(self.by_the_clock, ActualCost) else None
+
+
+@dataclass(frozen=True)
+class RunPlaces:
+    """URIs of a run's outputs."""
+
+    sample: str
+    model: str
+    features: str
+    rejects: str
+    embeddings: str
+    logs: str
+    report: str
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """``summary.json`` of a run."""
+
+    run_key: str
+    request: dict[str, Any]  # the Params of the run, checked
+    images: int  # of the manifest
+    features: int
+    reused: int  # of the features: those taken over from an earlier run
+    rejects: int
+    rejects_by_reason: dict[str, int]
+    labels: int
+    width: int  # features an image
+    components: int
+    variance_kept: float  # sum of the kept explained_variance_ratio
+    checks: list[str]  # what was checked, one sentence each
+    backbone: str
+    weights: str
+    weights_are_random: bool
+    input_size: int
+    precision: str
+    quality: dict[str, float]  # of int8, as in BackboneSpec
+    digests: dict[str, str | None]  # SHA-256, hex, by name; None for a file that was not asked for
+    seconds: dict[str, float]  # by stage
+    cost: RunCost
+    wheel_bytes: int  # of the packages that each node installs
+    versions: dict[str, str]
+    cluster_id: str
+    places: RunPlaces

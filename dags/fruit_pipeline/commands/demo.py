@@ -13,6 +13,7 @@ The result is the run's summary.json.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 import logging
 import sys
 from datetime import UTC, datetime
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work_through() -> dict[str, Any]:
         try:
-            return run(prepare())
+            return asdict(run(prepare()))
         except KeyboardInterrupt:
             raise errors.Failed("stopped") from None
 

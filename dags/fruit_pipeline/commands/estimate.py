@@ -21,6 +21,7 @@ A run that resumes or reuses computes less; the estimate does not count on it.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fruit_pipeline.cost.estimate import Work, estimate, table
@@ -76,6 +77,6 @@ def main(argv: list[str] | None = None) -> int:
             load_shape(deployment.home, args.shape),
             prices.load(deployment.home, args.region or deployment.region),
         )
-        return found.to_dict() if args.json else found
+        return asdict(found) if args.json else found
 
     return commands_cli.run(run, args, show=lambda found: print(table(found)))

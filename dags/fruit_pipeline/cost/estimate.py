@@ -1,20 +1,19 @@
-"""What a run takes and costs on its cluster: before it, as an estimate, and after it, by the clock.
+"""Estimate of the time and cost of a run's cluster, before the run.
 
-Only the cluster is estimated, from the request to its end: drawing and uploading the sample cost
-time on the Airflow worker, and no money to speak of.
+Only the cluster is estimated, from its request to its end. Drawing and uploading the sample take time
+on the Airflow worker and cost next to nothing.
 
-How it is worked out. Extraction is images / (vCPUs x images a second and vCPU), and one shard for
-the cores that finish last. The images a second are measured (RATE), then reduced to what a vCPU of
-EC2 does of the core that they were measured on (VCPU_SPEEDS: assumed, on the safe side). Start,
-bootstrap and step overheads are constants. Every node costs EC2's price, EMR's fee and its volumes
-for the whole time. Three cases:
+Extraction takes images / (vCPUs x images a second of one vCPU), plus one shard for the cores that
+finish last. The images a second are measured on one core (RATE) and scaled to a vCPU of EC2
+(VCPU_SPEEDS, assumed, rounded down). Start, bootstrap and overheads of a step are constants. Every node
+costs EC2's price, EMR's fee and its volumes for the whole time. There are three cases:
 
 - expected: Spot where the shape asks for it, at the mean of the fleet's types.
-- low: the cheapest and the fastest of the types, and vCPUs half as fast again as assumed.
-- high: all on demand, as when Spot has none left, at the dearest and slowest type, vCPUs half as
-  fast as assumed, a slow start and the whole time that Spot is tried for.
+- low: the cheapest and the fastest of the types, and vCPUs 1.5 times as fast as assumed.
+- high: all nodes on demand, because no Spot capacity is left, at the dearest and slowest type; vCPUs half
+  as fast as assumed, a slow start, and the whole time that EMR tries to get Spot nodes.
 
-A run that resumes or reuses computes less; the estimate does not count on it.
+A run that resumes or reuses computes less. The estimate does not take that into account.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -48,27 +47,25 @@ from fruit_pipeline.cost.measured import (
 from fruit_pipeline.cost.prices import InstancePrice, Prices
 from fruit_pipeline.model.backbones import DEFAULT_INPUT_SIZE
 from fruit_pipeline.sample.request import SHARD_BYTES, images_per_shard
+from image_features.contract import CostEstimate, EstimateCase
 from image_features.errors import JobError
 
 if TYPE_CHECKING:
     from fruit_pipeline.cluster.shapes import Nodes, Shape
 
-# What was measured
-
-
-# What is assumed
-
-
 LIMIT_FACTOR, LIMIT_FLOOR_SECONDS = 3.0, 900.0
-"""A stage may take three times its expected seconds and 15 minutes on top; then it is given up."""
+"""Limit of a stage: three times its expected seconds, plus 15 minutes. After that it is cancelled."""
 
 STAGES = ("cluster start", "bootstrap", "extract features", "reduce with PCA", "between steps", "cluster end")
-PARTS = ("EC2", "EMR", "EBS", "S3 requests")
+INSTANCE_PARTS = ("EC2", "EMR", "EBS")
+"""Parts of the cost that grow with the lifetime of the instances."""
+
+PARTS = (*INSTANCE_PARTS, "S3 requests")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be computed. ``image_bytes``: of a file, on average."""
+    """The computation of a run. ``image_bytes``: mean size of an image file."""
 
     images: int
     image_bytes: float = SMALL_IMAGE_BYTES
@@ -80,12 +77,12 @@ class Work:
 
     @property
     def width(self) -> int:
-        """Features of an image; MobileNetV2's grow with alpha above 1."""
+        """Features an image. MobileNetV2 has more of them with alpha above 1."""
         return 2048 if self.backbone == "resnet50" else round(1280 * max(1.0, self.alpha))
 
     @property
     def core_seconds(self) -> float:
-        """CPU seconds of one image on the measured core."""
+        """CPU seconds an image, on the measured core."""
         compute = COMPUTE.get(self.backbone, max(COMPUTE.values())) * max(1.0, self.alpha) ** 2
         pixels = max(LEAST_PIXELS, (self.input_size / DEFAULT_INPUT_SIZE) ** 2)
         speed = INT8_SPEED if self.precision == "int8" else 1.0
@@ -98,71 +95,44 @@ class Work:
         return max(math.ceil(self.images / size), math.ceil(self.images * self.image_bytes / SHARD_BYTES))
 
 
-@dataclass(frozen=True)
-class Case:
-    """One case of an estimate: seconds by stage, instance-hours, USD by part."""
-
-    seconds: dict[str, float]
-    total_seconds: float
-    instance_hours: float
-    usd: dict[str, float]
-    total_usd: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Seconds and USD of a run's cluster in three cases."""
-
-    images: int
-    shape: str
-    region: str
-    prices_of: str  # day of the oldest price
-    low: Case
-    expected: Case
-    high: Case
-    storage_usd_month: float  # of what the run leaves in S3
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as XCom keeps them."""
-        return asdict(self)
-
-    def limits(self) -> dict[str, int]:
-        """Seconds after which cluster start, extraction and PCA are given up."""
-
-        def limit(stage: str) -> int:
-            return round(LIMIT_FACTOR * self.expected.seconds[stage] + LIMIT_FLOOR_SECONDS)
-
-        # The high case holds the time that Spot is tried for, which may be longer than all else.
-        start = max(limit("cluster start"), round(self.high.seconds["cluster start"] + LIMIT_FLOOR_SECONDS))
-        return {
-            "start": start + limit("bootstrap") - round(LIMIT_FLOOR_SECONDS),
-            "extraction": limit("extract features"),
-            "reduction": limit("reduce with PCA"),
-        }
-
-
-def estimate(work: Work, name: str, shape: Shape, prices: Prices, poll_seconds: float = 20) -> Estimate:
+def estimate(work: Work, name: str, shape: Shape, prices: Prices, poll_seconds: float = 20) -> CostEstimate:
     """Estimate ``work`` on ``shape``. Raises JobError for an instance type without a price."""
     cases = {case: _case(case, work, shape, prices, poll_seconds) for case in SPEED_FACTORS}
-    kept = work.images * (work.image_bytes * work.packed + 4 * work.width + 500)
-    storage = kept / 1e9 * prices.s3_gb_month.usd
-    return Estimate(
+    stored_bytes = work.images * (work.image_bytes * work.packed + 4 * work.width + 500)
+    storage = stored_bytes / 1e9 * prices.s3_gb_month.usd
+    return CostEstimate(
         work.images, name, prices.region, prices.date, **cases, storage_usd_month=round(storage, 4)
     )
 
 
-def _case(case: str, work: Work, shape: Shape, prices: Prices, poll_seconds: float) -> Case:
+def limits(estimated: CostEstimate) -> dict[str, int]:
+    """Seconds after which cluster start, extraction and PCA are cancelled."""
+
+    def limit(stage: str) -> int:
+        return round(LIMIT_FACTOR * estimated.expected.seconds[stage] + LIMIT_FLOOR_SECONDS)
+
+    # The high case includes the time that EMR tries to get Spot nodes, which may be longest of all.
+    longest_start = round(estimated.high.seconds["cluster start"] + LIMIT_FLOOR_SECONDS)
+    start = max(limit("cluster start"), longest_start)
+    return {
+        "start": start + limit("bootstrap") - round(LIMIT_FLOOR_SECONDS),
+        "extraction": limit("extract features"),
+        "reduction": limit("reduce with PCA"),
+    }
+
+
+def _case(case: str, work: Work, shape: Shape, prices: Prices, poll_seconds: float) -> EstimateCase:
     speeds = [vcpu_speed(name) for nodes in shape.nodes if nodes.role != "MASTER" for name in nodes.weights]
     speed = _chosen(speeds, case, low=max, high=min) * SPEED_FACTORS[case]
     shards, cores = work.shards(shape.worker_cores), shape.worker_cores
-    an_image = work.core_seconds / speed
+    image_seconds = work.core_seconds / speed
     rows = PCA_ROWS * speed * (1280 / work.width) ** 2
     seconds = {
         "cluster start": START_SECONDS[case] + (_spot_seconds(shape) if case == "high" else 0),
         "bootstrap": BOOTSTRAP_SECONDS,
-        "extract features": STEP_SECONDS + work.images * an_image / cores + work.images / shards * an_image,
+        "extract features": STEP_SECONDS + (work.images / cores + work.images / shards) * image_seconds,
         "reduce with PCA": STEP_SECONDS + PCA_SECONDS + work.images / rows / cores,
-        # The extraction waits for the cluster already; the PCA and the end wait to be seen.
+        # EMR starts the extraction by itself. PCA and termination start when Airflow polls.
         "between steps": 2 * poll_seconds,
         "cluster end": END_SECONDS,
     }
@@ -175,7 +145,7 @@ def _case(case: str, work: Work, shape: Shape, prices: Prices, poll_seconds: flo
         "EBS": hours * instances * (shape.ebs_gb + ROOT_GB) / HOURS_A_MONTH * prices.gp3_gb_month.usd,
         "S3 requests": _requests_usd(work, shards, instances, prices),
     }
-    return Case(
+    return EstimateCase(
         {stage: round(value, 1) for stage, value in seconds.items()},
         round(total, 1),
         round(hours * instances, 3),
@@ -187,23 +157,23 @@ def _case(case: str, work: Work, shape: Shape, prices: Prices, poll_seconds: flo
 def _chosen(
     values: Sequence[float], case: str, low: Callable[..., float], high: Callable[..., float]
 ) -> float:
-    """One of a fleet's types, or their mean, as the case has it."""
+    """The value of one of a fleet's types, or the mean of all, depending on the case."""
     return low(values) if case == "low" else high(values) if case == "high" else fmean(values)
 
 
 def vcpu_speed(instance_type: str) -> float:
-    """Speed of one vCPU over the measured core's."""
+    """Speed of one vCPU as a multiple of the measured core's."""
     match = re.match(r"[a-z]+(\d)([aig]?)", instance_type)
     return VCPU_SPEEDS.get("".join(match.groups()), OTHER_VCPU_SPEED) if match else OTHER_VCPU_SPEED
 
 
 def most_instances(shape: Shape) -> int:
-    """How many instances a cluster has at most, whichever types EMR chooses."""
+    """Largest number of instances of a cluster, whichever types EMR chooses."""
     return round(sum(_count(nodes, "high") for nodes in shape.nodes))
 
 
 def _spot_seconds(shape: Shape) -> float:
-    """Longest time that Spot is tried for before EMR goes on with instances on demand."""
+    """Longest time that EMR tries to get Spot instances before it takes instances on demand."""
     specs = [
         fleet.get("LaunchSpecifications", {}).get("SpotSpecification", {}) for fleet in shape.instance_fleets
     ]
@@ -234,38 +204,41 @@ def _emr_fee(_: Nodes, price: InstancePrice) -> float:
 
 
 def _requests_usd(work: Work, shards: int, instances: float, prices: Prices) -> float:
-    """S3 requests by what the stages read and write.
+    """Cost of the S3 requests of all stages.
 
-    A shard is written as sample, features, rejects and embeddings and read six times, by extraction,
-    both passes of the PCA and the checks; each node fetches the wheels and ships logs.
+    A shard is written as sample, features, rejects and embeddings. It is read six times: by the extraction,
+    by both passes of the PCA and by the checks. Each node downloads the wheels and uploads logs.
     """
     puts = 4 * shards + 60 + 30 * instances + work.images / 1000  # listing the source counts like PUT
     gets = 6 * shards + 100 + 40 * instances + (0 if work.packed else work.images)
     return (puts * prices.s3_put_1000.usd + gets * prices.s3_get_1000.usd) / 1000
 
 
-def check_budget(found: Estimate, max_cost_usd: float, *, coarse: bool = False) -> None:
-    """Raise JobError, with the estimate and what to do, for a run that may cost more than it may."""
-    if found.high.total_usd <= max_cost_usd:
+def check_budget(estimated: CostEstimate, max_cost_usd: float, *, coarse: bool = False) -> None:
+    """Raise JobError, with the estimate, when the high case costs more than ``max_cost_usd``.
+
+    ``coarse``: the number of images is that of the request, not that of a drawn sample.
+    """
+    if estimated.high.total_usd <= max_cost_usd:
         return
-    images = f"{found.images:,} images{', if the source has as many,' if coarse else ''}"
+    images = f"{estimated.images:,} images{', if the source has as many,' if coarse else ''}"
     raise JobError(
-        f"too dear: {images} on {found.shape} cost {_usd(found.expected)} expected, "
-        f"{_usd(found.low)} at least and {_usd(found.high)} in the dearest case, above max_cost_usd "
+        f"too dear: {images} on {estimated.shape} cost {_usd(estimated.expected)} expected, "
+        f"{_usd(estimated.low)} at least and {_usd(estimated.high)} in the dearest case, above max_cost_usd "
         f"{max_cost_usd:.2f}. Draw fewer images, take precision int8, a smaller input size or another "
         "shape, or raise max_cost_usd; nothing was started"
     )
 
 
-def _usd(case: Case) -> str:
+def _usd(case: EstimateCase) -> str:
     return f"{case.total_usd:.2f} USD in {case.total_seconds / 60:.0f} min"
 
 
-def table(found: Estimate) -> str:
+def table(estimated: CostEstimate) -> str:
     """The estimate as lines of text."""
-    cases = (found.low, found.expected, found.high)
+    cases = (estimated.low, estimated.expected, estimated.high)
     lines = [
-        f"{found.images:,} images on {found.shape} in {found.region}, prices of {found.prices_of} or later",
+        f"{estimated.images:,} images on {estimated.shape} in {estimated.region}, prices of {estimated.prices_of} or later",
         f"{'':22}{'low':>10}{'expected':>10}{'high':>10}",
     ]
 
@@ -279,5 +252,5 @@ def table(found: Estimate) -> str:
     for part in PARTS:
         row(part, [f"{case.usd[part]:.3f} USD" for case in cases])
     row("cost", [f"{case.total_usd:.2f} USD" for case in cases])
-    lines.append(f"  S3 storage of what it leaves: {found.storage_usd_month:.3f} USD a month")
+    lines.append(f"  S3 storage of the results: {estimated.storage_usd_month:.3f} USD a month")
     return "\n".join(lines)

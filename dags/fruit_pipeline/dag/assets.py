@@ -6,10 +6,9 @@ its ``extra`` which run it was and where its rows lie; `examples/follow_up_dag.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from image_features.contract import RunLayout
+from image_features.contract import RunLayout, RunSummary
 
 FEATURES = "fruit_features"
 EMBEDDINGS = "fruit_embeddings"
@@ -25,26 +24,25 @@ def outlets(bucket: str | None) -> list[Any]:
     return [Asset(name=FEATURES, uri=runs.features), Asset(name=EMBEDDINGS, uri=runs.pca)]
 
 
-def tell(events: Any, assets: list[Any], summary: Mapping[str, Any]) -> None:
+def tell(events: Any, assets: list[Any], summary: RunSummary) -> None:
     """Fill in the events of a task's ``assets``; ``events``: the task's ``outlet_events``."""
     told = extras(summary)
     for asset in assets:
         events[asset].extra = told[asset.name]
 
 
-def extras(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the event of each asset tells of a run, by the asset's name; ``summary`` is its summary.json.
+def extras(summary: RunSummary) -> dict[str, dict[str, Any]]:
+    """What the event of each asset tells of a run, by the asset's name.
 
     ``uri`` is the prefix of the rows and their ``_SUCCESS``, ``images`` how many rows there are.
     """
-    run = {"run_key": summary["run_key"], "images": summary["features"]}
-    places = summary["places"]
+    run = {"run_key": summary.run_key, "images": summary.features}
     return {
-        FEATURES: {**run, "uri": places["features"], "rejects": summary["rejects"]},
+        FEATURES: {**run, "uri": summary.places.features, "rejects": summary.rejects},
         EMBEDDINGS: {
             **run,
-            "uri": places["embeddings"],
-            "components": summary["components"],
-            "variance_kept": summary["variance_kept"],
+            "uri": summary.places.embeddings,
+            "components": summary.components,
+            "variance_kept": summary.variance_kept,
         },
     }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fruit_pipeline import settings
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.run.request import RunRequest, from_params
+from image_features.contract import RunSummary
 from image_features.documents import withdraw
 from image_features.errors import JobError, Stage, StorageError
 from image_features.storage import Storage, join_uri
@@ -171,15 +172,13 @@ def plan_cluster(
             )
         ],
         "reduction": [steps.reduction_step(layout, model["uri"], request.components, request.variance)],
-        "estimate": found.to_dict(),
-        **{f"{stage}_limit": seconds for stage, seconds in found.limits().items()},
+        "estimate": asdict(found),
+        **{f"{stage}_limit": seconds for stage, seconds in estimate.limits(found).items()},
     }
 
 
 def check_output(values: Mapping[str, Any]) -> dict[str, Any]:
     """Check everything that the steps wrote. What is not right does not look finished any longer."""
-    from dataclasses import asdict
-
     from fruit_pipeline.checks.output import check_run
 
     started = time.monotonic()
@@ -197,24 +196,22 @@ def check_output(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def summarise(
     values: Mapping[str, Any], cluster_id: str, parts: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+) -> RunSummary:
     """Write the run's ``summary.json``.
 
-    ``parts``: results of the sample, model, code and check tasks, and the plan's estimate.
+    ``parts``: results of the sample, model, code and check tasks, and the plan's estimate, by name.
     """
-    from fruit_pipeline.run.summary import build
+    from fruit_pipeline.run import summary
     from image_features.contract import SUMMARY
 
     request, aws = RunRequest.from_dict(values), _aws()
-    summary = build(request, aws, cluster_id, parts)
-    aws.storage(request.layout.root).put(SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False).encode())
-    return summary
+    built = summary.build(request, aws, cluster_id, parts)
+    aws.storage(request.layout.root).put(SUMMARY, summary.to_json(built))
+    return built
 
 
 def make_report(values: Mapping[str, Any]) -> dict[str, Any]:
     """Write the run's ``report.html``; return its place and figures."""
-    from dataclasses import asdict
-
     from fruit_pipeline.report.build import make
 
     request = RunRequest.from_dict(values)

@@ -31,8 +31,9 @@ from fruit_pipeline.demo.local_account import set_up_account
 from fruit_pipeline.model.backbones import (
     DEFAULT_INPUT_SIZE,
 )
+from fruit_pipeline.run.summary import from_json
 from image_features import errors
-from image_features.contract import SUMMARY, RunLayout, shard_number
+from image_features.contract import SUMMARY, RunLayout, RunSummary, shard_number
 from image_features.errors import JobError
 
 BUCKET = "fruits-demo"
@@ -92,7 +93,7 @@ class Demo:
         }
 
 
-def run(demo: Demo) -> dict[str, Any]:
+def run(demo: Demo) -> RunSummary:
     """Run the demo; returns the run's summary. Raises cli.Failed when the run failed."""
     demo.log.parent.mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]1. local AWS[/] (state in {demo.work / 'aws'})")
@@ -107,7 +108,8 @@ def run(demo: Demo) -> dict[str, Any]:
     if not ok:
         console.print(f"[bold red]The run failed.[/] {view.failure(demo.log)}", soft_wrap=True)
         raise errors.Failed(f"the run {demo.run_key} failed; its whole log: {demo.log}")
-    summary: dict[str, Any] = json.loads((copied / SUMMARY).read_text())
+    summary_file = copied / SUMMARY
+    summary = from_json(summary_file.read_bytes(), str(summary_file))
     console.print("[bold]4. Result[/]")
     view.print_result(console, summary, copied)
     return summary

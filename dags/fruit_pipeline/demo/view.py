@@ -6,7 +6,6 @@ import re
 import sqlite3
 import subprocess
 import time
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.model.quantise import Quality
 from fruit_pipeline.run.progress import STAGES, pause
 from fruit_pipeline.run.progress import Progress as Found
-from image_features.contract import REPORT, SUMMARY, RunLayout
+from image_features.contract import REPORT, SUMMARY, RunLayout, RunSummary
 from image_features.errors import JobError
 
 _MARKS = {"success": "[green]ok[/]     ", "failed": "[red]failed[/] ", "upstream_failed": "[dim]not run[/]"}
@@ -143,27 +142,27 @@ def failure(log: Path) -> str:
     return "Airflow's log names no error."
 
 
-def print_result(console: Console, summary: Mapping[str, Any], folder: Path) -> None:
+def print_result(console: Console, summary: RunSummary, folder: Path) -> None:
     """The run's figures as a table."""
     table = Table(show_header=False, box=None, padding=(0, 2))
     random = (
-        " [bold red](RANDOM WEIGHTS: the features mean little)[/]" if summary["weights_are_random"] else ""
+        " [bold red](RANDOM WEIGHTS: the features mean little)[/]" if summary.weights_are_random else ""
     )
-    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejects_by_reason"].items())
-    table.add_row("images", f"{summary['images']:,} of {summary['labels']} labels")
-    table.add_row("features", f"{summary['features']:,}, {summary['width']} wide")
-    table.add_row("rejects", f"{summary['rejects']:,}" + (f" ({reasons})" if reasons else ""))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.rejects_by_reason.items())
+    table.add_row("images", f"{summary.images:,} of {summary.labels} labels")
+    table.add_row("features", f"{summary.features:,}, {summary.width} wide")
+    table.add_row("rejects", f"{summary.rejects:,}" + (f" ({reasons})" if reasons else ""))
     table.add_row(
         "backbone",
-        f"{summary['backbone']}, weights {summary['weights']}{random}, "
-        f"input size {summary['input_size']}, {summary['precision']}",
+        f"{summary.backbone}, weights {summary.weights}{random}, "
+        f"input size {summary.input_size}, {summary.precision}",
     )
-    if summary["quality"]:
-        table.add_row("int8", str(Quality(**summary["quality"])))
+    if summary.quality:
+        table.add_row("int8", str(Quality(**summary.quality)))
     table.add_row(
-        "embeddings", f"{summary['components']} components keep {summary['variance_kept']:.2%} variance"
+        "embeddings", f"{summary.components} components keep {summary.variance_kept:.2%} variance"
     )
-    for stage, seconds in summary["seconds"].items():
+    for stage, seconds in summary.seconds.items():
         table.add_row(f"  {stage}", f"{seconds:8.1f} s")
     console.print(table)
     # Outside the table, which would cut them at the terminal's width.

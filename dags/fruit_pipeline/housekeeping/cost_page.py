@@ -14,7 +14,7 @@ from fruit_pipeline.housekeeping.reaper import LivingCluster
 from fruit_pipeline.housekeeping.stored_runs import StoredRun, Upload
 from fruit_pipeline.notify.messages import Message
 from fruit_pipeline.notify.texts import Words
-from fruit_pipeline.run.summary import RunCost
+from image_features.contract import RunCost
 
 _NOTHING = "\N{EN DASH}"
 _LARGEST_IN_MESSAGE = 5
@@ -132,12 +132,14 @@ def _bill_tables(words: Words, facts: Facts) -> list[_Table]:
     ]
     runs = []
     for run in [*bill.by_run, *sorted(set(facts.costs) - set(bill.by_run))]:
-        amount, cost = bill.by_run.get(run), facts.costs.get(run, RunCost())
+        amount, cost = bill.by_run.get(run), facts.costs.get(run)
+        estimated = cost.estimate.expected.total_usd if cost else None
+        actual = cost.actual.total_usd if cost and cost.actual else None
         difference = None
-        if amount is not None and cost.by_the_clock is not None and bill.unit == "USD":
-            difference = amount - cost.by_the_clock
+        if amount is not None and actual is not None and bill.unit == "USD":
+            difference = amount - actual
         name = run or words("report.untagged")
-        runs.append((name, billed(amount), usd(cost.by_the_clock), usd(difference), usd(cost.estimate)))
+        runs.append((name, billed(amount), usd(actual), usd(difference), usd(estimated)))
     services = [(service, billed(amount)) for service, amount in bill.by_service.items()]
     names = [words(f"column.{name}") for name in ("run", "bill", "clock", "difference", "estimate")]
     return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from fruit_pipeline.notify import messages
 from fruit_pipeline.notify.messages import Message
 from fruit_pipeline.run import summary
 from fruit_pipeline.settings import Settings
-from image_features.contract import SUMMARY
+from image_features.contract import SUMMARY, RunCost
 from image_features.errors import JobError
 
 log = logging.getLogger(__name__)
@@ -75,21 +74,19 @@ def write_report(days: int, cleaned: Sequence[Mapping[str, Any]]) -> dict[str, s
 
 def _costs(
     s3: Any, bucket: str, runs: Sequence[stored_runs.StoredRun], since: datetime
-) -> dict[str, summary.RunCost]:
-    """What the summaries that were written since then say of their runs' cost."""
-    found = {}
+) -> dict[str, RunCost]:
+    """Costs from the summaries that were written after ``since``, by run key."""
+    costs = {}
     for run in runs:
         if not run.summed_up or run.summed_up < since:
             continue
-        body = s3.get_object(Bucket=bucket, Key=f"{stored_runs.RUNS}/{run.key}/{SUMMARY}")["Body"].read()
+        key = f"{stored_runs.RUNS}/{run.key}/{SUMMARY}"
+        body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         try:
-            cost = summary.cost_of(json.loads(body))
-        except ValueError as error:  # not ours: no reason to have no report
-            log.warning("summary.json of run %s cannot be read: %s", run.key, error)
-            continue
-        if cost != summary.RunCost():
-            found[run.key] = cost
-    return found
+            costs[run.key] = summary.from_json(body, f"s3://{bucket}/{key}").cost
+        except JobError as error:  # the report shows this run without its cost
+            log.warning("%s", error)
+    return costs
 
 
 def notify_report(report: Mapping[str, str]) -> None:

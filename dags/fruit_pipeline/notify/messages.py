@@ -16,9 +16,9 @@ from fruit_pipeline.aws.console_urls import browser_url
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.notify.texts import Words
 from fruit_pipeline.run.request import RunRequest
-from fruit_pipeline.run.summary import cost_of
+from fruit_pipeline.run.summary import from_values
 from fruit_pipeline.settings import Settings
-from image_features.contract import SUMMARY
+from image_features.contract import SUMMARY, RunLayout, RunSummary
 from image_features.storage import join_uri
 
 log = logging.getLogger(__name__)
@@ -93,34 +93,34 @@ def ready(words: Words, run_key: str, cluster_id: str, region: str) -> Message:
     return Message(words("ready.subject", run_key=run_key), "\n\n".join(lines))
 
 
-def finished(words: Words, request: RunRequest, summary: Mapping[str, Any], cost: float | None) -> Message:
-    """What came of a run; ``summary`` is its summary.json, ``cost`` is in USD."""
-    reasons = ", ".join(f"{words.number(n)} {why}" for why, n in summary["rejects_by_reason"].items())
+def finished(words: Words, layout: RunLayout, summary: RunSummary) -> Message:
+    """The results of a run that has finished."""
+    reasons = ", ".join(f"{words.number(n)} {why}" for why, n in summary.rejects_by_reason.items())
     lines = [
-        words("finished.text", run_key=request.run_key),
+        words("finished.text", run_key=summary.run_key),
         "",
         words(
             "finished.images",
-            **{name: words.number(summary[name]) for name in ("images", "labels", "features", "rejects")},
+            **{name: words.number(getattr(summary, name)) for name in ("images", "labels", "features", "rejects")},
         )
         + (f" ({reasons})" if reasons else ""),
     ]
-    if summary["reused"]:
-        lines.append(words("finished.reused", reused=words.number(summary["reused"])))
-    kept = words.percent(summary["variance_kept"])
-    lines.append(words("finished.embeddings", components=summary["components"], variance=kept))
-    if summary["weights_are_random"]:
+    if summary.reused:
+        lines.append(words("finished.reused", reused=words.number(summary.reused)))
+    kept = words.percent(summary.variance_kept)
+    lines.append(words("finished.embeddings", components=summary.components, variance=kept))
+    if summary.weights_are_random:
         lines.append(words("finished.random"))
-    lines.append(words("finished.time", duration=words.duration(sum(summary["seconds"].values()))))
-    if cost is not None:
-        lines.append(words("finished.cost", cost=words.money(cost)))
+    lines.append(words("finished.time", duration=words.duration(sum(summary.seconds.values()))))
+    if actual := summary.cost.actual:
+        lines.append(words("finished.cost", cost=words.money(actual.total_usd)))
     places = {
-        "embeddings": summary["places"]["embeddings"],
-        "summary": join_uri(request.layout.root, SUMMARY),
+        "embeddings": summary.places.embeddings,
+        "summary": join_uri(layout.root, SUMMARY),
     }
-    report = browser_url(request.layout.report)
+    report = browser_url(layout.report)
     lines += ["", words("finished.report", report=report), words("finished.places", **places)]
-    return Message(words("finished.subject", run_key=request.run_key), "\n".join(lines))
+    return Message(words("finished.subject", run_key=summary.run_key), "\n".join(lines))
 
 
 def failed(
@@ -191,8 +191,8 @@ def notify_run_ended(values: Mapping[str, Any] | None, notify: str, ti: Any) -> 
         elif notify == "failures":
             return None
         elif values and states.get("summarise") == "success":
-            summary = ti.xcom_pull(task_ids="summarise")
-            message = finished(words, RunRequest.from_dict(values), summary, cost_of(summary).by_the_clock)
+            summary = from_values(ti.xcom_pull(task_ids="summarise"))
+            message = finished(words, RunRequest.from_dict(values).layout, summary)
         else:  # marked as done by hand, say
             return None
         where = words("airflow", dag_id=ti.dag_id, run_id=ti.run_id)

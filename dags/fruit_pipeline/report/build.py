@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from fruit_pipeline.report import maps, page, pictures, quality, rejected, rows,
 from fruit_pipeline.report.page import Run, Shown
 from fruit_pipeline.report.rejected import Reject
 from fruit_pipeline.report.rows import Rows
+from fruit_pipeline.run.summary import from_json
 from image_features.contract import (
     PCA_MODEL,
     REPORT,
@@ -23,6 +23,7 @@ from image_features.contract import (
     FeaturesMarker,
     PcaMarker,
     RunLayout,
+    RunSummary,
     SampleMarker,
 )
 from image_features.documents import find_document, read_document
@@ -140,17 +141,9 @@ def _read(layout: RunLayout, open_storage: Opener, sample_store: Storage | None)
     )
 
 
-def _summary(root: Storage) -> Mapping[str, Any]:
+def _summary(root: Storage) -> RunSummary | None:
     data = root.get_or_none(SUMMARY)
-    if data is None:
-        return {}
-    try:
-        found = json.loads(data.to_pybytes())
-        if isinstance(found, dict):
-            return found
-    except ValueError:
-        pass
-    raise JobError(f"{root.uri_of(SUMMARY)} is not a run's summary; delete it, or let the DAG write it again")
+    return None if data is None else from_json(data.to_pybytes(), root.uri_of(SUMMARY))
 
 
 def _pictures(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -17,8 +17,7 @@ from fruit_pipeline.report.quality import NEIGHBOURS, Quality
 from fruit_pipeline.report.rejected import Reject
 from fruit_pipeline.report.rows import Rows
 from fruit_pipeline.report.views import Asked, Pair
-from fruit_pipeline.run.summary import cost_of
-from image_features.contract import FeaturesMarker, PcaMarker, RunLayout, SampleMarker
+from image_features.contract import FeaturesMarker, PcaMarker, RunLayout, RunSummary, SampleMarker
 from image_features.pca import PcaModel
 
 _NAME = 160  # characters of a name that are shown
@@ -36,7 +35,7 @@ class Run:
     pca: PcaMarker
     model: PcaModel
     sample: SampleMarker | None  # None: it was deleted, as a clean-up does
-    summary: Mapping[str, Any]  # empty: the stages were run by hand
+    summary: RunSummary | None  # None: the stages were run by hand
 
     @property
     def seed(self) -> int:
@@ -97,15 +96,14 @@ def render(run: Run, shown: Shown) -> str:
     picture = _Pictures(shown.small, shown.large)
     values: dict[str, Any] = {
         "language": "en",
-        "title": f"Report of run {run.summary.get('run_key') or run.layout.root.rpartition('/')[2]}",
+        "title": f"Report of run {run.summary.run_key if run.summary else run.layout.root.rpartition('/')[2]}",
         "words": Words("en"),
         "run": run,
         "shown": shown,
         "measured": shown.measured,
         "labels": _labels(run, shown),
-        "cost": cost_of(run.summary),
-        "by_the_clock": (run.summary.get("cost") or {}).get("by_the_clock") or {},
-        "estimate": (run.summary.get("cost") or {}).get("estimate") or {},
+        "cost": run.summary.cost if run.summary else None,
+        "actual": run.summary.cost.actual if run.summary else None,
         "seconds": _seconds(run),
         "scree": _variance_charts(run),
         "accuracy": _accuracy_chart(shown.measured),
@@ -118,10 +116,10 @@ def render(run: Run, shown: Shown) -> str:
         "read_bytes": rows.READ_BYTES,
         "perplexity": maps.perplexity(len(shown.points)),
         "data": _data(shown),
-        "params": json.dumps(_params(run.summary), indent=1, ensure_ascii=False) if run.summary else "",
+        "params": _params(run.summary) if run.summary else "",
         "digests": _digests(run),
-        "versions": {**run.summary.get("versions", {}), "scikit-learn": version("scikit-learn")},
-        "places": {**run.summary.get("places", {}), "report": run.layout.report},
+        "versions": {**(run.summary.versions if run.summary else {}), "scikit-learn": version("scikit-learn")},
+        "places": {**(asdict(run.summary.places) if run.summary else {}), "report": run.layout.report},
         "cut": cut,
         "picture": picture,
     }
@@ -140,15 +138,13 @@ def _labels(run: Run, shown: Shown) -> int | None:
     """Labels of the run; None when only those of the drawn rows are known."""
     if run.sample:
         return len(run.sample.labels)
-    return run.summary.get("labels")
+    return run.summary.labels if run.summary else None
 
 
 def _seconds(run: Run) -> dict[str, float]:
-    found: dict[str, float] = run.summary.get("seconds") or {
-        "extract features": run.features.seconds,
-        "reduce with PCA": run.pca.seconds,
-    }
-    return found
+    if run.summary:
+        return run.summary.seconds
+    return {"extract features": run.features.seconds, "reduce with PCA": run.pca.seconds}
 
 
 def _variance_charts(run: Run) -> list[charts.Chart]:
@@ -164,9 +160,9 @@ def _accuracy_chart(measured: Quality) -> charts.Chart | None:
     return charts.accuracy_by_components(measured.by_components, measured.full.first, measured.full.width)
 
 
-def _params(summary: Mapping[str, Any]) -> dict[str, Any]:
-    request = summary.get("request") or {}
-    return {name: value for name, value in request.items() if name not in _OF_THE_RUN}
+def _params(summary: RunSummary) -> str:
+    params = {name: value for name, value in summary.request.items() if name not in _OF_THE_RUN}
+    return json.dumps(params, indent=1, ensure_ascii=False)
 
 
 def _digests(run: Run) -> dict[str, str]:
@@ -177,7 +173,7 @@ def _digests(run: Run) -> dict[str, str]:
         "pca": run.model.digest,
         "embedder": run.pca.embedder_digest,
     }
-    found = {**{name: value for name, value in known.items() if value}, **run.summary.get("digests", {})}
+    found = {**{name: value for name, value in known.items() if value}, **(run.summary.digests if run.summary else {})}
     return {name: value for name, value in found.items() if value}
 
 

@@ -14,7 +14,7 @@ import pytest
 from fruit_pipeline.cluster import shapes
 from fruit_pipeline.cluster.shapes import Shape
 from fruit_pipeline.cost import actual, estimate, measured, prices
-from fruit_pipeline.cost.estimate import Estimate, Work
+from fruit_pipeline.cost.estimate import Work
 from fruit_pipeline.cost.prices import Figure, InstancePrice, Prices
 from image_features.errors import JobError
 from support.local_aws import REGION, LocalAws
@@ -40,7 +40,7 @@ def standard(repo: Path) -> Shape:
 
 
 @pytest.fixture(scope="module")
-def of_fruits(standard: Shape, price_list: Prices) -> Estimate:
+def of_fruits(standard: Shape, price_list: Prices) -> CostEstimate:
     return estimate.estimate(Work(FRUITS), "standard", standard, price_list)
 
 
@@ -240,12 +240,12 @@ def test_a_cluster_has_as_many_instances_as_its_smallest_types_make(standard: Sh
 # Budget and limits
 
 
-def test_a_run_within_its_budget_passes(of_fruits: Estimate) -> None:
+def test_a_run_within_its_budget_passes(of_fruits: CostEstimate) -> None:
     estimate.check_budget(of_fruits, of_fruits.high.total_usd)
 
 
 def test_a_run_whose_dearest_case_is_above_its_budget_is_refused_with_figures_and_advice(
-    of_fruits: Estimate,
+    of_fruits: CostEstimate,
 ) -> None:
     with pytest.raises(JobError) as caught:
         estimate.check_budget(of_fruits, 0.25)
@@ -258,8 +258,8 @@ def test_a_run_whose_dearest_case_is_above_its_budget_is_refused_with_figures_an
     assert text.endswith("nothing was started")
 
 
-def test_a_stage_may_take_three_times_its_estimate_and_a_quarter_of_an_hour(of_fruits: Estimate) -> None:
-    expected, limits = of_fruits.expected.seconds, of_fruits.limits()
+def test_a_stage_may_take_three_times_its_estimate_and_a_quarter_of_an_hour(of_fruits: CostEstimate) -> None:
+    expected, limits = of_fruits.expected.seconds, estimate.limits(of_fruits)
     assert limits["extraction"] == round(3 * expected["extract features"] + 900)
     assert limits["reduction"] == round(3 * expected["reduce with PCA"] + 900)
 
@@ -267,13 +267,13 @@ def test_a_stage_may_take_three_times_its_estimate_and_a_quarter_of_an_hour(of_f
 def test_the_start_may_take_as_long_as_spot_is_tried_for(standard: Shape, price_list: Prices) -> None:
     spec = {"TimeoutDurationMinutes": 600, "TimeoutAction": "SWITCH_TO_ON_DEMAND"}
     shape = fleets(standard, LaunchSpecifications={"SpotSpecification": spec})
-    patient = estimate.estimate(Work(1000), "s", shape, price_list).limits()["start"]
-    usual = estimate.estimate(Work(1000), "s", standard, price_list).limits()["start"]
+    patient = estimate.limits(estimate.estimate(Work(1000), "s", shape, price_list))["start"]
+    usual = estimate.limits(estimate.estimate(Work(1000), "s", standard, price_list))["start"]
     assert patient > 600 * 60 > usual > 900
 
 
-def test_an_estimate_survives_xcom_and_is_shown_whole(of_fruits: Estimate) -> None:
-    plain = of_fruits.to_dict()
+def test_an_estimate_survives_xcom_and_is_shown_whole(of_fruits: CostEstimate) -> None:
+    plain = asdict(of_fruits)
     assert json.loads(json.dumps(plain)) == plain
     text = estimate.table(of_fruits)
     for words in (*estimate.STAGES, *estimate.PARTS, "instance-hours", "low", "expected", "high", "a month"):
@@ -285,7 +285,7 @@ def test_an_estimate_survives_xcom_and_is_shown_whole(of_fruits: Estimate) -> No
 
 
 def clock(clusters: LocalAws, cluster_id: str, price_list: Prices) -> dict[str, Any]:
-    return actual.by_the_clock(clusters.emr, cluster_id, price_list, ebs_gb=32)
+    return actual.actual_cost(clusters.emr, cluster_id, price_list, ebs_gb=32)
 
 
 def test_an_ended_cluster_has_cost_its_instances_by_their_times(
@@ -332,15 +332,15 @@ def test_an_instance_without_a_price_is_named_and_counts_nothing(
 # The command, and what the README says that it printed
 
 
-def test_the_command_prints_the_table_that_the_code_makes(of_fruits: Estimate) -> None:
+def test_the_command_prints_the_table_that_the_code_makes(of_fruits: CostEstimate) -> None:
     done = command("fruit_pipeline.cost.estimate", "--images", str(FRUITS), "--shape", "standard")
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip() == estimate.table(of_fruits)
 
 
-def test_the_command_prints_json_for_machines(of_fruits: Estimate) -> None:
+def test_the_command_prints_json_for_machines(of_fruits: CostEstimate) -> None:
     done = command("fruit_pipeline.cost.estimate", "--images", str(FRUITS), "--shape", "standard", "--json")
-    assert json.loads(done.stdout) == of_fruits.to_dict()
+    assert json.loads(done.stdout) == asdict(of_fruits)
 
 
 @pytest.mark.parametrize(
