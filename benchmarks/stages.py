@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 import sys
@@ -17,8 +16,8 @@ import numpy as np
 from benchmarks import goals
 from benchmarks.context import COMPONENTS, Context, Sizes, checked, features_marker
 from benchmarks.report import Result, Row, row
-from fruit_pipeline.run.summary import from_json
 from fruit_pipeline.demo.run import PER_LABEL
+from fruit_pipeline.run.summary import from_json
 from fruit_pipeline.sample.drawn_images import KINDS, draw_folder
 from image_features.contract import PcaMarker, RunLayout, SampleMarker
 from image_features.documents import read_document

@@ -372,7 +372,7 @@ class RunSummary:
     weights_are_random: bool
     input_size: int
     precision: str
-    quality: dict[str, float]  # of int8, as in BackboneSpec
+    quality: dict[str, Any]  # of int8, as in BackboneSpec
     digests: dict[str, str | None]  # SHA-256, hex, by name; None for a file that was not asked for
     seconds: dict[str, float]  # by stage
     cost: RunCost

@@ -15,7 +15,9 @@ import pytest
 
 from fruit_pipeline.aws.clusters import RUN_TAG, UNTIL_TAG, name_of
 from fruit_pipeline.demo import run as demo_run
+from fruit_pipeline.run.summary import to_json
 from support.stages import Stage
+from support.summaries import run_cost, run_summary
 
 pytestmark = pytest.mark.usefixtures("nothing_left_alive")
 
@@ -112,7 +114,7 @@ def test_the_reaper_ends_what_nobody_waits_for(stage: Stage, tmp_path: Path):
 
 def test_the_cost_report_is_written_whatever_cost_explorer_knows(stage: Stage, tmp_path: Path):
     storage = stage.aws.storage(f"s3://{demo_run.BUCKET}")
-    storage.put("runs/counted/summary.json", b'{"cost": {"by_the_clock": {"total_usd": 1.25}}}')
+    storage.put("runs/counted/summary.json", to_json(run_summary(cost=run_cost(1.0, 1.25))))
     ok, log = run(stage, "cost_report", tmp_path / "log", days=7)
     assert ok, log[-5000:]
     (page,) = [item.key for item in storage.list("reports")]

@@ -13,9 +13,9 @@ The result is the run's summary.json.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 import logging
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any

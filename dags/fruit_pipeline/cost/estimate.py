@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fruit_pipeline.cost.measured import (
     BOOTSTRAP_SECONDS,
@@ -238,7 +238,8 @@ def table(estimated: CostEstimate) -> str:
     """The estimate as lines of text."""
     cases = (estimated.low, estimated.expected, estimated.high)
     lines = [
-        f"{estimated.images:,} images on {estimated.shape} in {estimated.region}, prices of {estimated.prices_of} or later",
+        f"{estimated.images:,} images on {estimated.shape} in {estimated.region}, "
+        f"prices of {estimated.prices_of} or later",
         f"{'':22}{'low':>10}{'expected':>10}{'high':>10}",
     ]
 

@@ -145,9 +145,7 @@ def failure(log: Path) -> str:
 def print_result(console: Console, summary: RunSummary, folder: Path) -> None:
     """The run's figures as a table."""
     table = Table(show_header=False, box=None, padding=(0, 2))
-    random = (
-        " [bold red](RANDOM WEIGHTS: the features mean little)[/]" if summary.weights_are_random else ""
-    )
+    random = " [bold red](RANDOM WEIGHTS: the features mean little)[/]" if summary.weights_are_random else ""
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.rejects_by_reason.items())
     table.add_row("images", f"{summary.images:,} of {summary.labels} labels")
     table.add_row("features", f"{summary.features:,}, {summary.width} wide")
@@ -159,9 +157,7 @@ def print_result(console: Console, summary: RunSummary, folder: Path) -> None:
     )
     if summary.quality:
         table.add_row("int8", str(Quality(**summary.quality)))
-    table.add_row(
-        "embeddings", f"{summary.components} components keep {summary.variance_kept:.2%} variance"
-    )
+    table.add_row("embeddings", f"{summary.components} components keep {summary.variance_kept:.2%} variance")
     for stage, seconds in summary.seconds.items():
         table.add_row(f"  {stage}", f"{seconds:8.1f} s")
     console.print(table)

@@ -101,7 +101,10 @@ def finished(words: Words, layout: RunLayout, summary: RunSummary) -> Message:
         "",
         words(
             "finished.images",
-            **{name: words.number(getattr(summary, name)) for name in ("images", "labels", "features", "rejects")},
+            images=words.number(summary.images),
+            labels=words.number(summary.labels),
+            features=words.number(summary.features),
+            rejects=words.number(summary.rejects),
         )
         + (f" ({reasons})" if reasons else ""),
     ]

@@ -38,6 +38,10 @@ class Run:
     summary: RunSummary | None  # None: the stages were run by hand
 
     @property
+    def key(self) -> str:
+        return self.summary.run_key if self.summary else self.layout.root.rpartition("/")[2]
+
+    @property
     def seed(self) -> int:
         return self.sample.seed if self.sample else 0
 
@@ -94,9 +98,11 @@ class _Pictures:
 def render(run: Run, shown: Shown) -> str:
     """The page as HTML."""
     picture = _Pictures(shown.small, shown.large)
+    versions = run.summary.versions if run.summary else {}
+    places = asdict(run.summary.places) if run.summary else {}
     values: dict[str, Any] = {
         "language": "en",
-        "title": f"Report of run {run.summary.run_key if run.summary else run.layout.root.rpartition('/')[2]}",
+        "title": f"Report of run {run.key}",
         "words": Words("en"),
         "run": run,
         "shown": shown,
@@ -118,8 +124,8 @@ def render(run: Run, shown: Shown) -> str:
         "data": _data(shown),
         "params": _params(run.summary) if run.summary else "",
         "digests": _digests(run),
-        "versions": {**(run.summary.versions if run.summary else {}), "scikit-learn": version("scikit-learn")},
-        "places": {**(asdict(run.summary.places) if run.summary else {}), "report": run.layout.report},
+        "versions": {**versions, "scikit-learn": version("scikit-learn")},
+        "places": {**places, "report": run.layout.report},
         "cut": cut,
         "picture": picture,
     }
@@ -173,8 +179,8 @@ def _digests(run: Run) -> dict[str, str]:
         "pca": run.model.digest,
         "embedder": run.pca.embedder_digest,
     }
-    found = {**{name: value for name, value in known.items() if value}, **(run.summary.digests if run.summary else {})}
-    return {name: value for name, value in found.items() if value}
+    digests = [*known.items(), *(run.summary.digests.items() if run.summary else ())]
+    return {name: value for name, value in digests if value}
 
 
 def _data(shown: Shown) -> dict[str, Any]:

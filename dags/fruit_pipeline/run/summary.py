@@ -92,7 +92,7 @@ def build(
         },
         cost=RunCost(
             estimate=TypeAdapter(CostEstimate).validate_python(parts["estimate"]),
-            by_the_clock=_actual_cost(request, aws, cluster_id),
+            by_the_clock=actual_cost(request, aws, cluster_id),
         ),
         wheel_bytes=parts["code"]["wheel_bytes"],
         versions={**pca["versions"], **spec.exported_with, **_own_versions(request)},
@@ -119,8 +119,10 @@ def from_json(data: bytes, uri: str) -> RunSummary:
         return TypeAdapter(RunSummary).validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise JobError(f"{uri} is not a run's summary: {where + ': ' if where else ''}{first['msg']}") from None
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise JobError(
+            f"{uri} is not a run's summary; delete it, or let the DAG write it again: {where}: {first['msg']}"
+        ) from None
 
 
 def from_values(values: Mapping[str, Any]) -> RunSummary:
@@ -148,7 +150,7 @@ def _own_versions(request: RunRequest) -> dict[str, str]:
     }
 
 
-def _actual_cost(request: RunRequest, aws: Aws, cluster_id: str) -> ActualCost | UnknownCost:
+def actual_cost(request: RunRequest, aws: Aws, cluster_id: str) -> ActualCost | UnknownCost:
     """Cost of the cluster once it has ended; if that takes too long, its cost so far.
 
     A run that has finished does not fail because its cost cannot be computed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fruit_pipeline.cluster.shapes import Shape
 from fruit_pipeline.cost import actual, estimate, measured, prices
 from fruit_pipeline.cost.estimate import Work
 from fruit_pipeline.cost.prices import Figure, InstancePrice, Prices
+from image_features.contract import ActualCost, CostEstimate
 from image_features.errors import JobError
 from support.local_aws import REGION, LocalAws
 from support.processes import command
@@ -281,52 +282,52 @@ def test_an_estimate_survives_xcom_and_is_shown_whole(of_fruits: CostEstimate) -
     assert f"{of_fruits.expected.total_usd:.2f} USD" in text
 
 
-# By the clock
+# Actual cost
 
 
-def clock(clusters: LocalAws, cluster_id: str, price_list: Prices) -> dict[str, Any]:
+def cost_of(clusters: LocalAws, cluster_id: str, price_list: Prices) -> ActualCost:
     return actual.actual_cost(clusters.emr, cluster_id, price_list, ebs_gb=32)
 
 
 def test_an_ended_cluster_has_cost_its_instances_by_their_times(
     clusters: LocalAws, price_list: Prices
 ) -> None:
-    cluster_id = clusters.run(name="by the clock")  # three m5.xlarge
+    cluster_id = clusters.run(name="ended")  # three m5.xlarge
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
     eventually(lambda: clusters.state(cluster_id) == "TERMINATED")
-    found = clock(clusters, cluster_id, price_list)
+    cost = cost_of(clusters, cluster_id, price_list)
     # Seconds in truth; a minute each is billed at least.
-    assert found["seconds"] >= 0
-    hours = 3 * max(found["seconds"], 60) / 3600
-    assert found["instance_hours"] == pytest.approx(hours, abs=0.001)
-    assert found["usd"]["EC2"] == pytest.approx(hours * 0.224, abs=0.0001)
-    assert found["usd"]["EMR"] == pytest.approx(hours * 0.048, abs=0.0001)
-    assert found["total_usd"] == pytest.approx(sum(found["usd"].values()), abs=0.0002)
-    assert found["ended"] is True
-    assert found["unpriced"] == []
-    assert json.loads(json.dumps(found)) == found
+    assert cost.seconds >= 0
+    hours = 3 * max(cost.seconds, 60) / 3600
+    assert cost.instance_hours == pytest.approx(hours, abs=0.001)
+    assert cost.usd["EC2"] == pytest.approx(hours * 0.224, abs=0.0001)
+    assert cost.usd["EMR"] == pytest.approx(hours * 0.048, abs=0.0001)
+    assert cost.total_usd == pytest.approx(sum(cost.usd.values()), abs=0.0002)
+    assert cost.ended is True
+    assert cost.unpriced == []
+    assert json.loads(json.dumps(asdict(cost))) == asdict(cost)
 
 
 def test_a_living_cluster_costs_up_to_now(clusters: LocalAws, price_list: Prices) -> None:
-    found = clock(clusters, clusters.run(name="alive"), price_list)
-    assert found["ended"] is False
-    assert found["total_usd"] > 0
+    cost = cost_of(clusters, clusters.run(name="alive"), price_list)
+    assert cost.ended is False
+    assert cost.total_usd > 0
 
 
 def test_spot_instances_cost_what_spot_costs(clusters: LocalAws, price_list: Prices) -> None:
     group = {"InstanceType": "m5.xlarge", "InstanceCount": 1}
     groups = [{**group, "InstanceRole": "MASTER"}, {**group, "InstanceRole": "CORE", "Market": "SPOT"}]
     cluster_id = clusters.run(name="spot", Instances={"InstanceGroups": groups})
-    found = clock(clusters, cluster_id, price_list)
-    assert found["usd"]["EC2"] == pytest.approx((0.224 + 0.063) / 60, abs=0.0001)
+    cost = cost_of(clusters, cluster_id, price_list)
+    assert cost.usd["EC2"] == pytest.approx((0.224 + 0.063) / 60, abs=0.0001)
 
 
 def test_an_instance_without_a_price_is_named_and_counts_nothing(
     clusters: LocalAws, price_list: Prices
 ) -> None:
     cluster_id = clusters.run(name="unpriced")
-    found = clock(clusters, cluster_id, replace(price_list, instances={}))
-    assert (found["unpriced"], found["total_usd"]) == (["m5.xlarge"], 0)
+    cost = cost_of(clusters, cluster_id, replace(price_list, instances={}))
+    assert (cost.unpriced, cost.total_usd) == (["m5.xlarge"], 0)
 
 
 # The command, and what the README says that it printed

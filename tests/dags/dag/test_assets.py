@@ -8,16 +8,7 @@ from typing import Any
 import pytest
 
 from fruit_pipeline.dag import assets
-
-SUMMARY = {
-    "run_key": "r1",
-    "images": 123,
-    "features": 120,
-    "rejects": 3,
-    "components": 50,
-    "variance_kept": 0.72,
-    "places": {"features": "s3://own/runs/r1/features", "embeddings": "s3://own/runs/r1/pca"},
-}
+from support.summaries import run_summary
 
 
 def test_the_assets_name_the_deployments_bucket() -> None:
@@ -33,19 +24,19 @@ def test_without_a_bucket_of_the_deployment_the_assets_have_their_names_only() -
 
 
 def test_an_event_tells_the_run_where_its_rows_lie_and_how_many_there_are() -> None:
-    found = assets.extras(SUMMARY)
+    found = assets.extras(run_summary())
     assert found["fruit_features"] == {
         "run_key": "r1",
-        "images": 120,
-        "uri": "s3://own/runs/r1/features",
+        "images": 10_240,
+        "uri": "s3://fruits/runs/r1/features",
         "rejects": 3,
     }
     assert found["fruit_embeddings"] == {
         "run_key": "r1",
-        "images": 120,
-        "uri": "s3://own/runs/r1/pca",
+        "images": 10_240,
+        "uri": "s3://fruits/runs/r1/pca",
         "components": 50,
-        "variance_kept": 0.72,
+        "variance_kept": 0.71654,
     }
 
 

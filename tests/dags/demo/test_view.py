@@ -11,7 +11,6 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -21,6 +20,7 @@ from fruit_pipeline.demo.view import Watch, failure, print_result
 from fruit_pipeline.model.quantise import Quality
 from image_features.contract import RunLayout
 from support.local_aws import BUCKET, LocalAws
+from support.summaries import run_summary
 from support.waiting import eventually
 
 
@@ -53,34 +53,15 @@ def test_a_log_without_an_error_says_so(tmp_path: Path) -> None:
     assert failure(log) == "Airflow's log names no error."
 
 
-SUMMARY: dict[str, Any] = {
-    "images": 1480,
-    "labels": 12,
-    "features": 1478,
-    "width": 1280,
-    "rejects": 2,
-    "rejects_by_reason": {"empty": 1, "truncated": 1},
-    "backbone": "mobilenet_v2",
-    "weights": "imagenet",
-    "weights_are_random": False,
-    "input_size": 160,
-    "precision": "float32",
-    "quality": {},
-    "components": 50,
-    "variance_kept": 0.92934,
-    "seconds": {"sample": 1.5, "extract features": 65.25},
-}
-
-
 def test_the_result_has_its_figures_and_its_places(tmp_path: Path) -> None:
     shown = console()
-    print_result(shown, SUMMARY, tmp_path)
+    print_result(shown, run_summary(), tmp_path)
     text = text_of(shown)
     for words in (
-        "1,480 of 12 labels",
-        "1,478, 1280 wide",
-        "2 (1 empty, 1 truncated)",
-        "50 components keep 92.93% variance",
+        "10,243 of 131 labels",
+        "10,240, 1280 wide",
+        "3 (1 empty, 2 truncated)",
+        "50 components keep 71.65% variance",
         "imagenet, input size 160, float32",
         "extract features",
         str(tmp_path / "report.html"),
@@ -95,7 +76,7 @@ def test_the_result_has_its_figures_and_its_places(tmp_path: Path) -> None:
 def test_the_quality_of_int8_is_shown(tmp_path: Path) -> None:
     shown = console()
     quality = asdict(Quality(200, 400, 0.9868, 0.9718, 0.7975, 0.795, 0.91, 50, 0.7551, 0.7539))
-    print_result(shown, {**SUMMARY, "precision": "int8", "quality": quality}, tmp_path)
+    print_result(shown, run_summary(precision="int8", quality=quality), tmp_path)
     text = " ".join(text_of(shown).split())
     assert "input size 160, int8" in text
     for words in (
@@ -108,7 +89,7 @@ def test_the_quality_of_int8_is_shown(tmp_path: Path) -> None:
 
 def test_random_weights_are_said_loudly(tmp_path: Path) -> None:
     shown = console()
-    print_result(shown, {**SUMMARY, "weights": "random:0", "weights_are_random": True}, tmp_path)
+    print_result(shown, run_summary(weights="random:0", weights_are_random=True), tmp_path)
     assert "RANDOM WEIGHTS: the features mean little" in text_of(shown)
 
 

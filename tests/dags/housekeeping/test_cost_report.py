@@ -26,11 +26,11 @@ from fruit_pipeline.housekeeping import cost_page, stored_runs, tasks
 from fruit_pipeline.housekeeping.cost_page import Facts
 from fruit_pipeline.housekeeping.reaper import LivingCluster
 from fruit_pipeline.notify.texts import Words
-from fruit_pipeline.run import summary as run_summary
-from fruit_pipeline.run.summary import RunCost
+from fruit_pipeline.run.summary import to_json
 from image_features.errors import JobError
 from support.local_aws import BUCKET, LocalAws
 from support.mailbox import Mailbox
+from support.summaries import run_cost, run_summary
 from support.waiting import eventually
 
 EMR, EC2 = "Amazon Elastic MapReduce", "Amazon Elastic Compute Cloud - Compute"
@@ -205,7 +205,7 @@ def facts() -> Facts:
             by_service={EMR: 0.5, EC2: 1.75},
             estimated=True,
         ),
-        costs={"r1": RunCost(1.6, 1.8), "r3": RunCost(by_the_clock=0.4)},
+        costs={"r1": run_cost(1.6, 1.8), "r3": run_cost(0.3, 0.4), "r4": run_cost(0.2, None)},
         clusters=[LivingCluster("j-1", nasty, "WAITING", made - timedelta(hours=30), False)],
         unfinished=[unfinished],
         uploads=[stored_runs.Upload("runs/x/<b>.parquet", made - timedelta(days=8), 5_000_000)],
@@ -220,7 +220,8 @@ def test_the_page_shows_each_run_with_its_cost_by_the_clock_and_its_estimate(fac
         ["r1", "2.00 USD", "1.80 USD", "0.20 USD", "1.60 USD"],
         ["<script>alert('r')</script>", "0.25 USD", NOTHING, NOTHING, NOTHING],
         ["(without a key)", "0.00 USD", NOTHING, NOTHING, NOTHING],
-        ["r3", NOTHING, "0.40 USD", NOTHING, NOTHING],
+        ["r3", NOTHING, "0.40 USD", NOTHING, "0.30 USD"],
+        ["r4", NOTHING, NOTHING, NOTHING, "0.20 USD"],
     ]
     assert tables["Bill by day"] == [
         ["Day", "Bill", ""],
@@ -327,11 +328,10 @@ def full_bucket(clusters: LocalAws) -> Iterator[LocalAws]:
     eventually(lambda: clusters.alive() == [])
     for key in clusters.keys("runs"):
         clusters.s3.delete_object(Bucket=BUCKET, Key=f"runs/{key}")
-    cost = json.dumps({"cost": COST})
     for name, body in {
         "r1/sample/shard-00000.parquet": "x" * 100,
         "r1/pca/model.npz": "x" * 30,
-        "r1/summary.json": cost,
+        "r1/summary.json": to_json(run_summary(cost=run_cost(0.3, 0.42))).decode(),
         "r2/summary.json": "{}",
         "r4/summary.json": "no JSON",
         "half/sample/shard-00000.parquet": "x" * 1000,
@@ -343,9 +343,6 @@ def full_bucket(clusters: LocalAws) -> Iterator[LocalAws]:
     )
     yield clusters
     clusters.s3.abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
-
-
-COST = {"estimate": {"expected": {"total_usd": 0.3}}, "by_the_clock": {"total_usd": 0.42}}
 
 
 def test_uploads_that_nobody_completed_are_found_with_their_bytes(full_bucket: LocalAws) -> None:
@@ -413,24 +410,6 @@ def test_without_a_bucket_it_is_refused_with_the_variable(
     deployed.delenv("FRUITS_BUCKET")
     with pytest.raises(JobError, match="set FRUITS_BUCKET"):
         work()
-
-
-# Estimates
-
-
-@pytest.mark.parametrize(
-    ("summary", "expected"),
-    [
-        ({"cost": COST}, RunCost(0.3, 0.42)),
-        ({"cost": {"by_the_clock": COST["by_the_clock"]}}, RunCost(None, 0.42)),
-        ({}, RunCost()),
-        ({"cost": None}, RunCost()),
-        ({"cost": {"by_the_clock": "much"}}, RunCost()),
-        ([], RunCost()),
-    ],
-)
-def test_the_cost_is_read_from_a_summary(summary: Any, expected: RunCost) -> None:
-    assert run_summary.cost_of(summary) == expected
 
 
 def test_the_days_of_the_form_are_those_that_cost_explorer_has() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import string
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from fruit_pipeline.notify.messages import Message
 from fruit_pipeline.notify.texts import TEXTS, Words
 from support.local_aws import BUCKET, REGION, LocalAws
 from support.mailbox import Mailbox
+from support.summaries import run_cost, run_summary
 
 STEP_ERROR = """step s-1 (extract features) is FAILED: JobError; log: s3://b/runs/r1/logs/j-1/steps/s-1/stdout.gz
 Traceback (most recent call last):
@@ -38,23 +40,9 @@ def request(run_key: str = "r1") -> dict[str, Any]:
     return requests.from_params(params, "manual__1", None).to_dict()
 
 
-def summary(**changed: Any) -> dict[str, Any]:
-    """The figures of a summary.json that a message shows."""
-    return {
-        "images": 10_243,
-        "features": 10_240,
-        "reused": 0,
-        "rejects": 3,
-        "rejects_by_reason": {"empty": 1, "truncated": 2},
-        "labels": 131,
-        "components": 50,
-        "variance_kept": 0.71654,
-        "weights_are_random": False,
-        "seconds": {"sample": 10.0, "cluster start": 290.5, "extract features": 400.0},
-        "places": {"embeddings": f"s3://{BUCKET}/runs/r1/pca"},
-        "cost": {"estimate": {"expected": {"total_usd": 0.5}}, "by_the_clock": {"total_usd": 0.4321}},
-        **changed,
-    }
+def summary(**changes: Any) -> dict[str, Any]:
+    """A run's summary as XCom keeps it."""
+    return asdict(run_summary(**changes))
 
 
 class Instance:
@@ -165,7 +153,7 @@ def test_a_finished_run_says_what_came_of_it_and_where_it_lies(mailbox: Mailbox)
             "",
             f"Report: https://{REGION}.console.aws.amazon.com/s3/object/{BUCKET}?region={REGION}"
             "&prefix=runs/r1/report.html",
-            f"Results: s3://{BUCKET}/runs/r1/pca",
+            "Results: s3://fruits/runs/r1/pca",
             f"Summary: s3://{BUCKET}/runs/r1/summary.json",
             "",
             "Airflow: fruit_features, manual__1",
@@ -197,7 +185,7 @@ def test_random_weights_and_features_taken_over_are_told(mailbox: Mailbox) -> No
 
 
 def test_without_a_cost_in_the_summary_none_is_told(mailbox: Mailbox) -> None:
-    told = summary(cost=None)
+    told = summary(cost=run_cost(0.5, None))
     messages.notify_run_ended(
         request(), "always", Instance({"summarise": "success"}, {("summarise", "return_value"): told})
     )

@@ -21,6 +21,7 @@ from fruit_pipeline.dag.operators import MakeReport, ReportLink
 from fruit_pipeline.report import quality, rows
 from fruit_pipeline.report.build import make
 from fruit_pipeline.run.request import from_params
+from fruit_pipeline.run.summary import to_json
 from fruit_pipeline.sample.draw import write_sample
 from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Source
@@ -34,6 +35,7 @@ from support.processes import command
 from support.report_page import HOSTILE, HOSTILE_IMAGE, Page, hostile_source, pick, report_of
 from support.runs import make_run
 from support.spark import LocalSpark
+from support.summaries import run_summary
 
 
 @pytest.fixture(scope="module")
@@ -288,8 +290,8 @@ def test_a_pca_of_other_features_is_refused(run: Path) -> None:
 def test_the_params_repeat_the_run(run: Path, repo: Path) -> None:
     defaults = {name: param.resolve() for name, param in form(shapes.descriptions(repo)).items()}
     asked = from_params({**defaults, "source": "/a", "labels": ["<b>"], "variance": 0.9}, "manual__1", BUCKET)
-    summary = {"run_key": "r1", "request": asked.to_dict(), "input_size": 224, "precision": "float32"}
-    (run / "summary.json").write_text(json.dumps(summary))
+    summary = run_summary(request=asked.to_dict())
+    (run / "summary.json").write_bytes(to_json(summary))
     params = json.loads(report_of(run)[1].by_id["params"])
     assert set(params) <= set(defaults)
     again = from_params({**defaults, **params}, "manual__1", None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from fruit_pipeline.dag import tasks
 from fruit_pipeline.dag.form import form
 from fruit_pipeline.run import summary as summary_module
 from fruit_pipeline.run.request import RunRequest
+from image_features.contract import ActualCost, UnknownCost
 from image_features.errors import JobError
 from support.local_aws import BUCKET, REGION, LocalAws
+from support.summaries import run_cost, run_summary
 from support.waiting import eventually
 
 # Of the images and results, of the code, of the files that a cluster is made from.
@@ -70,11 +74,12 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
         "model": model,
         "code": {"seconds": 2.5, "wheel_bytes": 105_000_000, "digests": job_code.digests(repo)},
         "checks": checks,
-        "estimate": {"images": 50},
+        "estimate": asdict(run_cost(0.3, None).estimate),
     }
-    summary = tasks.summarise(run, cluster_id, parts)
+    built = tasks.summarise(run, cluster_id, parts)
     body = clusters.s3.get_object(Bucket=BUCKET, Key=f"{root}/summary.json")["Body"].read()
-    assert json.loads(body) == summary
+    assert summary_module.from_json(body, "summary.json") == built
+    summary = json.loads(body)
     assert (summary["images"], summary["features"], summary["rejects"]) == (50, 48, 2)
     assert summary["weights_are_random"] is True
     assert (summary["input_size"], summary["precision"], summary["quality"]) == (224, "float32", {})
@@ -89,7 +94,7 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
     shape = (repo / "emr_configs" / f"{run['shape']}.json").read_bytes()
     assert summary["digests"]["shape"] == hashlib.sha256(shape).hexdigest()
     cost = summary["cost"]
-    assert cost["estimate"] == {"images": 50}
+    assert cost["estimate"] == parts["estimate"]
     assert cost["by_the_clock"]["ended"] is False, "nobody terminated it"
     assert cost["by_the_clock"]["total_usd"] > 0
 
@@ -101,14 +106,17 @@ def test_the_cost_by_the_clock_is_that_of_the_clusters_whole_life(
     request, aws = RunRequest.from_dict(tasks.preflight(params, "manual__1")), tasks._aws()
     cluster_id = clusters.run(name="whole life")
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
-    assert summary_module._cost(request, aws, cluster_id)["ended"] is True
+    cost = summary_module.actual_cost(request, aws, cluster_id)
+    assert isinstance(cost, ActualCost)
+    assert cost.ended
 
 
 @pytest.mark.usefixtures("deployed")
 def test_a_cost_that_cannot_be_known_does_not_fail_a_run_that_is_through(params: dict[str, Any]) -> None:
     request, aws = RunRequest.from_dict(tasks.preflight(params, "manual__1")), tasks._aws()
-    unknown = summary_module._cost(request, aws, "j-NOSUCHCLUSTER")["unknown"]
-    assert unknown.startswith("the cluster's cost: ")
+    cost = summary_module.actual_cost(request, aws, "j-NOSUCHCLUSTER")
+    assert isinstance(cost, UnknownCost)
+    assert cost.unknown.startswith("the cluster's cost: ")
 
 
 @pytest.mark.usefixtures("deployed")
@@ -200,3 +208,36 @@ def test_tasks_need_no_connection_when_the_environment_reaches_aws(
     monkeypatch.setenv("FRUITS_BUCKET", BUCKET)
     monkeypatch.setenv("FRUITS_REGION", REGION)
     assert tasks.preflight(params, "manual__1")["bucket"] == BUCKET
+
+
+# The document
+
+
+def test_a_summary_is_read_as_it_was_written() -> None:
+    for summary in (run_summary(), run_summary(cost=run_cost(1.0, None))):
+        assert summary_module.from_json(summary_module.to_json(summary), "summary.json") == summary
+        assert summary_module.from_values(asdict(summary)) == summary
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.pop("cost"), "cost: Field required"),
+        (lambda values: values.update(cost=None), "cost: "),
+        (lambda values: values["cost"].update(by_the_clock="much"), "cost.by_the_clock"),
+        (lambda values: values.update(images="many"), "images: Input should be a valid integer"),
+    ],
+)
+def test_what_is_no_summary_is_refused_with_the_field(change: Callable[[Any], Any], message: str) -> None:
+    values = asdict(run_summary())
+    change(values)
+    with pytest.raises(JobError, match=r"^s3://b/summary\.json is not a run's summary; delete it") as refused:
+        summary_module.from_json(json.dumps(values).encode(), "s3://b/summary.json")
+    assert message in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "no JSON"])
+def test_other_json_is_no_summary(text: str) -> None:
+    with pytest.raises(JobError, match="is not a run's summary"):
+        summary_module.from_json(text.encode(), "summary.json")
