@@ -1,10 +1,10 @@
-"""The one place for what the stages hand to each other: schemas, keys, markers, reject reasons.
+"""The contract between the stages: schemas, object keys, markers, reject reasons. It does no I/O.
 
-A stage's output is a prefix with one parquet object a shard and a marker, ``_SUCCESS``, written
-last: JSON with the counts of the whole. Readers trust nothing without the marker.
+The output of a stage is a prefix with one parquet object for each shard and a marker, ``_SUCCESS``,
+which is written last: JSON with the counts of all shards. Readers trust no prefix without its marker.
 
-Each shard carries its own counts and a fingerprint of everything that decided its content in the
-parquet metadata, so a rerun knows from the shard alone whether it can stay.
+The parquet metadata of a shard holds its counts and a fingerprint of everything that decided its
+content, so a rerun can tell from the shard alone whether to keep it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from image_features.storage import join_uri
-
 SCHEMA_VERSION = 2
 """Raised whenever a schema or the meaning of a column changes; older output is then refused."""
 
@@ -32,17 +30,17 @@ EMBEDDER = "embed.tflite"
 SUMMARY = "summary.json"
 REPORT = "report.html"
 REUSED = "_reused"
-"""Folder below the features; readers of a folder as one dataset pass over names with an underscore."""
+"""Folder below the features. Tools that read a folder as one dataset skip names that begin with "_"."""
 
 SAMPLE_SCHEMA = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),  # path below the source, unique in a run
         pa.field("label", pa.string(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),  # of content, hex
-        pa.field("content", pa.binary(), nullable=False),  # the file's bytes as they were found
+        pa.field("content", pa.binary(), nullable=False),  # the file's bytes, unchanged
     ]
 )
-LISTED_SCHEMA = pa.schema(  # in place of SAMPLE_SCHEMA where the images stay in their bucket
+LISTED_SCHEMA = pa.schema(  # instead of SAMPLE_SCHEMA where the images stay in their bucket
     [
         pa.field("image", pa.string(), nullable=False),
         pa.field("label", pa.string(), nullable=False),
@@ -54,7 +52,9 @@ MANIFEST_SCHEMA = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),
         pa.field("label", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),  # "" where only the workers read the images
+        pa.field(
+            "sha256", pa.string(), nullable=False
+        ),  # "" where the images are not packed: only the workers read them
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("shard", pa.int32(), nullable=False),
     ]
@@ -73,7 +73,7 @@ REJECTS_SCHEMA = pa.schema(
         pa.field("label", pa.string(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),  # a RejectReason
-        pa.field("detail", pa.string(), nullable=False),  # the decoder's own words
+        pa.field("detail", pa.string(), nullable=False),  # the decoder's message
     ]
 )
 REUSED_SCHEMA = pa.schema(
@@ -105,31 +105,31 @@ class RejectReason(enum.StrEnum):
 
 
 def shard_key(shard: int) -> str:
-    """Name of a shard's object; the same for a retry, so a retry replaces and never adds."""
+    """Key of a shard's object. A retry writes the same key, so it replaces the object and adds none."""
     return f"shard-{shard:05d}.parquet"
 
 
 def reused_key(shard: int) -> str:
-    """Name, below the features, of the list of a shard's features that an earlier run gave."""
+    """Key, below the features, of the list of a shard's features that are taken over from an earlier run."""
     return f"{REUSED}/{shard_key(shard)}"
 
 
 def shard_number(key: str) -> int | None:
-    """Inverse of shard_key for the last path segment, None for any other name."""
+    """The number of a shard's key or path; None for any other name."""
     name = key.rpartition("/")[2]
     digits = name.removeprefix("shard-").removesuffix(".parquet")
     return int(digits) if digits.isdecimal() and shard_key(int(digits)) == name else None
 
 
 def digest_of(*parts: str) -> str:
-    """SHA-256 (hex) of strings, unambiguous whatever they contain."""
+    """SHA-256 (hex) of a list of strings; different lists have different digests."""
     return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
 
 
 def content_digest(images: Iterable[str], labels: Iterable[str], sha256: Iterable[str]) -> str:
-    """Digest of a shard's content: which images, with which labels and bytes, in which order.
+    """Digest of a sample shard's content: its images, with their labels and bytes, in their order.
 
-    ``sha256`` stands for the bytes; where nobody has read them yet, size and version do.
+    ``sha256`` identifies the bytes; for images that are listed and not read, size and version do.
     """
     rows = hashlib.sha256()
     for row in zip(images, labels, sha256, strict=True):
@@ -139,7 +139,7 @@ def content_digest(images: Iterable[str], labels: Iterable[str], sha256: Iterabl
 
 @dataclass(frozen=True)
 class SampleShard:
-    """A shard of the sample, as its marker lists it."""
+    """A shard of the sample, in its parquet metadata and in the marker."""
 
     shard: int
     images: int
@@ -149,19 +149,19 @@ class SampleShard:
 
 @dataclass(frozen=True)
 class FeaturesShard:
-    """Counts of a features shard; stands in its parquet metadata and in the marker."""
+    """Counts of a features shard, in its parquet metadata and in the marker."""
 
     shard: int
     images: int
     features: int
     rejects: dict[str, int]  # RejectReason -> images
     fingerprint: str  # of sample shard, model, preprocessing, versions.deciding() and schema
-    reused: int = 0  # of the features: taken over from an earlier run
+    reused: int = 0  # of the features: those taken over from an earlier run
 
 
 @dataclass(frozen=True)
 class EmbeddingsShard:
-    """Counts of an embeddings shard."""
+    """Counts of an embeddings shard, in its parquet metadata and in the marker."""
 
     shard: int
     rows: int
@@ -177,9 +177,9 @@ class SampleMarker:
     labels: dict[str, int]  # images drawn, per label
     seed: int
     source: str
-    request_digest: str  # of everything that was asked for; a rerun with another request is refused
+    request_digest: str  # of the whole request; a rerun with another request is refused
     shards: list[SampleShard]
-    cores: int = 1  # of the cluster that it was cut for
+    cores: int = 1  # of the cluster that the shards were cut for
     packed: bool = True  # False: the shards list the images, the workers read them from the source
     schema_version: int = SCHEMA_VERSION
 
@@ -196,13 +196,13 @@ class FeaturesMarker:
     model_digest: str
     backbone: str
     weights: str
-    preprocessing: str  # as ExtractionJob.preprocessing says it
+    preprocessing: str  # images.preprocessing_of()
     shards: list[FeaturesShard]
-    computed_shards: int  # in the last attempt; the others stood already
+    computed_shards: int  # in the last attempt; the others were kept
     seconds: float  # of the last attempt
     reused: int = 0  # of the features: taken over from an earlier run; see reused_key
-    reuse: str | None = None  # that run, as the last attempt was told
-    runtime: str = ""  # versions.deciding() of the nodes; "" in markers from before it was noted
+    reuse: str | None = None  # that run's URI, in the last attempt
+    runtime: str = ""  # versions.deciding() of the nodes; "" in markers of older releases
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -222,63 +222,66 @@ class PcaMarker:
     request: str  # "components=50" or "variance=0.9"
     shards: list[EmbeddingsShard]
     seconds: float
-    embedder_digest: str | None = None  # SHA-256 of embed.tflite, hex; None when it was not asked for
+    embedder_digest: str | None = None  # SHA-256 of embed.tflite, hex; None when it was not requested
     schema_version: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """``model.json``: what the job code must know of the exported backbone."""
+    """``model.json``: what the job code needs to know of the exported backbone."""
 
     backbone: str  # Keras application, "mobilenet_v2"
     alpha: float  # width multiplier; 1.0 for backbones without one
     weights: str  # "imagenet", "random:<seed>" or the file's name
     input_size: int  # pixels, square
-    width: int  # features an image
+    width: int  # features for each image
     preprocessing: str  # the backbone's Keras preprocess_input mode: "tf" or "caffe"
-    batch: int  # images an invocation
+    batch: int  # images in an invocation
     digest: str  # SHA-256 of backbone.tflite, hex
-    keras_agreement: float  # largest relative difference to Keras when it was exported
+    keras_agreement: float  # largest relative difference to Keras, measured at the export
     exported_with: dict[str, str] = field(default_factory=dict)  # package versions
     precision: str = "float32"  # "float32" or "int8"; input and output are float32 with either
-    # Of int8: how its features compare with those of float32, see fruit_pipeline.precision.Quality.
+    # Of int8: how its features compare with those of float32, see fruit_pipeline.model.quantise.Quality.
     quality: dict[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
 class RunLayout:
-    """Where everything of one run lies."""
+    """The URIs of one run's objects."""
 
     root: str  # s3://<bucket>/runs/<run key>
 
+    def _below(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
     @property
     def sample(self) -> str:
-        return join_uri(self.root, "sample")
+        return self._below("sample")
 
     @property
     def features(self) -> str:
-        return join_uri(self.root, "features")
+        return self._below("features")
 
     @property
     def rejects(self) -> str:
-        return join_uri(self.root, "rejects")
+        return self._below("rejects")
 
     @property
     def pca(self) -> str:
-        return join_uri(self.root, "pca")
+        return self._below("pca")
 
     @property
     def code(self) -> str:
-        return join_uri(self.root, "code")
+        return self._below("code")
 
     @property
     def logs(self) -> str:
-        return join_uri(self.root, "logs")
+        return self._below("logs")
 
     @property
     def report(self) -> str:
-        return join_uri(self.root, REPORT)
+        return self._below(REPORT)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""What a file's headers make a decoder allocate or repeat beside its pixels, looked at before decoding.
+"""Limits on what a file's headers make a decoder allocate or repeat, checked before it decodes pixels.
 
 A limit on width times height does not bound a decoder: a JPEG 2000 file of 80 KB and 4 megapixels made
-OpenJPEG take 6 GB, for its bookkeeping of 1 x 1 precincts. Each check here reads the claim from the file's
-own bytes, costs next to nothing, and lets pass all that encoders write.
+OpenJPEG allocate 6 GB, for its bookkeeping of 1 x 1 precincts. Each check reads the file's own bytes, takes
+next to no time, and accepts everything that encoders write.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from PIL import Image
 from image_features.contract import RejectReason
 
 MAX_SCANS = 100
-"""Of a JPEG. Progressive encoders write about ten; each one runs over all pixels, whatever its length."""
+"""Of a JPEG. Progressive encoders write about ten; a decoder runs over all pixels for each, however short."""
 
 MAX_TILES = 10_000
-"""Of a JPEG 2000 file: OpenJPEG keeps about 9 KB a tile from the header on."""
+"""Of a JPEG 2000 file: OpenJPEG allocates about 9 KB for each tile when it reads the header."""
 
 MAX_COMPONENTS = 4
-"""Of a JPEG 2000 file; Pillow decodes no more, but OpenJPEG reserves for all before Pillow looks."""
+"""Of a JPEG 2000 file; Pillow decodes no more, but OpenJPEG allocates for all before Pillow checks."""
 
-_SMALLEST_LIMIT = 1 << 20  # pixels; a tile of 256 x 256 around a tiny image is honest
+_SMALLEST_LIMIT = 1 << 20  # pixels; encoders put even a tiny image into a tile of 256 x 256
 
-# A marker of JPEG that has a length, or the image's end: no stuffed zero, no fill byte, no restart.
+# A JPEG marker that has a length, or the end of the image; not a stuffed zero, a fill byte or a restart.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]", re.DOTALL)
 
-Claim = tuple[RejectReason, str]
+Violation = tuple[RejectReason, str]
+"""The reason for the reject, and its detail."""
 
 
-def outrageous(image: Image.Image, content: bytes, max_pixels: int) -> Claim | None:
-    """The claim of an opened, undecoded image that no honest file makes; None when there is none.
+def violation(image: Image.Image, content: bytes, max_pixels: int) -> Violation | None:
+    """The first limit that an opened, undecoded image exceeds; None when it exceeds none.
 
-    ``content``: the file's bytes; the image itself has been found to be within ``max_pixels``.
+    ``content``: the file's bytes. The image's own size must be within ``max_pixels``.
     """
     limit = max(max_pixels, _SMALLEST_LIMIT)
     if image.format in ("JPEG", "MPO"):
@@ -47,12 +48,12 @@ def outrageous(image: Image.Image, content: bytes, max_pixels: int) -> Claim | N
     return None
 
 
-def _too_large(what: str, width: int, height: int, limit: int) -> Claim:
+def _too_large(what: str, width: int, height: int, limit: int) -> Violation:
     return RejectReason.TOO_MANY_PIXELS, f"{what} of {width} x {height} is over {limit} pixels"
 
 
-def _of_jpeg(content: bytes) -> Claim | None:
-    """Scans up to the image's end; what follows it, such as a phone's film, is not the image's."""
+def _of_jpeg(content: bytes) -> Violation | None:
+    """Counts scans up to the end of the image; what follows, such as a phone's video, is not part of it."""
     at, scans = 2, 0
     while (marker := _JPEG_MARKER.search(content, at)) and marker[0] != b"\xff\xd9":
         scans += marker[0] == b"\xff\xda"
@@ -62,11 +63,11 @@ def _of_jpeg(content: bytes) -> Claim | None:
     return None
 
 
-def _of_tiff(image: Image.Image, content: bytes, limit: int) -> Claim | None:
-    """libtiff allocates a tile whole, however small the image is."""
+def _of_tiff(image: Image.Image, content: bytes, limit: int) -> Violation | None:
+    """libtiff allocates a whole tile, however small the image is."""
     tags = list(_first_directory(content))
     if len(tags) != len(set(tags)):
-        # Pillow takes the last of two, libtiff the first: what is checked would not be what is used.
+        # Pillow uses the last of two tags, libtiff the first: the value that is checked would not be used.
         return RejectReason.DECODE_ERROR, "a TIFF directory that has a tag twice"
     values = image.tag_v2  # type: ignore[attr-defined]
     width, length = values.get(322, 0), values.get(323, 0)
@@ -87,13 +88,13 @@ def _first_directory(content: bytes) -> Iterator[int]:
         yield struct.unpack_from(order + "H", content, at + n * entry)[0]
 
 
-def _of_jpeg2000(content: bytes, limit: int) -> Claim | None:
-    """The codestream's own size, and the structures that OpenJPEG makes of it (ISO 15444-1, annex A).
+def _of_jpeg2000(content: bytes, limit: int) -> Violation | None:
+    """Checks the codestream's size and the structures that OpenJPEG allocates for it (ISO 15444-1, annex A).
 
-    The segments are looked for in the whole file, for OpenJPEG takes new parameters from each tile's header.
-    Their lengths must agree with their content, as OpenJPEG wants it too: chance does not look like that.
+    The whole file is searched for segments, because OpenJPEG takes new parameters from each tile's header.
+    Their lengths must agree with their content, as OpenJPEG demands: a chance match of bytes fails this.
     """
-    for at in _found(content, b"\xff\x51"):
+    for at in _positions(content, b"\xff\x51"):
         if len(content) < at + 40:
             break
         length, _, x1, y1, x0, y0, tile_x, tile_y, *_, components = struct.unpack_from(
@@ -109,51 +110,51 @@ def _of_jpeg2000(content: bytes, limit: int) -> Claim | None:
         tiles = -(-x1 // max(tile_x, 1)) * -(-y1 // max(tile_y, 1))
         if tiles > MAX_TILES:
             return RejectReason.DECODE_ERROR, f"a JPEG 2000 codestream of {tiles} tiles"
-        # About 0.5 KB each; code-blocks of 64 x 64 make one for each 3,000 samples.
+        # About 0.5 KB each. Code-blocks of 64 x 64 give one for each 3,000 samples.
         allowed = size[0] * size[1] * components // 256 + 100_000
         for head, before in ((b"\xff\x52", 7), (b"\xff\x53", 4)):
-            for place in _found(content, head):
+            for place in _positions(content, head):
                 blocks = components * _structures(content, place, before, *size)
                 if blocks > allowed:
-                    words = f"a JPEG 2000 codestream of {blocks} code-blocks and precincts"
-                    return RejectReason.DECODE_ERROR, words
+                    detail = f"a JPEG 2000 codestream of {blocks} code-blocks and precincts"
+                    return RejectReason.DECODE_ERROR, detail
     return None
 
 
 def _structures(content: bytes, at: int, before: int, width: int, height: int) -> int:
-    """Code-blocks and precincts of one component that a COD or COC segment asks for; 0 if it is none.
+    """Code-blocks and precincts of one component in a COD or COC segment; 0 if it is no such segment.
 
-    ``before``: bytes between the segment's length and its number of decompositions.
+    ``before``: bytes between the segment's length and its number of decompositions, 7 for COD, 4 for COC.
     """
     style = content[at + 4 : at + 5] if before == 7 else content[at + 5 : at + 6]
     fixed = content[at + 2 + before : at + 7 + before]
     if len(fixed) < 5 or not style:
         return 0
     levels, block_width, block_height = fixed[:3]
-    own = bool(style[0] & 1)
+    has_precincts = bool(style[0] & 1)
     length = int.from_bytes(content[at + 2 : at + 4])
-    if levels > 32 or length != before + 5 + (levels + 1 if own else 0):
+    if levels > 32 or length != before + 5 + (levels + 1 if has_precincts else 0):
         return 0
-    sizes = content[at + 7 + before : at + 8 + before + levels] if own else b"\xff" * (levels + 1)
-    found = 0
+    sizes = content[at + 7 + before : at + 8 + before + levels] if has_precincts else b"\xff" * (levels + 1)
+    structures = 0
     for resolution, precinct in enumerate(sizes):
         halvings = levels - resolution
         bands = 3 if resolution else 1  # each of half the resolution's width and height
         x, y = precinct & 15, precinct >> 4
-        found += bands * _cells(width, height, halvings + x, halvings + y)
+        structures += bands * _cells(width, height, halvings + x, halvings + y)
         band = int(resolution > 0)
         x, y = min(block_width + 2, max(x - band, 0)), min(block_height + 2, max(y - band, 0))
-        found += bands * _cells(width, height, halvings + band + x, halvings + band + y)
-    return found
+        structures += bands * _cells(width, height, halvings + band + x, halvings + band + y)
+    return structures
 
 
 def _cells(width: int, height: int, across: int, down: int) -> int:
-    """Cells of 2**across x 2**down that cover so many pixels."""
+    """Number of cells of 2**across x 2**down pixels that cover width x height."""
     return -(-width >> across) * -(-height >> down)
 
 
-def _found(content: bytes, what: bytes) -> Iterator[int]:
-    at = content.find(what)
+def _positions(content: bytes, pattern: bytes) -> Iterator[int]:
+    at = content.find(pattern)
     while at >= 0:
         yield at
-        at = content.find(what, at + 1)
+        at = content.find(pattern, at + 1)

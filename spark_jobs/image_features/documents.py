@@ -20,8 +20,6 @@ from image_features.contract import (
 from image_features.errors import Damaged, JobError, Stage, StorageError, read_again
 from image_features.storage import Storage
 
-_DOCUMENTS = SampleMarker | FeaturesMarker | PcaMarker | BackboneSpec
-
 Document = TypeVar("Document", SampleMarker, FeaturesMarker, PcaMarker, BackboneSpec)
 
 _STAGES: dict[type, Stage] = {
@@ -38,12 +36,12 @@ _SHARD_TYPES: dict[type, type] = {
 }
 
 
-def to_json(document: _DOCUMENTS) -> bytes:
+def to_json(document: SampleMarker | FeaturesMarker | PcaMarker | BackboneSpec) -> bytes:
     return json.dumps(asdict(document), indent=1, ensure_ascii=False).encode()
 
 
 def from_json(kind: type[Document], text: bytes, uri: str) -> Document:
-    """Parse a marker or model.json. Raises JobError that names ``uri``, Damaged when it is none of ours."""
+    """Parse a marker or model.json. Raises JobError for another schema version, Damaged if it is neither."""
     stage = _STAGES[kind]
     try:
         values: Any = json.loads(text)
@@ -69,7 +67,7 @@ def from_json(kind: type[Document], text: bytes, uri: str) -> Document:
 
 @read_again
 def read_document(kind: type[Document], storage: Storage, key: str = MARKER) -> Document:
-    """Read a marker or model.json below ``storage``. Raises JobError when it is missing or wrong."""
+    """Read a marker or model.json below ``storage``. Raises JobError if it is missing, else as from_json."""
     data = storage.get_or_none(key)
     if data is None:
         if key == MARKER:
@@ -82,15 +80,16 @@ def read_document(kind: type[Document], storage: Storage, key: str = MARKER) -> 
 
 @read_again
 def find_document(kind: type[Document], storage: Storage, key: str = MARKER) -> Document | None:
-    """Like read_document, but None when the object is missing."""
+    """Like read_document, but returns None when the object is missing."""
     data = storage.get_or_none(key)
     return None if data is None else from_json(kind, data.to_pybytes(), storage.uri_of(key))
 
 
 def own_marker(kind: type[Document], storage: Storage) -> Document | None:
-    """What an earlier attempt of the calling stage left; None also when it is damaged, or of another release.
+    """The calling stage's own marker, of an earlier attempt; None when it is missing or cannot be used.
 
-    The stage then looks at its shards and writes the marker anew.
+    A marker that is damaged or has another schema version cannot be used: the stage then checks its shards
+    and writes a new marker.
     """
     try:
         return find_document(kind, storage)
@@ -101,14 +100,14 @@ def own_marker(kind: type[Document], storage: Storage) -> Document | None:
 
 
 def withdraw(*storages: Storage) -> str:
-    """Take away the markers of prefixes that were found damaged; says so, as the end of an error's line.
+    """Delete the markers of damaged prefixes, and return the end of an error message that says so.
 
-    Nobody then takes them for finished ones, and a rerun makes again what is not whole.
+    Readers then treat the prefixes as unfinished, and a rerun writes the damaged shards again.
     """
     names = " and ".join(storage.uri.rpartition("/")[2] for storage in storages)
     try:
         for storage in storages:
             storage.delete([MARKER])
     except StorageError as error:
-        return f"; {MARKER} of {names} could not be taken away, delete it, then run again: {error}"
-    return f"; {MARKER} of {names} is taken away: the same run key makes again what is not whole"
+        return f"; {MARKER} of {names} could not be deleted; delete it, then run again: {error}"
+    return f"; {MARKER} of {names} was deleted: a run with the same key rewrites what is damaged"

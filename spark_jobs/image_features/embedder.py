@@ -1,8 +1,8 @@
-"""Backbone and fitted PCA as one LiteRT file: an image in, its embedding out.
+"""Backbone and fitted PCA as one LiteRT file: its input is an image, its output the image's embedding.
 
-What an application needs to place a new photo among a run's images: no Python, no preprocessing of
-its own. The nodes have no TensorFlow, so the flatbuffer itself is edited: operators are put before
-the backbone's first and behind its last.
+With this file an application can place a new photo among a run's images, without Python and without
+preprocessing of its own. The nodes have no TensorFlow, so the flatbuffer itself is edited: operators
+are added before the backbone's first and after its last.
 
     image (1, size, size, 3) uint8 -> CAST, preprocessing -> backbone -> minus mean, times components
     -> embedding (1, k) float32
@@ -21,7 +21,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from image_features.contract import EMBEDDER, BackboneSpec, PcaMarker
-from image_features.errors import JobError
+from image_features.errors import Damaged, JobError, Stage, first_line
 from image_features.images import CAFFE_MEAN
 from image_features.pca import PcaModel
 from image_features.storage import Storage
@@ -29,8 +29,8 @@ from image_features.storage import Storage
 INPUT, OUTPUT = "image", "embedding"
 SIGNATURE = "serving_default"
 
-_IDENTIFIER = b"TFL3"  # of every LiteRT file, behind the four bytes of the root's offset
-# schema.fbs: Buffer.data has force_align 16, which the generated Python code does not do.
+_IDENTIFIER = b"TFL3"  # of every LiteRT file, after the four bytes of the root's offset
+# schema.fbs: Buffer.data has force_align 16, which the generated Python code ignores.
 _ALIGNMENT = 16
 
 
@@ -38,7 +38,7 @@ class Embedder:
     """An opened ``embed.tflite``."""
 
     def __init__(self, model: bytes, uri: str) -> None:
-        """Raises JobError that names ``uri`` when the file is not one that ``fuse`` makes."""
+        """Raises Damaged that names ``uri`` when the file is not one that ``fuse`` returns."""
         try:
             self._interpreter = Interpreter(model_content=model, num_threads=1)
             self._interpreter.allocate_tensors()
@@ -47,11 +47,14 @@ class Embedder:
                 self._interpreter.get_output_details(),
             )
         except (ValueError, RuntimeError) as error:
-            raise JobError(f"{uri} is not a model that LiteRT opens: {_first_line(error)}") from error
+            raise Damaged(
+                f"{uri} is not a model that LiteRT opens: {first_line(error)}", stage=Stage.PCA
+            ) from error
         shape = tuple(int(n) for n in image["shape"])
         if (image["dtype"], len(shape), shape[:1], shape[3:]) != (np.uint8, 4, (1,), (3,)):
-            raise JobError(
-                f"{uri} takes {image['dtype'].__name__} {shape}, expected uint8 (1, size, size, 3)"
+            raise Damaged(
+                f"{uri} takes {image['dtype'].__name__} {shape}, expected uint8 (1, size, size, 3)",
+                stage=Stage.PCA,
             )
         self.size = shape[1]
         """Pixels, square, that the image must have."""
@@ -65,33 +68,38 @@ class Embedder:
 
 
 def open_embedder(pca_storage: Storage, marker: PcaMarker) -> Embedder:
-    """Open the ``embed.tflite`` of a finished PCA. Raises JobError when it is not the marker's."""
+    """Open the ``embed.tflite`` of a finished PCA.
+
+    Raises JobError when the PCA has none, Damaged when it is not the one that the marker names.
+    """
     uri = pca_storage.uri_of(EMBEDDER)
     if marker.embedder_digest is None:
         raise JobError(f"{pca_storage.uri} has no {EMBEDDER}: run the PCA step again, with --model")
     model = pca_storage.get(EMBEDDER).to_pybytes()
-    found = hashlib.sha256(model).hexdigest()
-    if found != marker.embedder_digest:
-        raise JobError(
-            f"{uri} has SHA-256 {found}, the marker says {marker.embedder_digest}; run the PCA step again"
+    digest = hashlib.sha256(model).hexdigest()
+    if digest != marker.embedder_digest:
+        raise Damaged(
+            f"{uri} has SHA-256 {digest}, the marker says {marker.embedder_digest}; run the PCA step again",
+            stage=Stage.PCA,
         )
     return Embedder(model, uri)
 
 
 def fuse(model: bytes, spec: BackboneSpec, pca: PcaModel) -> bytes:
-    """Put preprocessing before and the PCA behind a backbone; return the LiteRT file.
+    """Add the preprocessing before a backbone and the PCA after it; return the LiteRT file.
 
-    ``model``: one input (1, size, size, 3) and one output (1, width), both float32; inside it may
-    be of any precision. The result has a fixed batch of one, the tensors "image" and "embedding",
+    ``model`` has one input (1, size, size, 3) and one output (1, width), both float32; its inner
+    precision may be any. The result has a fixed batch of one, the tensors "image" and "embedding",
     and one signature with these names.
 
-    The mean is subtracted before the components are applied, as PcaModel.transform does. Folded
-    into the bias of the last layer it would be the difference of two large float32 sums when the
-    mean is large against the spread, off by 2.6e-4 of the largest embedding at 1,700 spreads and by
-    2.4e-3 at 17,000; this way it is 1e-6 at both. What float32 cuts off the mean is in the bias.
+    The mean is subtracted before the components are applied, as PcaModel.transform does. If it were
+    folded into the bias of the last layer, an embedding would be the difference of two large float32
+    sums where the mean is large against the spread: off by 2.6e-4 of the largest embedding at 1,700
+    spreads and by 2.4e-3 at 17,000, against 1e-6 at both this way. The bias holds what the mean loses
+    by rounding to float32.
 
     Raises JobError when the file is not such a model, or has another size or width than ``spec``
-    and ``pca`` say.
+    and ``pca``.
     """
     parsed = _parse(model)
     graph = _Graph(parsed)
@@ -126,16 +134,16 @@ def _parse(model: bytes) -> Any:
     try:
         parsed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model))
     except (struct.error, IndexError, ValueError, TypeError) as error:
-        raise JobError(f"the backbone's LiteRT file is damaged: {_first_line(error)}") from error
+        raise JobError(f"the backbone's LiteRT file is damaged: {first_line(error)}") from error
     if not parsed.subgraphs:
         raise JobError("the backbone's LiteRT file is damaged: it has no graph")
     return parsed
 
 
 def _ends(subgraph: Any, spec: BackboneSpec, pca: PcaModel) -> tuple[int, int]:
-    """Input and output tensor of the backbone; JobError when they are not what is said of them."""
-    for name, found in (("inputs", subgraph.inputs), ("outputs", subgraph.outputs)):
-        count = 0 if found is None else len(found)
+    """Input and output tensor of the backbone. Raises JobError when their shapes do not fit spec and PCA."""
+    for name, tensors in (("inputs", subgraph.inputs), ("outputs", subgraph.outputs)):
+        count = 0 if tensors is None else len(tensors)
         if count != 1:
             raise JobError(f"the backbone has {count} {name}, expected one")
     if pca.components.shape[1] != spec.width or pca.mean.shape != (spec.width,):
@@ -144,15 +152,15 @@ def _ends(subgraph: Any, spec: BackboneSpec, pca: PcaModel) -> tuple[int, int]:
     shapes = (1, spec.input_size, spec.input_size, 3), (1, spec.width)
     for name, index, shape in zip(("takes", "gives"), ends, shapes, strict=True):
         tensor = subgraph.tensors[index]
-        found_shape = tuple(int(n) for n in tensor.shape)
-        if tensor.type != schema.TensorType.FLOAT32 or found_shape != shape:
+        own_shape = tuple(int(n) for n in tensor.shape)
+        if tensor.type != schema.TensorType.FLOAT32 or own_shape != shape:
             kind = "float32" if tensor.type == schema.TensorType.FLOAT32 else "another type"
-            raise JobError(f"the backbone {name} {kind} {found_shape}, expected float32 {shape}")
+            raise JobError(f"the backbone {name} {kind} {own_shape}, expected float32 {shape}")
     return ends
 
 
 def _fix_batch(subgraph: Any) -> None:
-    """Shapes as they stand, for a batch of one: a signature of -1 would let it be changed."""
+    """Remove the signatures of -1, by which the batch of one could be changed."""
     for tensor in subgraph.tensors:
         tensor.shapeSignature = None
 
@@ -177,21 +185,23 @@ def _preprocess(graph: _Graph, image: int, backbone_input: int, mode: str) -> No
 
 
 class _Graph:
-    """The main subgraph of a parsed model, and how to add to it."""
+    """The main subgraph of a parsed model; adds tensors and operators to it."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self.subgraph = model.subgraphs[0]
 
     def tensor(self, name: str, shape: Any, kind: int = schema.TensorType.FLOAT32, buffer: int = 0) -> int:
-        """Add a tensor and return its index; buffer 0 is the empty one of values that are computed."""
-        made = schema.TensorT(shape=np.array(shape, np.int32), type=kind, buffer=buffer, name=name)
-        made.hasRank = True
-        self.subgraph.tensors.append(made)
+        """Add a tensor and return its index; buffer 0, the empty one, is that of computed values."""
+        tensor = schema.TensorT(shape=np.array(shape, np.int32), type=kind, buffer=buffer, name=name)
+        tensor.hasRank = True
+        self.subgraph.tensors.append(tensor)
         return len(self.subgraph.tensors) - 1
 
     def constant(self, name: str, values: npt.NDArray[Any], kind: int = schema.TensorType.FLOAT32) -> int:
-        data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)  # little-endian, as all nodes
+        data = np.frombuffer(
+            np.ascontiguousarray(values).tobytes(), np.uint8
+        )  # little-endian, as all nodes are
         self._model.buffers.append(schema.BufferT(data))
         return self.tensor(name, values.shape, kind, len(self._model.buffers) - 1)
 
@@ -204,14 +214,14 @@ class _Graph:
 
     def operate(self, operator: str, inputs: list[int], output: int, options: Any = None) -> None:
         """Add an operator, of version 1, that writes into ``output``."""
-        made = schema.OperatorT(
+        added = schema.OperatorT(
             self._code(operator), np.array(inputs, np.int32), np.array([output], np.int32)
         )
         if options is not None:
             name = type(options).__name__.removesuffix("T")
-            made.builtinOptionsType = getattr(schema.BuiltinOptions, name)
-            made.builtinOptions = options
-        self.subgraph.operators.append(made)
+            added.builtinOptionsType = getattr(schema.BuiltinOptions, name)
+            added.builtinOptions = options
+        self.subgraph.operators.append(added)
 
     def _code(self, operator: str) -> int:
         wanted = getattr(schema.BuiltinOperator, operator)
@@ -219,13 +229,13 @@ class _Graph:
         for index, code in enumerate(codes):
             if (code.builtinCode, code.version) == (wanted, 1):
                 return index
-        # The deprecated field is what readers of old know; ours all fit it.
+        # Old readers only know the deprecated field; all codes used here fit into it.
         codes.append(schema.OperatorCodeT(deprecatedBuiltinCode=wanted, builtinCode=wanted))
         return len(codes) - 1
 
 
 class _AlignedBuffer(schema.BufferT):
-    """A buffer whose data lie as the schema demands; kernels may read them with wide loads."""
+    """A buffer whose data are aligned as the schema demands; kernels may read them with wide loads."""
 
     def Pack(self, builder: Any) -> Any:
         data = self.data.tobytes()
@@ -245,7 +255,3 @@ def _pack(model: Any, size: int) -> bytes:
     builder = flatbuffers.Builder(size + 1024 * 1024)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -5,6 +5,7 @@
   x NotFound           an object, a folder or a bucket does not exist
   x InvalidKey         S3 has a key that is no path
   x StorageError       a read, a write or another call failed for now; trying again may pass
+    - Interrupted      the response of S3 broke off
 * Failed               the work began and did not complete
 * ShortOfMemory        a MemoryError: this process lacks memory for an image that may be fine
 
@@ -71,6 +72,10 @@ class StorageError(JobError):
         self.code = code
 
 
+class Interrupted(StorageError):
+    """The response of S3 broke off."""
+
+
 class Failed(Exception):
     """The work began and did not complete."""
 
@@ -102,3 +107,9 @@ def read_again(read: Callable[Arguments, Result]) -> Callable[Arguments, Result]
             return read(*args, **kwargs)
 
     return wrapped
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, cut to 500 characters; the class's name when it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:500]

@@ -1,11 +1,11 @@
-"""Step 1: features of every image of a sample.
+"""Step 1: features of every image of a sample; the driver's part, extract_worker being the workers'.
 
-A shard is done when its features object is there and its fingerprint says that it came from this
-sample shard, this model and this preprocessing. Running the step again computes only the shards
-that are not.
+A shard is finished when its features object exists and its fingerprint says that it was computed from
+this sample shard, this model and this preprocessing. Running the step again computes only the shards
+that are not finished.
 
 A Spark task is a run of neighbouring shards: while one is computed, the next is read and the last
-one written. The tasks get shorter towards the end, so that the cores finish together.
+one is written. Tasks get shorter towards the end, so that the cores finish together.
 """
 
 from __future__ import annotations
@@ -16,38 +16,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from image_features import memory, reuse
-from image_features.contract import (
-    MARKER,
-    FeaturesMarker,
-    FeaturesShard,
-    SampleMarker,
-)
+from image_features import reuse
+from image_features.contract import MARKER, FeaturesMarker, FeaturesShard, SampleMarker
 from image_features.documents import own_marker, read_document, to_json, withdraw
 from image_features.errors import Failed, JobError
-from image_features.extract_worker import ExtractionJob, _standing, run_tasks
+from image_features.extract_worker import ExtractionJob, Outcome, finished_shard, run_tasks
 from image_features.images import DEFAULT_MAX_PIXELS, preprocessing_of
 from image_features.inference import read_backbone
 from image_features.resume import ShardTask, delete_strays_of, task_of
+from image_features.spark import memory_failures_explained
 from image_features.storage import Storage, normalise_uri
-
-
-def bundles(count: int, slots: int) -> list[range]:
-    """Cut ``count`` shards into tasks for ``slots`` workers, each a run of neighbours.
-
-    Each round hands out half of what is left, in equal parts; at the end one shard at a time
-    ("factoring": Hummel, Schonberg and Flynn, CACM 35(8), 1992). So most shards have a neighbour
-    to overlap with, and the cores still finish together.
-    """
-    cut: list[range] = []
-    at = 0
-    while at < count:
-        size = max(1, (count - at) // (2 * slots))
-        for _ in range(slots):
-            if at < count:
-                cut.append(range(at, min(at + size, count)))
-                at = cut[-1].stop
-    return cut
 
 
 def run(
@@ -62,22 +40,14 @@ def run(
 ) -> FeaturesMarker:
     """Extract the features of ``sample`` with ``model`` into ``output``; all are URIs.
 
-    ``rejects`` defaults to the prefix "rejects" beside ``output``. Features that ``earlier_run``
-    has are taken over (see reuse). Raises JobError when an input is missing or does not hold what
-    its marker says, and Failed when the workers are short of memory, or when more than
-    ``max_reject_rate`` of the images are rejected, features and rejects having been written; nothing
-    then looks finished.
+    ``rejects`` defaults to the prefix "rejects" beside ``output``. Features that ``earlier_run`` has
+    are taken over (see reuse). Raises JobError when an input is missing or is not what its marker
+    says. Raises Failed when the workers lack memory, and when more than ``max_reject_rate`` (0 to 1)
+    of the images are rejected: features and rejects are then written, but the marker is not.
     """
     started = time.monotonic()
     output = normalise_uri(output)
-    if not rejects:
-        beside = output.rpartition("/")[0]
-        if beside == "s3:/":
-            raise JobError(
-                f"{output} is a whole bucket: nothing is beside it, say with --rejects where they go"
-            )
-        rejects = f"{beside}/rejects"
-    rejects = normalise_uri(rejects)
+    rejects = normalise_uri(rejects) if rejects else _rejects_beside(output)
     if len({output, rejects, normalise_uri(sample)}) < 3:
         raise JobError(f"sample, output and rejects must be three different prefixes, got {output} twice")
     plan = read_document(SampleMarker, Storage(sample))
@@ -90,47 +60,41 @@ def run(
     job = ExtractionJob(normalise_uri(sample), plan, output, rejects, spec, model_bytes, max_pixels)
 
     features_storage, rejects_storage = Storage(output, create=True), Storage(rejects, create=True)
-    lying = {obj.key: obj.size for obj in features_storage.list()}
-    lying_rejects = {obj.key for obj in rejects_storage.list()}
-    tasks = [task_of(shard, lying, lying_rejects) for shard in plan.shards]
-    marker = own_marker(FeaturesMarker, features_storage) if MARKER in lying else None
-    # They are read although the marker stands: a shard may have been damaged since.
-    found = _look(spark.sparkContext, tasks, job)
-    missing = [task for task in tasks if task.shard.shard not in found]
-    if marker and not missing and marker.shards == list(found.values()):
-        delete_strays_of(marker.shards, features_storage, lying, rejects_storage, lying_rejects)
+    features_sizes = {obj.key: obj.size for obj in features_storage.list()}
+    rejects_keys = {obj.key for obj in rejects_storage.list()}
+    tasks = [task_of(shard, features_sizes, rejects_keys) for shard in plan.shards]
+    marker = own_marker(FeaturesMarker, features_storage) if MARKER in features_sizes else None
+    # The shards are checked although there is a marker: one may have been damaged since it was written.
+    finished = _finished_shards(spark.sparkContext, tasks, job)
+    missing = [task for task in tasks if task.shard.shard not in finished]
+    if marker and not missing and marker.shards == list(finished.values()):
+        delete_strays_of(marker.shards, features_storage, features_sizes, rejects_storage, rejects_keys)
         try:
-            refuse_too_many(marker, max_reject_rate, rejects)
+            check_reject_rate(marker, max_reject_rate, rejects)
         except Failed:
             features_storage.delete([MARKER])
             raise
         return marker
-    # From here on the prefix is not a finished one, whatever it was before.
+    # From here on the prefix is unfinished, whatever it was before.
     features_storage.delete([MARKER])
 
     if earlier_run and earlier_marker and reuse.same_runtime(earlier_marker, job.runtime):
         job = replace(job, earlier=reuse.index(spark, earlier_run, earlier_marker))
-    broadcast = spark.sparkContext.broadcast(job)
-    # While executors are still registering, Spark knows of fewer cores than there will be; tasks cut
-    # for too few would be long ones that the other cores wait for.
-    slots = max(plan.cores, spark.sparkContext.defaultParallelism)
-    parts = [missing[part.start : part.stop] for part in bundles(len(missing), slots)]
-    with memory.told([_named(part) for part in parts]):
-        outcomes = (
-            spark.sparkContext.parallelize(parts, max(1, len(parts)))
-            .mapPartitions(lambda part: run_tasks(part, broadcast.value))
-            .collect()
-        )
+    outcomes = _computed(spark.sparkContext, missing, job)
     failed = [outcome for outcome in outcomes if outcome.error]
     if failed:
-        # A damaged sample must not look finished any longer: only drawing it again can mend it.
-        spoilt = next((outcome for outcome in failed if outcome.damaged), None)
-        said = (spoilt or failed[0]).error + (withdraw(Storage(sample)) if spoilt else "")
-        raise JobError(f"{len(failed)} of {len(tasks)} shards cannot be extracted; the first: {said}")
+        # A damaged sample must not look finished any longer: only drawing it again can repair it.
+        damaged = next((outcome for outcome in failed if outcome.damaged), None)
+        raise JobError(
+            f"{len(failed)} of {len(tasks)} shards cannot be extracted; the first: "
+            f"{(damaged or failed[0]).error}{withdraw(Storage(sample)) if damaged else ''}"
+        )
 
-    computed = [outcome.done for outcome in outcomes]
-    shards = sorted([*found.values(), *computed], key=lambda done: done.shard)
-    delete_strays_of(shards, features_storage, lying, rejects_storage, lying_rejects)
+    shards = sorted(
+        [*finished.values(), *(outcome.done for outcome in outcomes if outcome.done)],
+        key=lambda shard: shard.shard,
+    )
+    delete_strays_of(shards, features_storage, features_sizes, rejects_storage, rejects_keys)
     reasons = sum((Counter(s.rejects) for s in shards), Counter())
     marker = FeaturesMarker(
         images=sum(s.images for s in shards),
@@ -149,34 +113,32 @@ def run(
         reuse=normalise_uri(earlier_run) if earlier_run else None,
         runtime=job.runtime,
     )
-    # The shards stand and are right; without the marker nobody takes a refused run for a good one.
-    refuse_too_many(marker, max_reject_rate, rejects)
+    # Before the marker is written: without it, no reader takes a refused run for a finished one.
+    check_reject_rate(marker, max_reject_rate, rejects)
     features_storage.put(MARKER, to_json(marker))
     return marker
 
 
-def _look(context: Any, tasks: list[ShardTask], job: ExtractionJob) -> dict[int, FeaturesShard]:
-    """What an earlier attempt has finished for these very inputs, by its number; looked at by the workers."""
-    there = [task for task in tasks if task.existing_bytes]
-    if not there:
-        return {}
-    slim = context.broadcast(replace(job, model=b""))
-    found = (
-        context.parallelize(there, min(len(there), 2 * context.defaultParallelism))
-        .map(lambda task: _standing(task, slim.value))
-        .collect()
-    )
-    return {info.shard: info for info in found if info}
+def bundles(count: int, slots: int) -> list[range]:
+    """Cut ``count`` shards into tasks for ``slots`` workers; each task is a run of neighbours.
+
+    Each round hands out half of the remaining shards, in equal parts; the last tasks are single shards
+    ("factoring": Hummel, Schonberg and Flynn, CACM 35(8), 1992). So most shards have a neighbour
+    to overlap with, and the cores still finish together.
+    """
+    cut: list[range] = []
+    at = 0
+    while at < count:
+        size = max(1, (count - at) // (2 * slots))
+        for _ in range(slots):
+            if at < count:
+                cut.append(range(at, min(at + size, count)))
+                at = cut[-1].stop
+    return cut
 
 
-def _named(tasks: Sequence[ShardTask]) -> str:
-    """Which shards a Spark task works on."""
-    numbers = [task.shard.shard for task in tasks]
-    return f"shard {numbers[0]}" if len(numbers) == 1 else f"shards {numbers[0]} to {numbers[-1]}"
-
-
-def refuse_too_many(marker: FeaturesMarker, limit: float, rejects: str) -> None:
-    """Raise Failed when more than ``limit`` (0 to 1) of the images are rejects; they lie in ``rejects``."""
+def check_reject_rate(marker: FeaturesMarker, limit: float, rejects: str) -> None:
+    """Raise Failed when more than ``limit`` (0 to 1) of the images are rejected. ``rejects``: their URI."""
     if marker.rejects <= limit * marker.images:
         return
     reasons = sorted(marker.rejects_by_reason.items(), key=lambda item: -item[1])
@@ -186,3 +148,44 @@ def refuse_too_many(marker: FeaturesMarker, limit: float, rejects: str) -> None:
         f"{limit:g} that max_reject_rate allows; {rejects} names each with its reason. Mend the source and "
         "draw it anew, or run again under this key with a higher max_reject_rate: nothing is computed again"
     )
+
+
+def _rejects_beside(output: str) -> str:
+    beside = output.rpartition("/")[0]
+    if beside == "s3:/":
+        raise JobError(f"{output} is a whole bucket: nothing is beside it, say with --rejects where they go")
+    return f"{beside}/rejects"
+
+
+def _finished_shards(context: Any, tasks: list[ShardTask], job: ExtractionJob) -> dict[int, FeaturesShard]:
+    """Shards that an earlier attempt finished from the same inputs, by number; the workers check them."""
+    candidates = [task for task in tasks if task.existing_bytes]
+    if not candidates:
+        return {}
+    without_model = context.broadcast(replace(job, model=b""))
+    checked = (
+        context.parallelize(candidates, min(len(candidates), 2 * context.defaultParallelism))
+        .map(lambda task: finished_shard(task, without_model.value))
+        .collect()
+    )
+    return {shard.shard: shard for shard in checked if shard}
+
+
+def _computed(context: Any, missing: list[ShardTask], job: ExtractionJob) -> list[Outcome]:
+    """Compute shards in the workers; raises Failed when these lack memory."""
+    broadcast = context.broadcast(job)
+    # While executors are still registering, Spark knows of fewer cores than there will be. Tasks that are
+    # cut for too few cores would be long, and the other cores would wait for them.
+    slots = max(job.marker.cores, context.defaultParallelism)
+    parts = [missing[part.start : part.stop] for part in bundles(len(missing), slots)]
+    with memory_failures_explained([_names_of(part) for part in parts]):
+        return (
+            context.parallelize(parts, max(1, len(parts)))
+            .mapPartitions(lambda part: run_tasks(part, broadcast.value))
+            .collect()
+        )
+
+
+def _names_of(tasks: Sequence[ShardTask]) -> str:
+    numbers = [task.shard.shard for task in tasks]
+    return f"shard {numbers[0]}" if len(numbers) == 1 else f"shards {numbers[0]} to {numbers[-1]}"

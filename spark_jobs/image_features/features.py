@@ -1,4 +1,4 @@
-"""Reads feature shards."""
+"""Reads features shards."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def read_features(
 ) -> tuple[pa.Table, npt.NDArray[np.float32]]:
     """Read a features shard: the named columns, and the features as float32 (rows, width).
 
-    Raises Damaged, or NotFound, that names the object when it is not what the marker lists: other rows,
-    another width, NaN or infinity, features of another backbone.
+    Raises Damaged, or NotFound, that names the object when it is not the one that the marker lists: other
+    rows, another width, NaN or infinity, features of another backbone.
     """
     key = shard_key(shard.shard)
     uri = storage.uri_of(key)
@@ -44,7 +44,7 @@ def read_features(
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
         raise Damaged(f"{uri}: row {int(np.flatnonzero(~finite)[0])} has NaN or infinity")
-    if info_of(table, FeaturesShard) != shard:  # the same rows, made by something else
+    if info_of(table, FeaturesShard) != shard:  # the same images, but another backbone's
         raise Damaged(f"{uri} is not the shard that the marker lists; extract it again")
     return table, values
 
@@ -52,14 +52,14 @@ def read_features(
 def read_ahead(
     storage: Storage, shards: Iterable[FeaturesShard], width: int, columns: tuple[str, ...] = ()
 ) -> Iterator[tuple[FeaturesShard, Future[tuple[pa.Table, npt.NDArray[np.float32]]]]]:
-    """read_features of each shard, begun while the caller computes with the one before.
+    """read_features of each shard, started while the caller still computes with the shard before.
 
-    So the wait for an object, long on S3, does not hold up the computing.
+    So the caller does not wait for an object, which takes long on S3.
     """
     with ThreadPoolExecutor(1) as reader:
-        begun: deque[Any] = deque()
+        started: deque[Any] = deque()
         for shard in shards:
-            begun.append((shard, reader.submit(read_features, storage, shard, width, columns)))
-            if len(begun) > 1:
-                yield begun.popleft()
-        yield from begun
+            started.append((shard, reader.submit(read_features, storage, shard, width, columns)))
+            if len(started) > 1:
+                yield started.popleft()
+        yield from started

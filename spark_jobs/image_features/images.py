@@ -1,13 +1,13 @@
-"""From a file's bytes to the numbers a backbone takes, exactly as a Keras pipeline makes them.
+"""Decodes image files and computes the backbone's input, exactly as a Keras pipeline does.
 
-RGB, Pillow's bicubic resize, the backbone's own ``preprocess_input``. Another resize changes the
-features by far more than float rounding does, so there is one way here and no option.
+The steps are RGB, Pillow's bicubic resize, and the backbone's own ``preprocess_input``. Another resize
+changes the features by far more than float rounding does, so there is no option for it.
 
-EXIF orientation is not applied and only an animation's first frame is read, as in Keras'
+EXIF orientation is not applied and only the first frame of an animation is read, as in Keras'
 ``load_img``.
 
-The files are anybody's: what formats are tried, how large an image may be and what its headers may
-claim is decided here, before a decoder allocates (docs/hostile-inputs.md).
+The files may be hostile: before a decoder allocates memory, this module restricts the formats, the
+size of an image, and what its headers may say (docs/hostile-inputs.md).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFAULT_MAX_PIXELS = 50_000_000
 """Width times height above which an image is rejected before it is decoded."""
 
 BYTES_PER_PIXEL = 28
-"""The most that decoding takes, the file's own bytes aside: 1.4 GB at the default limit.
+"""The most memory that decoding takes, beside the file's own bytes: 1.4 GB at the default limit.
 
 Measured with Pillow 13.0 as the rise of a process's largest resident size (VmHWM) while it decodes 50
 megapixels: JPEG 4, progressive 7 and as CMYK 12, PNG 5 to 8, 16-bit grey 7, GIF 5, TIFF 4 to 8, AVIF 11,
@@ -37,28 +37,28 @@ WebP 17, JPEG 2000 19 and with alpha 25 bytes a pixel.
 """
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-"""The decoders that are tried, by Pillow's names: those of the suffixes that a source is searched for.
+"""The decoders that are tried, by Pillow's names; they match the suffixes of the images of a source.
 
-Pillow knows thirty more. Some start a program (EPS: Ghostscript), some are written in Python and slow,
-and nobody keeps photos in them. PPM is also PGM, PBM and PFM; JPEG is also MPO.
+Pillow has thirty more. Some start a program (EPS: Ghostscript), some are written in Python and slow,
+and photos are not stored in them. PPM includes PGM, PBM and PFM; JPEG includes MPO.
 """
 
-_FIXED_BYTES = 64 * 2**20  # what decoders take whatever the image's size
+_FIXED_BYTES = 64 * 2**20  # what decoders take for an image of any size
 
-# Modes that hold more than 8 bits a channel with no agreed range: there is no honest way to RGB.
+# Modes of more than 8 bits a channel without an agreed range: no conversion to RGB would be right.
 _UNSUPPORTED_MODES = {"F", "I"}
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)
-"""ImageNet's mean pixel, blue first, that "caffe" preprocessing subtracts."""
+"""ImageNet's mean pixel, blue first, which "caffe" preprocessing subtracts."""
 
 
 class RejectedImage(Exception):
-    """This image cannot become features; ``reason`` says why, ``detail`` is the decoder's word."""
+    """This image cannot get features; ``reason`` is the kind of fault, ``detail`` the decoder's message."""
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
-        # Decoders quote the file's bytes; what is kept must be storable as UTF-8.
+        # Decoders quote the file's bytes; the detail must be storable as UTF-8.
         self.detail = detail[:300].encode(errors="replace").decode()
 
 
@@ -67,9 +67,9 @@ def decode_rgb(
 ) -> npt.NDArray[np.uint8]:
     """Decode one image and resize it to ``size`` x ``size``.
 
-    Returns uint8 of shape (size, size, 3). Raises RejectedImage for anything that does not decode
-    whole, and ShortOfMemory where the reason may be that this process gets no more memory; never
-    anything else.
+    Returns uint8 of shape (size, size, 3). Raises RejectedImage for a file that does not decode
+    completely, ShortOfMemory where the cause may be that this process gets no more memory, and no other
+    exception.
     """
     if not content:
         raise RejectedImage(RejectReason.EMPTY, "the file has no bytes")
@@ -81,8 +81,8 @@ def decode_rgb(
             raise
     except MemoryError as error:
         if not file.starved():
-            # Memory is there: the file asked for more than an image of its size needs. Or there was none
-            # for a moment, and there is now; the second time tells.
+            # There is memory now. Either the file asked for more than an image of its size needs, or memory
+            # was short for a moment; a second attempt tells which.
             with contextlib.suppress(MemoryError):
                 return file.decode(size)
             raise RejectedImage(RejectReason.DECODE_ERROR, f"asks for too much memory: {error}") from error
@@ -90,7 +90,7 @@ def decode_rgb(
 
 
 class _File:
-    """One file on its way to pixels."""
+    """An image file that is being decoded."""
 
     def __init__(self, content: bytes | memoryview, max_pixels: int) -> None:
         self._content, self._max_pixels = content, max_pixels
@@ -98,11 +98,11 @@ class _File:
 
     @property
     def needs(self) -> int:
-        """Bytes that decoding an honest file of this size takes at most."""
+        """Bytes that decoding takes at most, unless the file is made to take more."""
         return self.pixels * BYTES_PER_PIXEL + len(self._content) + _FIXED_BYTES
 
     def starved(self) -> bool:
-        """Whether the process cannot get what an honest file of this size needs."""
+        """Whether the process cannot allocate ``needs``."""
         try:
             mmap.mmap(-1, self.needs, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
         except (OSError, MemoryError):
@@ -110,10 +110,10 @@ class _File:
         return False
 
     def decode(self, size: int) -> npt.NDArray[np.uint8]:
-        """uint8 (size, size, 3). Raises RejectedImage, or MemoryError as decoders do."""
+        """Returns uint8 (size, size, 3). Raises RejectedImage, or MemoryError as decoders do."""
         try:
             with warnings.catch_warnings():
-                # Pillow warns of odd metadata; what counts here is whether the pixels decode.
+                # Pillow warns of odd metadata; only the pixels matter here.
                 warnings.simplefilter("ignore")
                 return self._decode(size)
         except (RejectedImage, MemoryError):
@@ -123,26 +123,27 @@ class _File:
         except Image.DecompressionBombError as error:
             raise RejectedImage(RejectReason.TOO_MANY_PIXELS, str(error)) from error
         except Exception as error:
-            # Decoders meet hostile bytes here and raise what they like (OSError, SyntaxError,
-            # struct.error ...). One bad file must never end a task.
-            words = str(error).lower()
-            if "out of memory" in words:  # Pillow's word for a codec that got none
+            # On hostile bytes decoders raise anything (OSError, SyntaxError, struct.error ...), and one bad
+            # file must never end a task. Pillow has no class or code for the two cases below: an OSError
+            # whose text says which codec error it was is all there is.
+            message = str(error).lower()
+            if "out of memory" in message:
                 raise MemoryError(str(error)) from error
-            reason = RejectReason.TRUNCATED if "truncated" in words else RejectReason.DECODE_ERROR
+            reason = RejectReason.TRUNCATED if "truncated" in message else RejectReason.DECODE_ERROR
             raise RejectedImage(reason, f"{type(error).__name__}: {error}") from error
 
     def _decode(self, size: int) -> npt.NDArray[np.uint8]:
-        # For frames, canvases and tiles that Pillow meets by itself: it refuses at twice this.
+        # For frames, canvases and tiles, whose sizes only Pillow sees: it refuses more than twice this.
         Image.MAX_IMAGE_PIXELS = (self._max_pixels + 1) // 2
-        content = bytes(self._content)  # shared by BytesIO, where a view would be copied
+        content = bytes(self._content)  # BytesIO shares it, but would copy a view
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             pixels = image.width * image.height
             if pixels > self._max_pixels:
-                words = f"{image.width} x {image.height} is over {self._max_pixels} pixels"
-                raise RejectedImage(RejectReason.TOO_MANY_PIXELS, words)
+                detail = f"{image.width} x {image.height} is over {self._max_pixels} pixels"
+                raise RejectedImage(RejectReason.TOO_MANY_PIXELS, detail)
             self.pixels = pixels
-            if claim := decoder_limits.outrageous(image, content, self._max_pixels):
-                raise RejectedImage(*claim)
+            if violation := decoder_limits.violation(image, content, self._max_pixels):
+                raise RejectedImage(*violation)
             image.load()
             return np.asarray(_to_rgb(image).resize((size, size), Image.Resampling.BICUBIC))
 
@@ -159,9 +160,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 class Preprocessor:
-    """A backbone's ``keras.applications.*.preprocess_input`` as a table of 256 values a channel.
+    """A backbone's ``keras.applications.*.preprocess_input``, as a table of 256 values for each channel.
 
-    Equal to Keras bit for bit: the table is made with the same float32 operations that
+    Equal to Keras bit for bit: the table is computed with the same float32 operations that
     ``imagenet_utils.preprocess_input`` applies to each pixel
     (https://github.com/keras-team/keras/blob/master/keras/src/applications/imagenet_utils.py).
     """
@@ -189,5 +190,5 @@ class Preprocessor:
 
 
 def preprocessing_of(spec: BackboneSpec, max_pixels: int) -> str:
-    """What decides an image's features beside its bytes and the backbone."""
+    """The settings that decide an image's features, beside its bytes and the backbone."""
     return f"{spec.preprocessing} {spec.input_size} {max_pixels}"

@@ -1,4 +1,4 @@
-"""The exported backbone in LiteRT: one interpreter a process, one thread, a fixed batch."""
+"""The exported backbone in LiteRT: one interpreter for each process, one thread, a fixed batch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from image_features.storage import Storage
 class Backbone:
     """Turns image files into feature vectors.
 
-    One thread: Spark runs one worker process a core, and two processes of one thread are faster
-    than one of two.
+    It uses one thread: Spark runs one worker process on each core, and two processes of one thread are
+    faster than one process of two threads.
     """
 
     def __init__(self, model: bytes, spec: BackboneSpec) -> None:
@@ -64,15 +64,15 @@ class Backbone:
         out = np.empty((at_most, self.spec.width), np.float32)
         done = waiting = 0
         for rgb in images:
-            # A view of the interpreter's own input: filled in place, no copy. It must not
-            # outlive this line, LiteRT refuses to run while one is held.
+            # tensor()() is a view of the interpreter's own input, so nothing is copied. It must not
+            # outlive this line: LiteRT refuses to run while there is one.
             self._preprocess.fill(rgb, self._interpreter.tensor(self._input)()[waiting])
             waiting += 1
             if waiting == self.spec.batch:
                 done = self._flush(out, done, waiting)
                 waiting = 0
         if waiting:
-            # The last batch is not full: what stands in its other slots is computed and dropped.
+            # The last batch is not full: the results of its unused slots are dropped.
             done = self._flush(out, done, waiting)
         return out[:done]
 
@@ -85,14 +85,14 @@ class Backbone:
 @read_again
 @reading(Stage.MODEL)
 def read_backbone(model_uri: str) -> tuple[BackboneSpec, bytes]:
-    """Read ``model.json`` and ``backbone.tflite`` below a URI; JobError when they do not agree."""
+    """Read ``model.json`` and ``backbone.tflite`` below a URI. Raises Damaged when they do not agree."""
     storage = Storage(model_uri)
     spec = read_document(BackboneSpec, storage, MODEL_JSON)
     model = storage.get(MODEL_FILE).to_pybytes()
-    found = hashlib.sha256(model).hexdigest()
-    if found != spec.digest:
+    digest = hashlib.sha256(model).hexdigest()
+    if digest != spec.digest:
         raise Damaged(
-            f"{storage.uri_of(MODEL_FILE)} has SHA-256 {found}, {MODEL_JSON} beside it says {spec.digest}; "
+            f"{storage.uri_of(MODEL_FILE)} has SHA-256 {digest}, {MODEL_JSON} beside it says {spec.digest}; "
             "export the backbone again"
         )
     return spec, model
@@ -102,8 +102,8 @@ _opened: list[Backbone] = []
 
 
 def open_once(model: bytes, spec: BackboneSpec) -> Backbone:
-    """The process's backbone: opened at the first task, kept for those that follow."""
+    """The process's backbone: opened for the first task, then used by all tasks."""
     if not _opened or _opened[0].spec != spec:
-        _opened.clear()  # one at a time; a worker never needs two
+        _opened.clear()  # a worker never needs two at a time
         _opened.append(Backbone(model, spec))
     return _opened[0]

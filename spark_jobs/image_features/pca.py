@@ -2,8 +2,8 @@
 
 Equal to ``sklearn.decomposition.PCA(svd_solver="full")``: the covariance is summed in float64
 around each block's own mean and merged with the pairwise update of Chan, Golub and LeVeque
-("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979), so nothing is
-lost when the mean is large against the spread. Memory depends on the width, never on the rows.
+("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979), so no precision is
+lost when the mean is large against the spread. Memory depends on the width, not on the rows.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from image_features.errors import JobError
+from image_features.errors import Damaged, JobError, Stage
 
 Floats = npt.NDArray[np.float64]
 
-# Rows that are widened to float64 at a time: 20 MB at 1,280 features, long enough for BLAS.
+# Rows that are converted to float64 at a time: 20 MB at 1,280 features, enough for BLAS to be fast.
 _BLOCK_ROWS = 2048
 
 
@@ -52,9 +52,9 @@ class Moments:
     def merge(self, other: Moments) -> Moments:
         rows = self.rows + other.rows
         delta = other.mean - self.mean
-        apart = delta * np.sqrt(self.rows * other.rows / rows)
+        between = delta * np.sqrt(self.rows * other.rows / rows)
         scatter = self.scatter + other.scatter
-        scatter += np.outer(apart, apart)
+        scatter += np.outer(between, between)
         return Moments(rows, self.mean + delta * (other.rows / rows), scatter)
 
 
@@ -97,7 +97,7 @@ class PcaModel:
         return out
 
     def to_npz(self) -> bytes:
-        """The four arrays as ``.npz``; read it with ``numpy.load(..., allow_pickle=False)``."""
+        """The four arrays as an ``.npz`` file, for ``numpy.load(..., allow_pickle=False)``."""
         sink = io.BytesIO()
         np.savez(
             sink,
@@ -110,7 +110,7 @@ class PcaModel:
 
     @staticmethod
     def from_npz(data: bytes, uri: str) -> PcaModel:
-        """Inverse of to_npz. Raises JobError that names ``uri`` when the file is not one."""
+        """Inverse of to_npz. Raises Damaged that names ``uri`` when the file is not one."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return PcaModel(
@@ -120,11 +120,11 @@ class PcaModel:
                     arrays["explained_variance_ratio"],
                 )
         except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise JobError(f"{uri} is not a PCA model: {error}") from error
+            raise Damaged(f"{uri} is not a PCA model: {error}", stage=Stage.PCA) from error
 
 
 def check_request(rows: int, width: int, components: int | None, variance: float | None) -> int:
-    """Return the most components that ``rows`` x ``width`` allow; JobError when the request cannot be met."""
+    """The most components that ``rows`` x ``width`` allow. Raises JobError when the request cannot be met."""
     most = min(rows, width)
     if (components is None) == (variance is None):
         raise JobError("give either a number of components or a share of variance, not both")
@@ -147,7 +147,7 @@ def fit(moments: Moments, components: int | None = None, variance: float | None 
     """
     most = check_request(moments.rows, len(moments.mean), components, variance)
     values, vectors = np.linalg.eigh(moments.scatter / (moments.rows - 1))
-    # eigh sorts upwards; rounding can leave the zeros slightly negative.
+    # eigh sorts in ascending order; rounding can make zeros slightly negative.
     values, vectors = np.clip(values[::-1], 0, None), vectors[:, ::-1]
     total = values.sum()
     if total == 0:

@@ -1,12 +1,12 @@
-"""Step 2: an exact PCA over all features: one pass for the moments, one to project.
+"""Step 2: an exact PCA of all features, in one pass for the moments and one for the projection.
 
-Workers read the columns they need straight from the shards; what crosses Spark is one scatter
-matrix a group of shards, merged as a tree. The groups and the order of merging depend on the
-features alone: the model is the same to the last bit on any number of workers.
+Workers read the columns they need directly from the shards; each sends one scatter matrix for a group of
+shards through Spark, and the matrices are merged as a tree. The groups and the order of merging depend
+only on the features, so the model is the same to the last bit on any number of workers.
 
-Arrays pass between NumPy and Arrow by DLPack and by buffers: pyarrow's own conversions, its
-flatten too, import pyarrow.compute, or pandas where that is installed; that costs each worker more
-than the computing with several shards.
+Arrays pass between NumPy and Arrow by DLPack and by buffers. pyarrow's own conversions (its flatten as
+well) import pyarrow.compute, or pandas where it is installed, which takes each worker longer than to
+compute several shards.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from image_features import pca, versions
-from image_features import spark as image_features_spark
 from image_features.contract import (
     EMBEDDER,
     EMBEDDINGS_SCHEMA,
@@ -44,35 +43,35 @@ from image_features.features import read_ahead
 from image_features.shards import delete_strays, info_of, list_array, read_shard, write_shard
 from image_features.storage import Storage, normalise_uri
 
-# Groups of shards in the first pass: at least so many, else as many as make groups of so many rows.
-# Moving a group's scatter matrix costs about as much as computing with 3,000 rows.
-_GROUPS = 4
+# Groups of shards in the first pass: as many as have so many rows each, but at least so many groups.
+# Sending a group's scatter matrix costs about as much as computing 3,000 rows.
+_MIN_GROUPS = 4
 _GROUP_ROWS = 25_000
 
 # Scatter matrices that are merged in one place: 105 MB at 1,280 features.
 _FAN_IN = 8
 
-_READERS = 8  # of the driver, which looks at the embeddings of an earlier attempt
+_READERS = 8  # threads of the driver that read the embeddings of an earlier attempt
 
 
 @dataclass(frozen=True)
 class ReductionJob:
     """What every task of the step needs to know."""
 
-    features: str
-    output: str
+    features: str  # URI
+    output: str  # URI
     width: int
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A shard that cannot be used; travels to the driver in place of a result."""
+    """A shard that cannot be used; a worker returns it to the driver in place of a result."""
 
     error: str
-    damaged: bool = False  # or missing: extracting it again mends it
+    damaged: bool = False  # or missing: extracting it again repairs it
 
     @classmethod
-    def for_(cls, error: JobError) -> Refused:
+    def of(cls, error: JobError) -> Refused:
         return cls(str(error), isinstance(error, Damaged | NotFound))
 
 
@@ -87,8 +86,8 @@ def run(
     """Reduce the features below ``features`` to embeddings below ``output``; both are URIs.
 
     Give ``components`` or ``variance`` (see pca.fit). With ``model``, the URI of the backbone that
-    made the features, embed.tflite is written as well. Raises JobError when the features are not
-    finished, damaged, too few, or of another backbone; nothing then looks finished.
+    computed the features, embed.tflite is written as well. Raises JobError when the features are
+    unfinished, damaged, too few, or of another backbone; no marker is then written.
     """
     started = time.monotonic()
     job_features, job_output = normalise_uri(features), normalise_uri(output)
@@ -100,19 +99,19 @@ def run(
     if model:
         _check_backbone(model, source, job_features)
     storage = Storage(job_output, create=True)
-    standing = {obj.key: obj.size for obj in storage.list()}
-    marker = own_marker(PcaMarker, storage) if MARKER in standing else None
+    keys = {obj.key for obj in storage.list()}
+    marker = own_marker(PcaMarker, storage) if MARKER in keys else None
     if (
         marker
         and (marker.features_digest, marker.request) == (source.digest, request)
-        and {PCA_MODEL, SUMMARY} <= standing.keys()
-        and _embedder_stands(storage, marker, standing, wanted=bool(model))
-        and _model_stands(storage, marker, source)
-        and _shards_stand(storage, marker)
+        and {PCA_MODEL, SUMMARY} <= keys
+        and _embedder_is_intact(storage, marker, EMBEDDER in keys, wanted=bool(model))
+        and _model_is_intact(storage, marker, source)
+        and _shards_are_intact(storage, marker)
     ):
-        delete_strays(storage, standing, {shard.shard for shard in marker.shards})
+        delete_strays(storage, keys, {shard.shard for shard in marker.shards})
         return marker
-    # Marker first: an embedder of another PCA must never stand beside one.
+    # The marker first: there must never be one beside the embedder of another PCA.
     storage.delete([MARKER, EMBEDDER])
 
     job = ReductionJob(job_features, job_output, source.width)
@@ -126,11 +125,11 @@ def run(
         len(groups),
     )
     if isinstance(moments, Refused):
-        raise _given_up(moments, job)
+        raise _error_of(moments, job)
     fitted = pca.fit(moments, components, variance)
 
     broadcast = context.broadcast(fitted)
-    # Two partitions a core even out; a task a shard would cost more to start than to compute.
+    # Two partitions for each core balance the load; a task for each shard would start longer than it runs.
     partitions = min(len(source.shards), 2 * context.defaultParallelism)
     outcomes = (
         context.parallelize(source.shards, partitions)
@@ -139,10 +138,9 @@ def run(
     )
     for outcome in outcomes:
         if isinstance(outcome, Refused):
-            raise _given_up(outcome, job)
+            raise _error_of(outcome, job)
     written = sorted(outcomes, key=lambda shard: shard.shard)
-    expected = {shard.shard for shard in written}
-    delete_strays(storage, standing, expected)
+    delete_strays(storage, keys, {shard.shard for shard in written})
     embedder = _fuse(model, fitted) if model else None
     marker = PcaMarker(
         images=sum(shard.rows for shard in written),
@@ -160,31 +158,29 @@ def run(
         storage.put(EMBEDDER, embedder)
     storage.put(
         SUMMARY,
-        json.dumps(
-            _summary(source, marker, fitted, image_features_spark.versions_of(spark)), indent=1
-        ).encode(),
+        json.dumps(_summary(source, marker, fitted, versions.of_spark(spark)), indent=1).encode(),
     )
     storage.put(MARKER, to_json(marker))
     return marker
 
 
-def _given_up(refused: Refused, job: ReductionJob) -> JobError:
-    """Features that are damaged must not look finished any longer: only the extraction can mend them."""
+def _error_of(refused: Refused, job: ReductionJob) -> JobError:
+    """The error to raise. Damaged features must not look finished any longer: only step 1 can repair them."""
     return JobError(refused.error + (withdraw(Storage(job.features)) if refused.damaged else ""))
 
 
 def _check_backbone(model: str, source: FeaturesMarker, features: str) -> None:
     storage = Storage(model)
-    found = read_document(BackboneSpec, storage, MODEL_JSON).digest
-    if found != source.model_digest:
+    digest = read_document(BackboneSpec, storage, MODEL_JSON).digest
+    if digest != source.model_digest:
         raise JobError(
-            f"{storage.uri} is the backbone {found}, but {features} was made with {source.model_digest}; "
+            f"{storage.uri} is the backbone {digest}, but {features} was made with {source.model_digest}; "
             "give the one that the features were extracted with"
         )
 
 
 def _fuse(model: str, fitted: pca.PcaModel) -> bytes:
-    # Here, not above: workers import this module and need no LiteRT.
+    # Imported here, because workers import this module and need no LiteRT.
     from image_features.embedder import fuse
     from image_features.inference import read_backbone
 
@@ -192,15 +188,15 @@ def _fuse(model: str, fitted: pca.PcaModel) -> bytes:
     return fuse(backbone, spec, fitted)
 
 
-def _embedder_stands(storage: Storage, marker: PcaMarker, sizes: dict[str, int], wanted: bool) -> bool:
-    """Whether embed.tflite is what the marker says of it, and there when it is wanted."""
-    if marker.embedder_digest is None or EMBEDDER not in sizes:
-        return marker.embedder_digest is None and EMBEDDER not in sizes and not wanted
+def _embedder_is_intact(storage: Storage, marker: PcaMarker, exists: bool, wanted: bool) -> bool:
+    """Whether embed.tflite is the one that the marker names, and exists if it is wanted."""
+    if marker.embedder_digest is None or not exists:
+        return marker.embedder_digest is None and not exists and not wanted
     return hashlib.sha256(storage.get(EMBEDDER)).hexdigest() == marker.embedder_digest
 
 
-def _model_stands(storage: Storage, marker: PcaMarker, source: FeaturesMarker) -> bool:
-    """Whether the model is whole, and the one whose digest stands in the embeddings' fingerprints."""
+def _model_is_intact(storage: Storage, marker: PcaMarker, source: FeaturesMarker) -> bool:
+    """Whether the model can be read, and is the one whose digest is in the embeddings' fingerprints."""
     try:
         model = pca.PcaModel.from_npz(storage.get(PCA_MODEL).to_pybytes(), storage.uri_of(PCA_MODEL))
     except JobError:
@@ -211,10 +207,10 @@ def _model_stands(storage: Storage, marker: PcaMarker, source: FeaturesMarker) -
     )
 
 
-def _shards_stand(storage: Storage, marker: PcaMarker) -> bool:
-    """Whether the shards of a finished PCA are still there, whole, and those that the marker lists."""
+def _shards_are_intact(storage: Storage, marker: PcaMarker) -> bool:
+    """Whether the shards of a finished PCA can be read, and are those that the marker lists."""
 
-    def stands(shard: EmbeddingsShard) -> bool:
+    def is_intact(shard: EmbeddingsShard) -> bool:
         try:
             table = read_shard(storage, shard_key(shard.shard), EMBEDDINGS_SCHEMA)
         except (Damaged, NotFound):
@@ -222,12 +218,12 @@ def _shards_stand(storage: Storage, marker: PcaMarker) -> bool:
         return table.num_rows == shard.rows and info_of(table, EmbeddingsShard) == shard
 
     with ThreadPoolExecutor(_READERS) as readers:
-        return all(readers.map(stands, marker.shards))
+        return all(readers.map(is_intact, marker.shards))
 
 
 def _groups(shards: list[FeaturesShard], rows: int) -> list[list[FeaturesShard]]:
-    """Cut shards that hold ``rows`` rows into runs of about equal length, by their number alone."""
-    count = max(1, min(len(shards), max(_GROUPS, -(-rows // _GROUP_ROWS))))
+    """Cut shards with ``rows`` rows in all into runs of about equal length, by their number alone."""
+    count = max(1, min(len(shards), max(_MIN_GROUPS, -(-rows // _GROUP_ROWS))))
     cuts = [at * len(shards) // count for at in range(count + 1)]
     return [shards[start:end] for start, end in itertools.pairwise(cuts)]
 
@@ -240,14 +236,14 @@ def moments_of(shards: Iterable[FeaturesShard], job: ReductionJob) -> pca.Moment
             pca.Moments.of(read.result()[1]) for _, read in read_ahead(storage, shards, job.width)
         )
     except JobError as error:
-        return Refused.for_(error)
+        return Refused.of(error)
 
 
 def merged(parts: Any, count: int) -> pca.Moments | Refused:
     """Merge an RDD of ``count`` pairs (place, moments or refusal), in order of their places.
 
-    As a tree, so that no worker and not the driver ever holds more than _FAN_IN of them. Spark's
-    own treeReduce merges in the order in which the parts arrive.
+    They are merged as a tree, so that neither a worker nor the driver holds more than _FAN_IN of them at a
+    time. Spark's own treeReduce merges in the order in which the parts arrive.
     """
     while count > _FAN_IN:
         count = -(-count // _FAN_IN)
@@ -260,7 +256,7 @@ def merged(parts: Any, count: int) -> pca.Moments | Refused:
 
 
 def in_order(parts: Iterable[tuple[int, pca.Moments | Refused]]) -> pca.Moments | Refused:
-    """Merge (place, moments) pairs by place; the first refusal wins over all moments."""
+    """Merge (place, moments) pairs by place; if there are refusals, return the first one."""
     results = [result for _, result in sorted(parts, key=lambda part: part[0])]
     refusals = [result for result in results if isinstance(result, Refused)]
     if refusals:
@@ -286,7 +282,7 @@ def project(
             write_shard(target, EMBEDDINGS_SCHEMA, columns, info)
             yield info
         except JobError as error:
-            yield Refused.for_(error)
+            yield Refused.of(error)
 
 
 def _summary(

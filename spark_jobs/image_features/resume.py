@@ -1,4 +1,4 @@
-"""What an earlier attempt left of the extraction, and whether it can stay."""
+"""Resuming an extraction: which shards an earlier attempt has finished, and which objects are left over."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ from image_features.storage import Storage
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to do, and what stands of it already."""
+    """A shard to extract, and which of its objects exist."""
 
     shard: SampleShard
-    existing_bytes: int = 0  # of its features object, 0 when there is none
+    existing_bytes: int = 0  # size of its features object, 0 when there is none
     has_rejects: bool = False
     has_reused: bool = False
 
 
 def task_of(shard: SampleShard, features: Mapping[str, int], rejects: Container[str]) -> ShardTask:
-    """A shard to do; ``features``: sizes of the objects that lie there, by key; ``rejects``: their keys."""
+    """The task of a shard. ``features``: sizes of the features' objects, by key; ``rejects``: keys."""
     key = shard_key(shard.shard)
     return ShardTask(shard, features.get(key, 0), key in rejects, reused_key(shard.shard) in features)
 
 
-def found(task: ShardTask, fingerprint: str, width: int, features: str, rejects: str) -> FeaturesShard | None:
-    """The shard's counts when an earlier attempt finished it with this fingerprint, and it is whole.
+def finished_shard(
+    task: ShardTask, fingerprint: str, width: int, features: str, rejects: str
+) -> FeaturesShard | None:
+    """The shard's counts if an earlier attempt finished it with this fingerprint, and it is intact.
 
     ``features`` and ``rejects`` are URIs.
     """
@@ -47,23 +49,23 @@ def found(task: ShardTask, fingerprint: str, width: int, features: str, rejects:
     try:
         metadata = storage.parquet_metadata(shard_key(task.shard.shard), task.existing_bytes)
     except JobError:
-        return None  # damaged: computed again
+        return None
     info = shard_info(metadata, FeaturesShard)
     if (
         info is None
         or info.fingerprint != fingerprint
         or bool(info.rejects) > task.has_rejects
         or bool(info.reused) > task.has_reused
-        or not _is_whole(info, width, storage, Storage(rejects))
+        or not _is_intact(info, width, storage, Storage(rejects))
     ):
         return None
     return info
 
 
-def _is_whole(shard: FeaturesShard, width: int, features: Storage, rejects: Storage) -> bool:
-    """Whether a shard's features, rejects and list of reused features are there, and what it says.
+def _is_intact(shard: FeaturesShard, width: int, features: Storage, rejects: Storage) -> bool:
+    """Whether a shard's features, rejects and list of reused features can be read and have its counts.
 
-    They are read whole: a footer outlives damage to the pages before it.
+    They are read whole: where pages are damaged, the footer may still be intact.
     """
     try:
         read_features(features, shard, width, ("image", "label", "sha256"))
@@ -81,12 +83,12 @@ def _is_whole(shard: FeaturesShard, width: int, features: Storage, rejects: Stor
 def delete_strays_of(
     shards: Sequence[FeaturesShard],
     features: Storage,
-    standing: Iterable[str],
+    features_keys: Iterable[str],
     rejects: Storage,
-    standing_rejects: Iterable[str],
+    rejects_keys: Iterable[str],
 ) -> None:
-    """Delete what an earlier plan or attempt left beside the finished shards."""
-    delete_strays(features, standing, {s.shard for s in shards})
-    delete_strays(rejects, standing_rejects, {s.shard for s in shards if s.rejects})
+    """Delete what an earlier sample or attempt left beside the finished shards."""
+    delete_strays(features, features_keys, {s.shard for s in shards})
+    delete_strays(rejects, rejects_keys, {s.shard for s in shards if s.rejects})
     listed = {reused_key(s.shard) for s in shards if s.reused}
-    features.delete(key for key in standing if key.startswith(f"{REUSED}/") and key not in listed)
+    features.delete(key for key in features_keys if key.startswith(f"{REUSED}/") and key not in listed)

@@ -1,8 +1,8 @@
-"""Features that an earlier run has already, found by the SHA-256 of the images' bytes.
+"""Reuses the features of an earlier run, for images with the same SHA-256.
 
 The same bytes, backbone, preprocessing and versions of decoder and runtime give the same features, so
-they are taken over as they are. Images that the earlier run rejected are looked at again: that costs
-next to nothing.
+they are taken over unchanged. Images that the earlier run rejected are decoded again, which costs next
+to nothing.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from image_features.storage import Storage, normalise_uri
 
 
 @dataclass(frozen=True)
-class Found:
-    """Features taken over: positions (n,) among the images asked for, float32 (n, width), origins."""
+class ReusedFeatures:
+    """Features that are taken over for some images of a list."""
 
-    positions: list[int]
-    features: npt.NDArray[np.float32]
+    positions: list[int]  # in that list
+    features: npt.NDArray[np.float32]  # (positions, width)
     origins: list[str]  # URI of the features shard that each came from
 
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """Where the features of an earlier run are: 16 bytes an image, sent to the workers once."""
+    """Index of an earlier run's features: 16 bytes for each image, sent to the workers once."""
 
-    uri: str  # of its features
+    uri: str  # of the features
     width: int
     shards: dict[int, FeaturesShard]
     keys: npt.NDArray[np.uint64]  # first 8 bytes of each image's SHA-256, sorted
     places: npt.NDArray[np.int32]  # (images, 2): shard and row
 
-    def find(self, sha256: Sequence[str]) -> Found:
-        """Read the features of those images that the earlier run has.
+    def find(self, sha256: Sequence[str]) -> ReusedFeatures:
+        """Read the features of those images, given by their SHA-256 (hex), that the earlier run has.
 
-        Raises JobError that names the shard when one is damaged.
+        Raises Damaged that names the shard when one is damaged.
         """
         wanted = np.array([_key(digest) for digest in sha256], np.uint64)
         at = np.searchsorted(self.keys, wanted)
@@ -62,44 +62,45 @@ class EarlierRun:
             shard = self.shards[int(number)]
             table, features = read_features(storage, shard, self.width, ("sha256",))
             theirs = table.column("sha256").to_pylist()
-            mine = places[:, 0] == number
-            here = [
+            in_shard = places[:, 0] == number
+            same = [
                 (position, row)
-                for position, row in zip(hits[mine].tolist(), places[mine, 1].tolist(), strict=True)
-                if theirs[row] == sha256[position]  # eight bytes may agree by chance
+                for position, row in zip(hits[in_shard].tolist(), places[in_shard, 1].tolist(), strict=True)
+                if theirs[row] == sha256[position]  # the first eight bytes may agree by chance
             ]
-            positions += [position for position, _ in here]
-            parts.append(features[[row for _, row in here]])
-            origins += [storage.uri_of(shard_key(shard.shard))] * len(here)
+            positions += [position for position, _ in same]
+            parts.append(features[[row for _, row in same]])
+            origins += [storage.uri_of(shard_key(shard.shard))] * len(same)
         values = np.concatenate(parts) if parts else np.empty((0, self.width), np.float32)
-        return Found(positions, values, origins)
+        return ReusedFeatures(positions, values, origins)
 
 
 def check(run: str, spec: BackboneSpec, preprocessing: str, storage: Storage | None = None) -> FeaturesMarker:
-    """The marker of an earlier run's features. Raises JobError when they cannot be taken over.
+    """The marker of an earlier run's features; ``run`` is the run's URI.
 
-    ``run`` is the run's URI. Refused: no finished features, another schema, another backbone,
-    another preprocessing.
+    Raises JobError when the features cannot be taken over: they are unfinished, or of another schema,
+    backbone or preprocessing.
     """
     storage = storage or Storage(features_of(run))
     marker = read_document(FeaturesMarker, storage)
-    what = None
+    difference = None
     if marker.model_digest != spec.digest:
-        what = f"backbone is {_described(marker, marker.model_digest)}, this run's is"
-        what = f"{what} {_described(spec, spec.digest)}"
+        theirs, own = _description(marker, marker.model_digest), _description(spec, spec.digest)
+        difference = f"backbone is {theirs}, this run's is {own}"
     elif marker.preprocessing != preprocessing:
-        what = f"preprocessing is {marker.preprocessing!r}, this run's is {preprocessing!r}"
-    if what:
+        difference = f"preprocessing is {marker.preprocessing!r}, this run's is {preprocessing!r}"
+    if difference:
         raise JobError(
-            f"{storage.uri} cannot be reused: its {what}; ask for the same, or leave out the earlier run"
+            f"{storage.uri} cannot be reused: its {difference}; "
+            "ask for the same, or leave out the earlier run"
         )
     return marker
 
 
 def same_runtime(marker: FeaturesMarker, runtime: str) -> bool:
-    """Whether an earlier run's features are those that this node would compute; says so when not.
+    """Whether an earlier run's features equal those that this node computes; prints why when they do not.
 
-    No refusal: an upgrade of the nodes is nobody's mistake, and computing all is right, only dearer.
+    That is no error: after an upgrade of the nodes all images are computed, which is correct but costs more.
     """
     if marker.runtime == runtime:
         return True
@@ -117,22 +118,22 @@ def features_of(run: str) -> str:
     return RunLayout(normalise_uri(run)).features
 
 
-def _described(model: BackboneSpec | FeaturesMarker, digest: str) -> str:
+def _description(model: BackboneSpec | FeaturesMarker, digest: str) -> str:
     return f"{model.backbone} {model.weights} {digest}"
 
 
 def index(spark: Any, run: str, marker: FeaturesMarker) -> EarlierRun:
-    """Read the digests of an earlier run's images, a Spark task some shards."""
+    """Read the digests of an earlier run's images, in Spark tasks of several shards."""
     uri = features_of(run)
     context = spark.sparkContext
     shards = [shard for shard in marker.shards if shard.features]
-    found: list[_Digests | str] = (
+    digests: list[_Digests | str] = (
         context.parallelize(shards, max(1, min(len(shards), 2 * context.defaultParallelism)))
         .mapPartitions(lambda part: _digests_of(part, uri))
         .collect()
     )
     keys, places = [np.empty(0, np.uint64)], [np.empty((0, 2), np.int32)]
-    for part in found:
+    for part in digests:
         if isinstance(part, str):
             raise JobError(part)
         rows = np.arange(len(part.keys), dtype=np.int32)
@@ -151,7 +152,7 @@ class _Digests:
 
 
 def _digests_of(shards: Iterator[FeaturesShard], uri: str) -> Iterator[_Digests | str]:
-    """In a worker: the digests of some shards, by reading that column alone; an error as text."""
+    """In a worker: the digests of some shards, of which only that column is read; a JobError as its text."""
     storage = Storage(uri)
     for shard in shards:
         key = shard_key(shard.shard)

@@ -1,4 +1,4 @@
-"""The images of a sample, shard by shard: out of the shard, or from where they lie."""
+"""Reads the images of a sample, shard by shard: from the shard itself, or from their source."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from image_features.shards import read_shard
 from image_features.storage import Storage
 
 IN_FLIGHT = 32
-"""Objects that a worker reads at a time where the images are not packed."""
+"""Objects that a worker reads at the same time where the images are not packed."""
 
 
 @dataclass(frozen=True)
 class ShardImages:
-    """The images of one shard, in its order. Contents may be views of one buffer."""
+    """The images of one shard, in its order."""
 
     images: list[str]
     labels: list[str]
     sha256: list[str]  # hex
-    contents: Sequence[bytes | memoryview]
+    contents: Sequence[bytes | memoryview]  # may be views of one buffer
 
 
 class SampleReader:
     """Reads the shards of a finished sample."""
 
     def __init__(self, sample: Storage, marker: SampleMarker, source: Storage | None = None) -> None:
-        """``source`` reads the images of a sample that is not packed; by default the marker's, with
-        the process's own credentials."""
+        """``source`` reads the images of a sample that is not packed. By default it is the marker's source,
+        opened with the process's own credentials."""
         self._sample = sample
         self._packed = marker.packed
         self._source = source if source or marker.packed else Storage(marker.source)
 
     @reading(Stage.SAMPLE)
     def read(self, shard: SampleShard, only: Container[str] | None = None) -> ShardImages:
-        """Read one shard, or only some of its images, by name.
+        """Read one shard, or only the images named in ``only``.
 
-        Raises Damaged, or NotFound, when it is not what the marker lists: other rows or bytes; and
-        JobError for an image that has been changed or deleted since.
+        Raises Damaged, or NotFound, when the shard is not the one that the marker lists, and JobError for an
+        image that was changed or deleted after the sample was drawn.
         """
         return self._unpack(shard, only) if self._packed else self._fetch(shard, only)
 
@@ -58,9 +58,9 @@ class SampleReader:
         table = read_shard(self._sample, shard_key(shard.shard), SAMPLE_SCHEMA)
         images, labels, sha256 = (table.column(name).to_pylist() for name in ("image", "label", "sha256"))
         contents = _views(table.column("content"))
-        found = [hashlib.sha256(content).hexdigest() for content in contents]
-        if found != sha256 or content_digest(images, labels, sha256) != shard.digest:
-            raise self._other(shard)
+        digests = [hashlib.sha256(content).hexdigest() for content in contents]
+        if digests != sha256 or content_digest(images, labels, sha256) != shard.digest:
+            raise self._mismatch(shard)
         if only is not None:
             rows = [n for n, image in enumerate(images) if image in only]
             images, labels, sha256, contents = (
@@ -72,7 +72,7 @@ class SampleReader:
         table = read_shard(self._sample, shard_key(shard.shard), LISTED_SCHEMA)
         images, labels, sizes, versions = (table.column(name).to_pylist() for name in LISTED_SCHEMA.names)
         if listed_digest(images, labels, sizes, versions) != shard.digest:
-            raise self._other(shard)
+            raise self._mismatch(shard)
         if only is not None:
             rows = [n for n, image in enumerate(images) if image in only]
             images, labels, sizes, versions = (
@@ -85,20 +85,20 @@ class SampleReader:
     def _read_image(self, image: str, size: int, version: str) -> memoryview:
         assert self._source is not None
         try:
-            content, found = self._source.get_versioned(image)
+            content, current_version = self._source.get_versioned(image)
         except NotFound as error:
             raise JobError(
                 f"{self._source.uri_of(image)} has been deleted since the sample was drawn; "
                 "draw it again, under another run key"
             ) from error
-        if (content.size, found) != (size, version):
+        if (content.size, current_version) != (size, version):
             raise JobError(
                 f"{self._source.uri_of(image)} has been changed since the sample was drawn; "
                 "draw it again, under another run key"
             )
         return memoryview(content).cast("B")
 
-    def _other(self, shard: SampleShard) -> Damaged:
+    def _mismatch(self, shard: SampleShard) -> Damaged:
         uri = self._sample.uri_of(shard_key(shard.shard))
         return Damaged(f"{uri} is not the shard that the sample's marker lists; draw it again")
 
@@ -106,12 +106,12 @@ class SampleReader:
 def listed_digest(
     images: Sequence[str], labels: Sequence[str], sizes: Sequence[int], versions: Sequence[str]
 ) -> str:
-    """content_digest of images that nobody has read: size and version stand for the bytes."""
+    """content_digest of images that are listed and not read: size and version identify the bytes."""
     return content_digest(images, labels, [f"{n} {v}" for n, v in zip(sizes, versions, strict=True)])
 
 
 def _views(column: pa.ChunkedArray) -> list[memoryview]:
-    """Each value of a binary column as a view of Arrow's own memory: no copy of the images."""
+    """Each value of a binary column as a view of Arrow's memory, so that no image is copied."""
     views: list[memoryview] = []
     for chunk in column.chunks:
         _, offsets, data = chunk.buffers()

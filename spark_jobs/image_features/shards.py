@@ -1,4 +1,4 @@
-"""Reading and writing the shards of the contract: parquet objects that carry their own counts."""
+"""Reads and writes the shards of the contract: parquet objects with their counts in the metadata."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from image_features.contract import (
     shard_key,
     shard_number,
 )
-from image_features.errors import Damaged, Stage, read_again, reading
+from image_features.errors import Damaged, Stage, first_line, read_again, reading
 from image_features.storage import Storage
 
 _METADATA_KEY = "image_features"
@@ -49,7 +49,7 @@ def write_shard(
     columns: dict[str, Any],
     info: SampleShard | FeaturesShard | EmbeddingsShard,
 ) -> None:
-    """Write one shard object whole, with ``info`` in its metadata."""
+    """Write one shard object, with ``info`` in its metadata."""
     table = pa.table(columns, schema=schema.with_metadata({_METADATA_KEY: json.dumps(asdict(info))}))
     storage.put(shard_key(info.shard), parquet_bytes(table))
 
@@ -57,7 +57,7 @@ def write_shard(
 def list_array(rows: npt.NDArray[np.float32]) -> pa.ListArray:
     """An array (n, k) as n lists of k floats; shares the array's memory when that is contiguous.
 
-    From buffers: pyarrow's own conversion of a NumPy array imports pandas where it is installed.
+    It is built from buffers, because pyarrow's own conversion imports pandas where it is installed.
     """
     offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
     flat = pa.py_buffer(np.ascontiguousarray(rows, np.float32))
@@ -67,9 +67,9 @@ def list_array(rows: npt.NDArray[np.float32]) -> pa.ListArray:
 
 
 def parquet_bytes(table: pa.Table) -> pa.Buffer:
-    """Encode a table. Floats and image bytes get no dictionary: it would only grow them.
+    """Encode a table. Floats and image bytes get no dictionary, which would only make them larger.
 
-    Each page has a checksum: zstd's own is left out by parquet, and a flipped bit would go unseen.
+    Each page has a checksum: parquet omits zstd's own, so a flipped bit would go unnoticed otherwise.
     """
     sink = pa.BufferOutputStream()
     dictionary = [name for name in ("label", "reason") if name in table.column_names]
@@ -85,7 +85,7 @@ def parquet_bytes(table: pa.Table) -> pa.Buffer:
 
 
 def shard_info(metadata: dict[str, str], kind: type[Info]) -> Info | None:
-    """The ``info`` that write_shard put into a shard's metadata, None when it is not there."""
+    """The ``info`` that write_shard put into a shard's metadata; None when there is none."""
     try:
         return kind(**json.loads(metadata[_METADATA_KEY]))
     except (KeyError, ValueError, TypeError):
@@ -94,15 +94,15 @@ def shard_info(metadata: dict[str, str], kind: type[Info]) -> Info | None:
 
 def info_of(table: pa.Table, kind: type[Info]) -> Info | None:
     """shard_info of a table that read_shard has read."""
-    found = table.schema.metadata or {}
-    return shard_info({key.decode(): value.decode(errors="replace") for key, value in found.items()}, kind)
+    metadata = table.schema.metadata or {}
+    return shard_info({key.decode(): value.decode(errors="replace") for key, value in metadata.items()}, kind)
 
 
 @read_again
 def read_shard(storage: Storage, key: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read a shard, or some of its columns. Raises Damaged, or NotFound, that names the object.
 
-    Damaged: no whole parquet file, pages that are not what was written, columns that are not the schema's.
+    Damaged is: no whole parquet file, pages with a wrong checksum, columns other than the schema's.
     """
     with reading(_STAGES.get(schema)):
         return _table_of(storage.get(key), storage.uri_of(key), schema, columns)
@@ -124,8 +124,7 @@ def _table_of(data: pa.Buffer, uri: str, schema: pa.Schema, columns: list[str] |
     except MemoryError:  # Arrow's is an ArrowException too, but the object is not damaged
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Damaged(f"{uri} cannot be read as parquet: {first}") from error
+        raise Damaged(f"{uri} cannot be read as parquet: {first_line(error)}") from error
     for name in table.column_names:
         if table.column(name).null_count:
             raise Damaged(f"{uri}: column {name!r} has {table.column(name).null_count} nulls")
@@ -133,9 +132,9 @@ def _table_of(data: pa.Buffer, uri: str, schema: pa.Schema, columns: list[str] |
 
 
 def delete_strays(storage: Storage, keys: Iterable[str], expected: set[int]) -> None:
-    """Of ``keys``, delete the shards of an earlier plan: whoever reads the prefix must not count them.
+    """Delete those of ``keys`` that are shards but not ``expected``: readers must not count them.
 
-    What lies in a folder below the prefix belongs to another stage and stays.
+    Objects in a folder below the prefix belong to another stage and are kept.
     """
     numbers = {key: shard_number(key) for key in keys if "/" not in key}
     storage.delete(key for key, number in numbers.items() if number is not None and number not in expected)

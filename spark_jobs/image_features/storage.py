@@ -1,10 +1,10 @@
-"""All reads and writes of objects, for ``s3://`` and ``file://`` alike, through obstore.
+"""Reads, writes and lists objects of ``s3://`` and ``file://`` alike, through obstore.
 
 Spark needs no S3 jar, and the same code runs on a laptop and on a cluster. A put is atomic on
 both: a reader sees the whole object or none.
 
-Where credentials come from: an ``S3Access`` given by the caller (the pipeline passes the Airflow
-connection's), else obstore's own chain (environment, instance profile). ``AWS_ENDPOINT_URL_S3``
+Credentials come from the ``S3Access`` that the caller passes (the pipeline passes the Airflow
+connection's), else from obstore's own chain (environment, instance profile). ``AWS_ENDPOINT_URL_S3``
 and ``AWS_ENDPOINT_URL`` are honoured.
 """
 
@@ -33,15 +33,23 @@ from obstore.exceptions import (
 )
 from obstore.store import LocalStore, S3Store
 
-from image_features.errors import InvalidKey, JobError, NotFound, StorageError
+from image_features.errors import (
+    Damaged,
+    Interrupted,
+    InvalidKey,
+    JobError,
+    NotFound,
+    StorageError,
+    first_line,
+)
 
-# Eight retries end soon where the answer is quick, as from a wrong endpoint. The time is for calls that hang:
-# a worker that stood still for a minute must find some of it left.
+# Eight retries end soon where errors come quickly, as from a wrong endpoint. The timeout is for calls that
+# hang; it includes any pause of the process, so a worker that was paused for a minute needs more than that.
 _RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(minutes=3)}
 
-_LISTINGS = 3  # tries of one that breaks off
+_LISTING_ATTEMPTS = 3  # of a listing whose response breaks off
 
-# A parquet footer of our shards is a few KiB; one range request of this size gets it.
+# The parquet footer of a shard is a few KiB; one range request of this size reads it.
 _FOOTER_BYTES = 64 * 1024
 
 _ACTIONS = {
@@ -51,12 +59,6 @@ _ACTIONS = {
     "delete": "s3:DeleteObject",
     "list": "s3:ListBucket",
 }
-
-
-# Of obstore's words: S3's own, and how often it was asked.
-_ANSWER = re.compile(r"<Code>(\w+)</Code>(?:.*?<Message>([^<]*)</Message>)?", re.DOTALL)
-_RETRIED = re.compile(r"after (\d+) retries")
-_HOW_IT_RETRIES = re.compile(r", max_retries: \d+, retry_timeout: \w+ *")
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,12 @@ class S3Access:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One row of a listing: key relative to the store, size in bytes, time, version (S3's ETag)."""
+    """One object of a listing."""
 
-    key: str
-    size: int
+    key: str  # relative to the storage
+    size: int  # bytes
     written: datetime  # S3 gives whole seconds
-    version: str = ""
+    version: str = ""  # S3's ETag
 
 
 def normalise_uri(uri: str | os.PathLike[str]) -> str:
@@ -93,7 +95,7 @@ def normalise_uri(uri: str | os.PathLike[str]) -> str:
         parts = urlsplit(text)
         if parts.netloc not in ("", "localhost"):
             raise JobError(f"{text!r} names a host; expected file:///<absolute path>")
-        # Cut by hand: a '#' or '?' in a folder's name is part of the path here.
+        # Not urlsplit's path: a '#' or '?' in a folder's name is part of the path here.
         return local_uri(Path(text.removeprefix(f"file://{parts.netloc}")))
     if "://" in text:
         raise JobError(f"{text!r}: only s3://, file:// and plain paths are supported")
@@ -117,9 +119,9 @@ class Storage:
     def __init__(
         self, uri: str | os.PathLike[str], access: S3Access | None = None, *, create: bool = False
     ) -> None:
-        """Open ``uri``; ``create`` makes a local folder when it is missing.
+        """Open ``uri``; with ``create``, a local folder that is missing is created.
 
-        Raises JobError when the URI cannot be used.
+        Raises NotFound for a local folder that does not exist, JobError for a URI that cannot be used.
         """
         self.uri = normalise_uri(uri)
         self._on_s3 = self.uri.startswith("s3://")
@@ -138,27 +140,27 @@ class Storage:
                 self._store = _s3_store(bucket, access)
                 self._prefix = f"{key}/" if key else ""
         except (BaseError, OSError, ValueError) as error:
-            raise JobError(f"cannot open {self.uri}: {_first_line(error)}") from error
+            raise JobError(f"cannot open {self.uri}: {first_line(error)}") from error
 
     def uri_of(self, key: str) -> str:
         return join_uri(self.uri, key) if key else self.uri
 
     def get(self, key: str) -> pa.Buffer:
-        """Read one object whole, without a copy. Raises NotFound, or JobError when it cannot be read."""
+        """Read a whole object, without a copy. Raises NotFound, or StorageError when it cannot be read."""
         return self.get_versioned(key)[0]
 
     def get_versioned(self, key: str) -> tuple[pa.Buffer, str]:
         """Like get, with the object's version as a listing gives it."""
         with self._explain("read", key):
-            found = obstore.get(self._store, self._prefix + key)
-            return pa.py_buffer(found.bytes()), found.meta["e_tag"] or ""
+            response = obstore.get(self._store, self._prefix + key)
+            return pa.py_buffer(response.bytes()), response.meta["e_tag"] or ""
 
     @contextmanager
     def open(self, key: str) -> Iterator[pa.NativeFile]:
-        """Open one object for reading parts of it. Raises NotFound, or JobError when it cannot be read."""
+        """Open an object to read parts of it. Raises NotFound, or StorageError when it cannot be read."""
         with self._explain("read", key):
             file = obstore.open_reader(self._store, self._prefix + key, buffer_size=_FOOTER_BYTES)
-            # pyarrow asks for `closed`, which obstore's reader does not have.
+            # pyarrow reads the attribute `closed`, which obstore's reader does not have.
             shim = SimpleNamespace(
                 read=file.read, seek=file.seek, tell=file.tell, close=file.close, closed=False
             )
@@ -175,36 +177,36 @@ class Storage:
     def parquet_metadata(self, key: str, size: int) -> dict[str, str]:
         """Return the key-value metadata of a parquet object from its last bytes.
 
-        ``size`` is the object's size in bytes, as a listing gives it. Raises JobError when the
-        object is no whole parquet file.
+        ``size`` is the object's size in bytes, as a listing gives it. Raises Damaged when the object is
+        not a whole parquet file.
         """
-        if not size:  # an empty range cannot be asked for
-            raise JobError(f"{self.uri_of(key)} is not a whole parquet file: it is empty")
+        if not size:  # an empty range is no valid request
+            raise Damaged(f"{self.uri_of(key)} is not a whole parquet file: it is empty")
         start = max(0, size - _FOOTER_BYTES)
         with self._explain("read", key):
             tail = pa.py_buffer(obstore.get_range(self._store, self._prefix + key, start=start, end=size))
         try:
-            # The footer stands at the end and is parsed without looking at what comes before.
+            # The footer is at the end; parsing it needs nothing that comes before.
             metadata = pq.read_metadata(pa.BufferReader(tail)).metadata or {}
         except (pa.ArrowInvalid, OSError) as error:
-            raise JobError(f"{self.uri_of(key)} is not a whole parquet file: {_first_line(error)}") from error
+            raise Damaged(f"{self.uri_of(key)} is not a whole parquet file: {first_line(error)}") from error
         return {k.decode(): v.decode(errors="replace") for k, v in metadata.items()}
 
     def put(self, key: str, data: bytes | pa.Buffer | Path, *, content_type: str | None = None) -> None:
-        """Write one object whole (a Path: that file's content), replacing what was there.
+        """Write a whole object (of a Path: that file's content), replacing the one that was there.
 
-        ``content_type`` is what S3 tells a browser of it; a folder keeps none.
+        ``content_type`` is the header that S3 sends to a browser; a local folder stores none.
         """
-        # pyarrow calls its bytes signed; obstore takes unsigned ones only.
+        # pyarrow's buffers export signed bytes; obstore accepts unsigned ones only.
         body = data if isinstance(data, bytes | Path) else memoryview(data).cast("B")
         with self._explain("write", key):
             attributes: Any = {"Content-Type": content_type} if content_type and self._on_s3 else None
             obstore.put(self._store, self._prefix + key, body, attributes=attributes)
 
     def put_if(self, key: str, data: bytes, replaces: str | None = None) -> bool:
-        """Write an object where there is none, or only over the version ``replaces``; whether it was written.
+        """Write an object if there is none, or, on S3 only, if its version is ``replaces``.
 
-        On S3 alone does it replace.
+        Returns whether the object was written.
         """
         mode: Any = {"e_tag": replaces} if replaces else "create"
         with self._explain("write", key):
@@ -223,14 +225,14 @@ class Storage:
         return True
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """All objects below ``prefix`` (a folder, without its trailing slash), in no given order."""
+        """All objects below ``prefix`` (a folder, without its trailing slash), in no particular order."""
         full = (self._prefix + prefix).rstrip("/")
         last: str | None = None
-        # obstore asks again for a page that is refused, not for one that breaks off. S3 lists in order, so a
-        # listing can go on behind the last object; folders have no order, and do not break off.
-        tries = _LISTINGS if self._on_s3 else 1
-        while tries:
-            tries -= 1
+        # obstore retries a page that S3 refuses, but not one whose response breaks off. S3 lists in order, so
+        # the listing can continue after the last object. A local folder has no order, and never breaks off.
+        attempts = _LISTING_ATTEMPTS if self._on_s3 else 1
+        while attempts:
+            attempts -= 1
             try:
                 with self._explain("list", prefix):
                     for batch in obstore.list(self._store, prefix=f"{full}/" if full else None, offset=last):
@@ -239,33 +241,60 @@ class Storage:
                             key = last[len(self._prefix) :]
                             yield StoredObject(key, meta["size"], meta["last_modified"], meta["e_tag"] or "")
                 return
-            except StorageError as error:
-                if not tries or "response body" not in str(error):
+            except Interrupted:
+                if not attempts:
                     raise
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects; one that is gone already is no error."""
+        """Delete objects; one that does not exist is no error."""
         for key in keys:
             with suppress(NotFound), self._explain("delete", key):
                 obstore.delete(self._store, self._prefix + key)
 
     @contextmanager
     def _explain(self, verb: str, key: str) -> Iterator[None]:
-        """Turn obstore's errors, whose text runs over many lines, into one JobError line."""
+        """Turn obstore's errors, whose text has many lines, into a JobError of one line."""
         try:
             yield
         except FileNotFoundError as error:  # obstore's NotFoundError derives from it
             raise NotFound(f"cannot {verb} {self.uri_of(key)}: it does not exist") from error
         except InvalidPathError as error:
-            raise InvalidKey(f"cannot {verb} {self.uri_of(key)}: {_in_short(error)}") from error
+            raise InvalidKey(f"cannot {verb} {self.uri_of(key)}: {first_line(error)}") from error
         except PermissionDeniedError as error:
-            answer = _ANSWER.search(str(error))  # such as RequestTimeTooSkewed, where it is not the policy
+            # Not always the policy: a wrong clock is refused likewise, as RequestTimeTooSkewed.
+            code = _Response.of(error).code or "AccessDenied"
             raise StorageError(
-                f"cannot {verb} {self.uri_of(key)}: S3 says {answer[1] if answer else 'AccessDenied'}; allow "
-                f"{_ACTIONS[verb]} to the role that asked, in its policy, the bucket's and its KMS key's"
+                f"cannot {verb} {self.uri_of(key)}: S3 says {code}; allow "
+                f"{_ACTIONS[verb]} to the role that asked, in its policy, the bucket's and its KMS key's",
+                code=code,
             ) from error
         except (BaseError, OSError) as error:
-            raise StorageError(f"cannot {verb} {self.uri_of(key)}: {_in_short(error)}") from error
+            response = _Response.of(error)
+            kind = Interrupted if response.interrupted else StorageError
+            raise kind(f"cannot {verb} {self.uri_of(key)}: {response.text}", code=response.code) from error
+
+
+@dataclass(frozen=True)
+class _Response:
+    """What S3 answered to a request that failed.
+
+    obstore's exceptions carry only a text: no status, no code, no body. So that text is parsed here, once.
+    """
+
+    text: str  # one line
+    code: str | None  # None: S3 sent none
+    interrupted: bool
+
+    @classmethod
+    def of(cls, error: BaseException) -> _Response:
+        report, line = str(error), first_line(error)
+        interrupted = "response body" in line
+        body = re.search(r"<Code>(\w+)</Code>(?:.*?<Message>([^<]*)</Message>)?", report, re.DOTALL)
+        if not body:
+            return cls(re.sub(r", max_retries: \d+, retry_timeout: \w+ *", " ", line), None, interrupted)
+        text = f"S3 says {body[1]}" + (f" ({body[2].strip()})" if body[2] else "")
+        retries = re.search(r"after (\d+) retries", report)
+        return cls(text + (f", after {retries[1]} retries" if retries else ""), body[1], interrupted)
 
 
 def _s3_store(bucket: str, access: S3Access) -> Any:
@@ -283,17 +312,3 @@ def _s3_store(bucket: str, access: S3Access) -> Any:
     if access.credential_provider is not None:
         options["credential_provider"] = access.credential_provider
     return S3Store(bucket, retry_config=_RETRIES, **options)
-
-
-def _in_short(error: BaseException) -> str:
-    """What S3 says in its answer, and how often it was asked; where it gave none, obstore's first line."""
-    answer, retried = _ANSWER.search(str(error)), _RETRIED.search(str(error))
-    if not answer:
-        return _HOW_IT_RETRIES.sub(" ", _first_line(error))
-    said = f"S3 says {answer[1]}" + (f" ({answer[2].strip()})" if answer[2] else "")
-    return said + (f", after {retried[1]} retries" if retried else "")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:500]

@@ -1,4 +1,4 @@
-"""Versions of what computes on a node: for the record, and for what may be taken over of earlier work."""
+"""Versions of the software that computes on a node."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import importlib.metadata
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 _PACKAGES = ("numpy", "pillow", "pyarrow", "obstore", "ai-edge-litert")
 
-# Pillow's wheel holds the decoders, LiteRT's the kernels; numpy only looks values up in a table.
+# Pillow's wheel contains the decoders, LiteRT's the kernels; numpy only looks values up in a table.
 _DECIDING = ("pillow", "ai-edge-litert")
 
 
 def installed() -> dict[str, str]:
-    """Versions of Python and of the packages that the nodes are given, by name."""
+    """Versions of Python and of the nodes' packages, by name."""
     return {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}}
 
 
+def of_spark(spark: Any) -> dict[str, str]:
+    """Versions of a session's Spark and Java, by name."""
+    java = spark.sparkContext._jvm.java.lang.System.getProperty("java.version")
+    return {"spark": spark.version, "java": java}
+
+
 def deciding() -> str:
-    """The versions that decide an image's features beside its bytes, the backbone and the preprocessing."""
+    """Versions that decide an image's features, beside its bytes, the backbone and the preprocessing."""
     return ", ".join(f"{package} {_version(package)}" for package in _DECIDING)
 
 

@@ -12,10 +12,11 @@ import pytest
 from bombs import encoded
 from PIL import Image, ImageFile
 
-from image_features import memory, shards
+from image_features import shards
 from image_features.contract import FEATURES_SCHEMA, RejectReason
 from image_features.errors import Failed
 from image_features.images import RejectedImage, decode_rgb
+from image_features.spark import memory_failures_explained
 from image_features.storage import Storage
 
 SIZE = 32
@@ -121,12 +122,12 @@ def test_arrows_want_of_memory_is_not_taken_for_a_damaged_shard(
     ],
 )
 def test_sparks_words_become_one_line(spark: str, told: str) -> None:
-    with pytest.raises(Failed) as caught, memory.told(["shards 0 to 6", "shard 7"]):
+    with pytest.raises(Failed) as caught, memory_failures_explained(["shards 0 to 6", "shard 7"]):
         raise RuntimeError(spark)
     assert str(caught.value).startswith(told)
     assert "\n" not in str(caught.value)
 
 
 def test_another_failure_of_spark_passes_as_it_is() -> None:
-    with pytest.raises(RuntimeError, match="division by zero"), memory.told(["shard 0"]):
+    with pytest.raises(RuntimeError, match="division by zero"), memory_failures_explained(["shard 0"]):
         raise RuntimeError("Task 0 in stage 0.0 failed 4 times: division by zero")

@@ -222,7 +222,7 @@ def test_what_was_found_damaged_does_not_look_finished(tmp_path: Path) -> None:
     stages[0].put(MARKER, b"{}")  # the other has none: somebody else has taken it away
     said = withdraw(*stages)
     assert (
-        said == "; _SUCCESS of features and pca is taken away: the same run key makes again what is not whole"
+        said == "; _SUCCESS of features and pca was deleted: a run with the same key rewrites what is damaged"
     )
     assert [list(stage.list()) for stage in stages] == [[], []]
 

@@ -264,7 +264,7 @@ def test_a_failure_in_the_middle_leaves_no_marker_and_a_rerun_computes_the_rest(
     with pytest.raises(JobError, match="1 of 4 shards cannot be extracted") as caught:
         run.extract()
     assert f"file://{run.sample}/{SHARDS[2]}" in str(caught.value)
-    assert "_SUCCESS of sample is taken away" in str(caught.value)
+    assert "_SUCCESS of sample was deleted" in str(caught.value)
     assert not (run.sample / "_SUCCESS").exists(), "a sample that lacks a shard looks finished"
     assert contents(run.features).keys() == {SHARDS[0], SHARDS[1], SHARDS[3]}
     (run.sample / SHARDS[2]).write_bytes(kept)

@@ -254,7 +254,7 @@ def test_features_that_something_else_made_are_refused_and_do_not_look_finished(
     refingerprint(step)
     error = step.refused()
     assert f"file://{step.features}/{SHARDS[0]} is not the shard that the marker lists" in error
-    assert "_SUCCESS of features is taken away" in error
+    assert "_SUCCESS of features was deleted" in error
     assert not (step.features / "_SUCCESS").exists()
 
 
@@ -471,7 +471,8 @@ def test_a_worker_imports_neither_pandas_nor_what_only_the_driver_needs(step: St
     code = f"""
 import sys
 from image_features import pca, reduction
-from image_features.contract import FeaturesMarker, read_document
+from image_features.contract import FeaturesMarker
+from image_features.documents import read_document
 from image_features.storage import Storage
 
 features, output = {str(step.features)!r}, {str(step.pca)!r}

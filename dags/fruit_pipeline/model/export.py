@@ -28,7 +28,7 @@ from fruit_pipeline.model.backbones import (
 from fruit_pipeline.sample.drawn_images import KINDS, draw_image
 from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec
 from image_features.documents import find_document, to_json
-from image_features.errors import JobError
+from image_features.errors import JobError, first_line
 from image_features.images import decode_rgb
 from image_features.inference import Backbone
 from image_features.storage import Storage
@@ -131,7 +131,7 @@ def _load(keras: Any, request: BackboneRequest, known: KerasBackbone) -> Any:
             return build(**{**arguments, "weights": "imagenet"})
         except Exception as error:  # Keras raises just Exception when a download fails
             raise JobError(
-                f"the ImageNet weights of {request.backbone} cannot be downloaded ({_first_line(error)}); "
+                f"the ImageNet weights of {request.backbone} cannot be downloaded ({first_line(error)}); "
                 "give a weights file, or random:0 to try the pipeline without trained weights"
             ) from error
     model = build(**arguments)
@@ -140,7 +140,7 @@ def _load(keras: Any, request: BackboneRequest, known: KerasBackbone) -> Any:
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise JobError(
             f"{request.weights_file} does not fit {request.backbone} with alpha {request.alpha} and no top "
-            f"layer: {_first_line(error)}"
+            f"layer: {first_line(error)}"
         ) from error
     return model
 
@@ -165,7 +165,3 @@ def check_against_keras(model: Any, request: BackboneRequest, tflite: bytes) -> 
     if not largest <= KERAS_TOLERANCE:  # a NaN fails as well
         raise JobError(f"LiteRT and Keras differ by {largest:.1e} relative, allowed is {KERAS_TOLERANCE:.0e}")
     return largest
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
