@@ -58,6 +58,20 @@ def test_the_page_shows_every_room_and_every_arrow(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["dags/fruit_pipeline", "local_emr"])
+def test_the_diagram_has_imports_only_and_leads_to_each(package: str) -> None:
+    section = PAGE.split(f"\n### `{package}`\n")[1].split("\n#")[0]
+    lines = re.findall(r"^  ([a-z_ &]+) --> ([a-z_ &]+)$", section, re.MULTILINE)
+    drawn = {(a, b) for left, right in lines for a in left.split(" & ") for b in right.split(" & ")}
+    imported = {(room, other) for room, others in arrows(FOLDERS[package]).items() for other in others}
+    assert drawn
+    assert drawn <= imported
+    reached = set(drawn)
+    while further := {(a, d) for a, b in reached for c, d in drawn if b == c} - reached:
+        reached |= further
+    assert imported <= reached
+
+
+@pytest.mark.parametrize("package", ["dags/fruit_pipeline", "local_emr"])
 def test_a_room_imports_only_rooms_below_it(package: str) -> None:
     order = [quoted(row[0]) for row in table(package)]
     height = {room: -place for place, rooms in enumerate(order) for room in rooms}

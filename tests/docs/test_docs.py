@@ -1,4 +1,4 @@
-"""What the project's pages say exists: links, targets, commands, options, variables, messages, columns."""
+"""Everything that the pages name exists: links, targets, commands, options, variables, messages, columns."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_params_that_a_page_gives_a_run_are_there() -> None:
 
 
 @every_page
-def test_snippets_are_what_they_say(page: str) -> None:
+def test_snippets_are_valid_python_json_and_yaml(page: str) -> None:
     for code in markdown.blocks(text_of(page), "python"):
         compile(code, page, "exec")
     for code in markdown.blocks(text_of(page), "json"):
@@ -151,7 +151,7 @@ def test_snippets_are_what_they_say(page: str) -> None:
 # Variables
 
 
-def test_every_variable_is_one_that_something_reads() -> None:
+def test_every_variable_of_the_pages_is_used() -> None:
     read_elsewhere = "".join(
         path.read_text()
         for path in [
@@ -176,34 +176,34 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
 
 # Messages
 
-_TEXTS = ("dags", "docker", "examples", "local_emr", "spark_jobs")
+_CODE = ("dags", "docker", "examples", "local_emr", "spark_jobs")
 
 
 @cache
 def texts_of_the_code() -> list[str]:
-    """Every string of the code, with `\\0` for what is filled in, and the lines of the scripts."""
+    """Every string of the code, with `\\0` for each filled-in value, and every line of the scripts."""
     scripts = [REPO / "Makefile", *(REPO / "bootstrap").glob("*.sh"), *REPO.glob("docker-compose*.yaml")]
-    found = [line for path in scripts for line in path.read_text().splitlines()]
-    for path in (path for folder in _TEXTS for path in (REPO / folder).rglob("*.py")):
+    texts = [line for path in scripts for line in path.read_text().splitlines()]
+    for path in (path for folder in _CODE for path in (REPO / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 parts = (str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values)
-                found.append("".join(parts))
+                texts.append("".join(parts))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-    return found
+                texts.append(node.value)
+    return texts
 
 
 def messages() -> list[str]:
-    """What the page on troubles quotes: the code in the first cell of each row."""
+    """The messages of docs/troubleshooting.md: the code in the first cell of each row."""
     tables = markdown.tables(text_of("docs/troubleshooting.md"))
     return [message for table in tables for row in table for message in re.findall(r"`([^`]+)`", row[0])]
 
 
 @pytest.mark.parametrize("message", messages())
-def test_a_quoted_message_is_one_that_the_code_says(message: str) -> None:
+def test_a_quoted_message_is_one_of_the_code(message: str) -> None:
     parts = message.split("…")
-    assert sum(map(len, parts)) >= 12, "too short to be told from others"
+    assert sum(map(len, parts)) >= 12, "too short to identify one message"
     pattern = re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
     longest = max(parts, key=len)
     assert any(longest in text and pattern.search(text) for text in texts_of_the_code()), message
@@ -225,8 +225,8 @@ def test_a_quoted_message_is_one_that_the_code_says(message: str) -> None:
     ],
 )
 def test_columns_are_those_of_the_contract(file: str, schema: object) -> None:
-    _, found, after = text_of("docs/output.md").partition(f"\n{file}")
-    assert found
+    _, heading, after = text_of("docs/output.md").partition(f"\n{file}")
+    assert heading
     rows = markdown.tables(after)[0]
     assert [(row[0], row[1]) for row in rows] == [
         (f"`{name}`", str(kind).replace("element", "item"))

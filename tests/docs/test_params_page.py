@@ -7,10 +7,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import markdown_harness as markdown
-
 from fruit_pipeline.run.params import ParamSpec
 from fruit_pipeline.run.request import PARAMS
+from support import markdown
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "params.md"
 

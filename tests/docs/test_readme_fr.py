@@ -1,4 +1,4 @@
-"""README.fr.md says what README.md says: structure, links, code and figures."""
+"""README.fr.md has the structure, links, code and figures of README.md."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _THIN = "\N{NARROW NO-BREAK SPACE}"
 
 
 def text_of(language: str) -> str:
-    """The page without the line that leads to the other language."""
+    """The page without its link to the other language."""
     return _LINE_OF_LANGUAGE.sub("", PAGES[language].read_text())
 
 
@@ -33,13 +33,13 @@ def prose(language: str) -> str:
 
 
 def paragraphs(language: str) -> list[str]:
-    """Paragraphs, headings, items of lists and rows of tables, each in one line; code blocks are cut out."""
-    found = re.split(r"\n{2,}|\n(?=- |\|)", prose(language))
-    return [" ".join(paragraph.split("\n")).strip() for paragraph in found]
+    """Paragraphs, headings, list items and table rows, each in one line, without code blocks."""
+    parts = re.split(r"\n{2,}|\n(?=- |\|)", prose(language))
+    return [" ".join(part.split("\n")).strip() for part in parts]
 
 
 def figures(language: str, text: str) -> list[str]:
-    """Numbers outside code and addresses, written the same way for both languages: 67692, 0.26."""
+    """Numbers outside code and URLs, in the same notation for both languages: 67692, 0.26."""
     text = re.sub(r"\]\([^)]*\)|https?:\S+", " ", _CODE.sub("", text))
     if language == "fr":
         text = re.sub(rf"(?<=\d){_THIN}(?=\d{{3}})", "", text)
@@ -73,7 +73,7 @@ def test_links_and_images_are_the_same() -> None:
 
 
 def test_texts_of_images_are_translated() -> None:
-    texts = {at: ["".join(found) for found in _ALT_TEXT.findall(prose(at))] for at in PAGES}
+    texts = {at: ["".join(groups) for groups in _ALT_TEXT.findall(prose(at))] for at in PAGES}
     assert all(texts["fr"])
     assert not set(texts["fr"]) & set(texts["en"])
 
