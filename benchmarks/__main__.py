@@ -33,10 +33,9 @@ from benchmarks import (
     stages,
 )
 from benchmarks.context import Context
-from fruit_pipeline.commands import cli as commands_cli
 from fruit_pipeline.model.backbones import BackboneRequest
 from image_features import cli, errors
-from image_features.cli import at_least_one
+from image_features.arguments import at_least_one, number
 from image_features.errors import JobError
 
 BENCHMARKS = {
@@ -52,20 +51,11 @@ BENCHMARKS = {
 }
 
 
-def above_zero(text: str) -> float:
-    """Argument type: a number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, not {value}")
-    return value
+above_zero = number(float, "a number above 0", lambda value: value > 0)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
-    parser.prog = "python -m benchmarks"
+    parser = cli.parser(__doc__, "python -m benchmarks")
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--quick", action="store_true", help="small sizes, few repeats: some minutes")
     size.add_argument("--full", action="store_true", help="the published sizes: 80 minutes, longer with load")
@@ -104,7 +94,8 @@ def main(argv: list[str] | None = None) -> int:
             )
             return run_all(context, args.only or list(BENCHMARKS), args.output)
 
-    return commands_cli.run(run, args, show=lambda _: None)  # each result was printed already
+    cli.log_to_stderr()
+    return cli.main(run, args, show=lambda _: None)  # each result was printed already
 
 
 def run_all(context: Context, names: list[str], output: Path) -> list[report.Result]:

@@ -9,7 +9,6 @@ Needs only Python 3.9. Exit codes: 0 done, 2 the file cannot be written or read.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import os
 import re
@@ -20,6 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO / "spark_jobs"))  # nothing is installed where this runs
+
+from image_features.arguments import BAD_INPUT, ERROR, Parser  # noqa: E402 - needs the path above
+
 WEIGHTS_SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _NAME = re.compile(r"#?\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=")
 
@@ -120,17 +123,15 @@ def write(path: Path) -> bool:
     return after != before
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(__doc__)
     parser.add_argument("--file", type=Path, default=REPO / ".env", help="default: %(default)s")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         changed = write(args.file)
     except (OSError, UnicodeDecodeError) as error:
-        print(f"error: {args.file} cannot be written: {error}", file=sys.stderr)
-        return 2
+        print(f"{ERROR}{args.file} cannot be written: {error}", file=sys.stderr)
+        return BAD_INPUT
     print(f"{args.file}: {'written' if changed else 'complete, kept as it is'}")
     return 0
 

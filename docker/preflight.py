@@ -8,7 +8,6 @@ Needs only Python 3.9. Exit codes: 0 all checks pass, 2 one does not.
 
 from __future__ import annotations
 
-import argparse
 import configparser
 import json
 import os
@@ -21,6 +20,10 @@ from pathlib import Path
 from typing import Any
 
 REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO / "spark_jobs"))  # nothing is installed where this runs
+
+from image_features.arguments import BAD_INPUT, ERROR, Parser  # noqa: E402 - needs the path above
+
 NEEDED_GB = 12
 """The size of the image, and the same again for its build."""
 
@@ -160,12 +163,10 @@ def ports(config: dict[str, Any], compose: tuple[str, ...]) -> None:
                     raise Missing(f"port {number} is taken; set another {variable} in .env") from None
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(__doc__)
     parser.add_argument("--env-file", type=Path, default=REPO / ".env", help="default: %(default)s")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     compose = ("docker", "compose", "--project-directory", str(REPO), "--env-file", str(args.env_file))
     try:
         values = settings(args.env_file)
@@ -176,8 +177,8 @@ def main() -> int:
         disk(info, config["services"]["init"]["image"])
         ports(config, compose)
     except Missing as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        print(f"{ERROR}{error}", file=sys.stderr)
+        return BAD_INPUT
     return 0
 
 

@@ -18,6 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "spark_jobs"))
 
 from image_features import cli
+from image_features.arguments import at_least_one
 from image_features.contract import EMBEDDINGS_SCHEMA, PcaMarker, RunLayout, shard_key
 from image_features.documents import read_document
 from image_features.embedder import open_embedder
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", required=True, metavar="URI", help="a run: its folder, or s3://...")
     parser.add_argument("--image", required=True, type=Path, metavar="FILE", help="the photo")
     parser.add_argument(
-        "--neighbours", type=cli.at_least_one, default=5, metavar="N", help="default: %(default)s"
+        "--neighbours", type=at_least_one, default=5, metavar="N", help="default: %(default)s"
     )
     args = parser.parse_args(argv)
 

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from fruit_pipeline.commands import cli as commands_cli
 from image_features import cli
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
@@ -168,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
     template = load()
     width = shutil.get_terminal_size((110, 24)).columns
     shown = markdown if args.markdown else functools.partial(plan, width=width)
-    return commands_cli.run(lambda: contents(template), args, show=lambda _: print(shown(template)))
+    return cli.main(lambda: contents(template), args, show=lambda _: print(shown(template)))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import ipaddress
 import os
 import shutil
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from local_emr.node.java import NoJavaError, find_java_home
@@ -43,13 +44,29 @@ class BadOptionError(Exception):
     """An option, or what it names, cannot be used; the message is one line for the user."""
 
 
-def make_parser() -> argparse.ArgumentParser:
+class OptionParser(argparse.ArgumentParser):
+    """A parser whose errors are BadOptionError; an unknown option is reported with the nearest known one."""
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        args, unknown = self.parse_known_args(argv)
+        for word in unknown:
+            nearest = difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, n=1)
+            advice = f"did you mean {nearest[0]!r}?" if nearest else f"see {self.prog} --help"
+            raise BadOptionError(f"no option {word!r}; {advice}")
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        raise BadOptionError(message)
+
+
+def make_parser() -> OptionParser:
     cores = os.cpu_count() or 1
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m local_emr",
         description="An AWS on one machine: moto's services, and an EMR that really runs its steps.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to bind (default %(default)s)")
     parser.add_argument("--port", type=int, default=5000, help="port, 0 for a free one (default %(default)s)")
@@ -90,10 +107,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code; argparse itself exits with 2."""
-    args = make_parser().parse_args(argv)
+    """Serve until SIGTERM or SIGINT; returns the exit code."""
     try:
-        return _serve(args)
+        return _serve(make_parser().parse(argv))
     except BadOptionError as error:
         print(f"local_emr: {error}", file=sys.stderr)
         return BAD_OPTION

@@ -27,6 +27,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from image_features import cli
+from image_features.arguments import Parser, at_least_one
 from image_features.errors import JobError
 from local_emr.node.java import find_java_home
 
@@ -208,12 +209,10 @@ def execute_all(images: Path, weights: str, per_label: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="<label>/<image>")
     parser.add_argument("--weights", required=True, help="imagenet, a Keras weights file, or random:<seed>")
-    parser.add_argument("--per-label", type=cli.at_least_one, default=20, help="default: %(default)s")
+    parser.add_argument("--per-label", type=at_least_one, default=20, help="default: %(default)s")
     args = parser.parse_args(argv)
     return cli.main(lambda: execute_all(args.images, args.weights, args.per_label))
 

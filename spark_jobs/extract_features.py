@@ -4,8 +4,7 @@
         --sample s3://bucket/runs/r1/sample --model s3://bucket/models/<digest> \\
         --output s3://bucket/runs/r1/features
 
-All URIs may be s3://, file:// or plain paths. Running it again computes only the shards that are
-missing.
+All URIs may be s3://, file:// or plain paths. Running it again computes only the missing shards.
 """
 
 from __future__ import annotations
@@ -13,20 +12,21 @@ from __future__ import annotations
 import sys
 
 from image_features import cli, extraction
-from image_features import spark as image_features_spark
+from image_features.arguments import at_least_one, share_or_all
 from image_features.contract import FeaturesMarker
 from image_features.images import DEFAULT_MAX_PIXELS
+from image_features.spark import spark_session
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("--sample", required=True, metavar="URI", help="the sample's prefix")
+    parser.add_argument("--sample", required=True, metavar="URI", help="prefix of the sample")
     parser.add_argument("--model", required=True, metavar="URI", help="prefix of backbone.tflite, model.json")
     parser.add_argument("--output", required=True, metavar="URI", help="prefix that the features go to")
     parser.add_argument("--rejects", metavar="URI", help="default: 'rejects' beside the output")
     parser.add_argument(
         "--max-pixels",
-        type=cli.at_least_one,
+        type=at_least_one,
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
         help="images of more pixels are rejected undecoded (default: %(default)s)",
@@ -34,20 +34,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--reuse",
         metavar="URI",
-        help="an earlier run, s3://bucket/runs/r0: take over its features of images with the same bytes; "
+        help="an earlier run, such as s3://bucket/runs/r0: copy its features of images with the same bytes; "
         "its backbone and preprocessing must be the same",
     )
     parser.add_argument(
         "--max-reject-rate",
-        type=cli.share_or_all,
+        type=share_or_all,
         default=1.0,
         metavar="SHARE",
-        help="fail, with all written, above this share of rejected images (default: 1, never)",
+        help="fail, after everything is written, above this share of rejects (default: 1, never)",
     )
     args = parser.parse_args(argv)
 
     def run() -> FeaturesMarker:
-        with image_features_spark.spark_session("extract_features") as spark:
+        with spark_session("extract_features") as spark:
             return extraction.run(
                 spark,
                 args.sample,
@@ -59,11 +59,11 @@ def main(argv: list[str] | None = None) -> int:
                 args.max_reject_rate,
             )
 
-    def show(done: FeaturesMarker) -> None:
+    def show(marker: FeaturesMarker) -> None:
         print(
-            f"images {done.images}, features {done.features} (reused {done.reused}), "
-            f"rejects {done.rejects}, "
-            f"shards {len(done.shards)} (computed {done.computed_shards}), {done.seconds:.1f} s"
+            f"images {marker.images}, features {marker.features} (reused {marker.reused}), "
+            f"rejects {marker.rejects}, "
+            f"shards {len(marker.shards)} (computed {marker.computed_shards}), {marker.seconds:.1f} s"
         )
 
     return cli.main(run, args, show)

@@ -1,10 +1,8 @@
-"""``python -m fruit_pipeline <verb>``: the commands for people."""
+"""``python -m fruit_pipeline <verb>``."""
 
-from __future__ import annotations
-
-import importlib
 import sys
 
+from fruit_pipeline.commands.main import main
+
 if __name__ == "__main__":
-    verb, *words = sys.argv[1:]
-    sys.exit(importlib.import_module(f"fruit_pipeline.commands.{verb.replace('-', '_')}").main(words))
+    sys.exit(main())

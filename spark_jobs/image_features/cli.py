@@ -1,4 +1,11 @@
-"""What every command shares: help, arguments, exit codes, ``--json``; and the steps' Spark session."""
+"""The frame of every command: help, ``--json``, exit codes, and one line for an expected failure.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | failed: the work began and did not finish |
+| 2 | bad input, reported in one line: an argument, or what an earlier stage left |
+"""
 
 from __future__ import annotations
 
@@ -6,66 +13,29 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from image_features.arguments import BAD_INPUT, ERROR, Parser
 from image_features.errors import Failed, JobError
 
-EXIT_FAILED = 1
-EXIT_REFUSED = 2
-"""As argparse uses it."""
-
-ERROR = "error: "
-"""What the line begins with that says why a command gave up."""
+FAILED = 1
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 bad input (one line on stderr)."
 
 
-def parser(doc: str | None, *, prints_result: bool = True) -> argparse.ArgumentParser:
-    """A parser whose help is the module's own text and the exit codes."""
-    made = argparse.ArgumentParser(
-        description=doc,
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    if prints_result:
-        made.add_argument("--json", action="store_true", help="print the result as one JSON document")
-    return made
+def parser(text: str | None, prog: str | None = None) -> Parser:
+    """A parser whose help is a module's own ``text`` and the exit codes, with the option ``--json``."""
+    command_parser = Parser(text, prog, EXIT_CODES)
+    command_parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    return command_parser
 
 
-def at_least_one(text: str) -> int:
-    """Argument type of argparse: a whole number from 1 up."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
-
-
-def share(text: str) -> float:
-    """Argument type of argparse: a number between 0 and 1, both excluded."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {value}")
-    return value
-
-
-def share_or_all(text: str) -> float:
-    """Argument type of argparse: a number from 0 to 1, both included."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {value}")
-    return value
+def log_to_stderr() -> None:
+    """Show the log's messages from INFO on stderr, a line each."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
 
 def main(
@@ -73,20 +43,22 @@ def main(
     args: argparse.Namespace | None = None,
     show: Callable[[Any], None] | None = None,
 ) -> int:
-    """Run ``work`` and print what it returns, a dataclass or plain values; an expected failure is one line.
+    """Run ``work``, print its result, a dataclass or plain values, and return the exit code.
 
-    With ``--json`` it is printed as JSON, and whatever else the work prints goes to stderr; without,
-    ``show`` prints it, or else the plain values of a dict are printed, a line each.
+    With ``--json`` the result is one JSON document on stdout, and whatever else the work prints goes
+    to stderr. Without, ``show`` prints it; without ``show``, the plain values of a dict are printed, a
+    line each. JobError, Failed and Ctrl-C are one line on stderr; any other exception is raised.
     """
     as_json = getattr(args, "json", False)
     try:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             result = work()
     except (JobError, Failed) as error:
-        print(f"{ERROR}{error}", file=sys.stderr, flush=True)
-        return EXIT_FAILED if isinstance(error, Failed) or error.retryable else EXIT_REFUSED
+        return _fail(str(error), FAILED if isinstance(error, Failed) or error.retryable else BAD_INPUT)
+    except KeyboardInterrupt:
+        return _fail("stopped", FAILED)
     if as_json:
-        print(json.dumps(_plain(result), indent=1, ensure_ascii=False))
+        print_json(result)
     elif show:
         show(result)
     elif result is not None:
@@ -96,8 +68,20 @@ def main(
     return 0
 
 
+def print_json(result: Any) -> None:
+    """Print dataclasses, a list of them, or plain values as one JSON document."""
+    print(json.dumps(_plain(result), indent=1, ensure_ascii=False))
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"{ERROR}{message}", file=sys.stderr, flush=True)
+    return code
+
+
 def _plain(result: Any) -> Any:
-    """Dataclasses as dicts, also those in a list."""
+    """Dataclasses as dicts, also those in a list; one with ``to_dict`` decides its own form."""
     if isinstance(result, list):
         return [_plain(item) for item in result]
+    if hasattr(result, "to_dict"):
+        return result.to_dict()
     return dataclasses.asdict(result) if dataclasses.is_dataclass(result) else result  # type: ignore[arg-type]

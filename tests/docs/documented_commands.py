@@ -6,6 +6,7 @@ import argparse
 import functools
 import importlib
 import importlib.util
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -13,7 +14,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from fruit_pipeline.commands.main import MODULE_CALL, SCRIPT_NAME
+
 SHELL = ("#", ">", ">>", "|", "||", "&&", ";", "&", "2>&1")
+
+Main = Callable[[list[str]], Any]
 
 
 class _Captured(Exception):
@@ -27,27 +32,29 @@ def _capture(self: argparse.ArgumentParser, *_: Any) -> Any:
 
 @functools.cache
 def parser_of(program: str, repo: Path) -> argparse.ArgumentParser:
-    """Parser of a module, or of a script below the repository. Raises ValueError when there is none."""
-    main = _main_of_script(repo / program) if program.endswith(".py") else _main_of_module(program)
-    with mock.patch.object(argparse.ArgumentParser, "parse_args", _capture):
+    """Parser of a module, of a script below the repository, or of ``fruit_pipeline <verb>``.
+
+    Raises ValueError when there is none.
+    """
+    name, _, verb = program.partition(" ")
+    main = _main_of_script(repo / name) if name.endswith(".py") else _main_of_module(name)
+    with mock.patch.object(argparse.ArgumentParser, "parse_known_args", _capture):
         try:
-            main([])
+            main([verb] if verb else [])
         except _Captured as captured:
             return captured.parser
     raise ValueError(f"{program} parses no arguments")
 
 
-def _main_of_module(name: str) -> Callable[[list[str]], Any]:
-    if not (found := importlib.util.find_spec(name)):
+def _main_of_module(name: str) -> Main:
+    if not (spec := importlib.util.find_spec(name)):
         raise ValueError(f"no module {name}")
-    if found.submodule_search_locations:
+    if spec.submodule_search_locations:
         name = f"{name}.__main__"
-    # local_emr's __main__ starts it where it is imported; the others ask for their own name first.
-    module = importlib.import_module("local_emr.cli" if name == "local_emr.__main__" else name)
-    return module.main
+    return importlib.import_module(name).main
 
 
-def _main_of_script(path: Path) -> Callable[[list[str]], Any]:
+def _main_of_script(path: Path) -> Main:
     spec = importlib.util.spec_from_file_location(f"documented_{path.stem}", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise ValueError(f"no script {path}")
@@ -58,25 +65,20 @@ def _main_of_script(path: Path) -> Callable[[list[str]], Any]:
 
 
 def own_command(line: str, repo: Path) -> tuple[str, list[str]] | None:
-    """Program and arguments of a command of ours in a shell line; None for any other line.
+    """Program and arguments of a command of this project in a shell line; None for any other line.
 
-    A program is a module's name, or a script's path below the repository.
+    A program is a module's name, a script's path below the repository, or ``fruit_pipeline <verb>``.
     """
-    words = shlex.split(line.replace("$(", " $( "), comments=False)
-    for at, word in enumerate(words):
-        if word in SHELL:
-            words = words[:at]
-            break
-    program = next((at for at, word in enumerate(words) if Path(word).name.startswith("python")), None)
-    if program is not None and len(words) > program + 1:
-        if words[program + 1] == "-m" and len(words) > program + 2:
-            own = importlib.util.find_spec(words[program + 2].partition(".")[0])
-            inside = own and own.origin and Path(own.origin).resolve().is_relative_to(repo)
-            installed = inside and ".venv" not in Path(str(own.origin)).parts
-            known = installed or own is None
-            return (words[program + 2], words[program + 3 :]) if known else None
-        if words[program + 1].endswith(".py"):
-            return words[program + 1], words[program + 2 :]
+    words = shlex.split(re.sub(rf"\b{SCRIPT_NAME} ", f"{MODULE_CALL} ", line).replace("$(", " $( "))
+    end = next((at for at, word in enumerate(words) if word in SHELL), len(words))
+    words = words[:end]
+    python = next((at for at, word in enumerate(words) if Path(word).name.startswith("python")), None)
+    if python is not None and len(words) > python + 1:
+        program, *arguments = words[python + 1 :]
+        if program == "-m" and arguments:
+            return _own_module(arguments[0], arguments[1:], repo)
+        if program.endswith(".py"):
+            return program, arguments
     if words and words[0] == "spark-submit":
         script = next((at for at, word in enumerate(words) if word.endswith(".py")), None)
         if script is not None:
@@ -84,8 +86,22 @@ def own_command(line: str, repo: Path) -> tuple[str, list[str]] | None:
     return None
 
 
+def _own_module(name: str, arguments: list[str], repo: Path) -> tuple[str, list[str]] | None:
+    """None for a module that is installed and not of this project; one that is not installed is ours."""
+    spec = importlib.util.find_spec(name.partition(".")[0])
+    if spec is not None:
+        origin = Path(str(spec.origin)).resolve()
+        if not origin.is_relative_to(repo) or ".venv" in origin.parts:
+            return None
+    if name != "fruit_pipeline":
+        return name, arguments
+    if arguments in ([], ["--help"], ["<verb>"]):
+        return None
+    return f"{name} {arguments[0]}", arguments[1:]
+
+
 def check(program: str, arguments: list[str], repo: Path, *, whole: bool) -> None:
-    """Raise ValueError for what the program does not take; ``whole``: for what it lacks, too."""
+    """Raise ValueError for arguments that the program does not take; ``whole``: for missing ones too."""
     parser = parser_of(program, repo)
     if whole:
 

@@ -105,7 +105,9 @@ def test_options_in_the_text_exist(page: str) -> None:
     ("line", "reason"),
     [
         ("python -m fruit_pipeline.fruit --run r", "no module fruit_pipeline.fruit"),
-        ("python -m fruit_pipeline check --fruit r", "required: --run"),
+        ("python -m fruit_pipeline chekc --run r", "fruit_pipeline chekc parses no arguments"),
+        ("fruit-features check --fruit r", "no option '--fruit'; did you mean '--run'?"),
+        ("python -m fruit_pipeline check", "required: --run"),
         ("python -m fruit_pipeline check --run r --fruit r", "--fruit"),
         ("python -m fruit_pipeline estimate --images many", "--images"),
         ("python examples/fruit.py", "no script"),

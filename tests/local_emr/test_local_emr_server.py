@@ -79,6 +79,7 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
         (("--s3-endpoint", "ftp://example"), "must be an http(s) URL"),
         (("--port", "99999"), "cannot listen on"),
         (("--log-seconds", "0"), "must be above 0"),
+        (("--prot", "0"), "local_emr: no option '--prot'; did you mean '--port'?"),
     ],
 )
 def test_a_bad_option_is_one_clear_line(options: tuple[str, ...], words: str) -> None:

@@ -8,27 +8,18 @@ import sys
 from pathlib import Path
 
 
-def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m <words>``, as a user does."""
-    return _python(["-m", *words], environment)
-
-
 def python(code: str, **environment: str) -> str:
     """Standard output of ``code`` in a process of its own; fail when it fails."""
-    done = _python(["-c", code], environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def _python(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
+    done = subprocess.run(
+        [sys.executable, "-c", code],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def processes_with(variable: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from fruit_pipeline.aws import clusters
 from fruit_pipeline.aws.clusters import Cluster
 from fruit_pipeline.aws.session import Aws
-from image_features.cli import ERROR
+from image_features.arguments import ERROR
 
 _LAST_LINES = 20
 

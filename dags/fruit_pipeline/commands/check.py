@@ -1,23 +1,26 @@
-"""Check a finished run's parquet against its manifest: nothing lost, nothing twice, nothing odd.
+"""Check a finished run's output against its manifest and its model.
 
     python -m fruit_pipeline check --run s3://bucket/runs/r1
+    python -m fruit_pipeline check --run demo-output/demo-20261121-101500
 
-A check that does not hold is bad input: the one line names the first ten rows or objects.
+Every image of the manifest must be one row of features or of rejects, and every embedding must be what
+the run's model makes of its features. A check that fails is bad input (exit code 2): the line on
+stderr names the first ten rows or objects.
 """
 
 from __future__ import annotations
 
-from fruit_pipeline.checks.output import check_run
+import argparse
+
+from fruit_pipeline.checks.output import CheckReport, check_run
+from fruit_pipeline.commands.options import add_options
+from image_features.arguments import Parser
 from image_features.contract import RunLayout
 
 
-def main(argv: list[str] | None = None) -> int:
-    from fruit_pipeline.commands import cli as commands_cli
-    from image_features import cli
+def add_arguments(parser: Parser) -> None:
+    add_options(parser, "--run")
 
-    parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--run", required=True, metavar="URI", help="s3://<bucket>/runs/<run key>, or a folder"
-    )
-    args = parser.parse_args(argv)
-    return commands_cli.run(lambda: check_run(RunLayout(args.run.rstrip("/"))), args)
+
+def run(args: argparse.Namespace) -> CheckReport:
+    return check_run(RunLayout(args.run.rstrip("/")))

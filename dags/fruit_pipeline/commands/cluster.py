@@ -1,40 +1,41 @@
-"""The EMR cluster of a run: its request from a shape, and finding it again by its tag.
+"""Print the request for a run's EMR cluster, made from a shape.
 
     python -m fruit_pipeline cluster --run s3://bucket/runs/r1 --wheelhouse s3://bucket/wheelhouse/<digest>
 
-prints the request as JSON for `aws emr run-job-flow --cli-input-json`.
+The request is JSON in any case, for `aws emr run-job-flow --cli-input-json`.
 """
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
+from fruit_pipeline import settings
 from fruit_pipeline.cluster.job_flow import build_request
 from fruit_pipeline.cluster.shapes import load_shape
+from fruit_pipeline.commands.options import add_options
+from image_features.arguments import Parser
+from image_features.cli import print_json
 from image_features.storage import join_uri
 
+show = print_json
 
-def main(argv: list[str] | None = None) -> int:
-    from fruit_pipeline import settings
-    from fruit_pipeline.commands import cli as commands_cli
-    from image_features import cli
 
-    parser = cli.parser(__doc__)
-    parser.add_argument("--run", required=True, metavar="URI", help="s3://<bucket>/runs/<run key>")
-    parser.add_argument("--wheelhouse", required=True, metavar="URI", help="from fruit_pipeline.wheelhouse")
-    parser.add_argument("--shape", default="small", help="default: %(default)s")
-    args = parser.parse_args(argv)
+def add_arguments(parser: Parser) -> None:
+    add_options(parser, "--run", help="s3://<bucket>/runs/<run key>")
+    parser.add_argument(
+        "--wheelhouse", required=True, metavar="URI", help="result of the command `wheelhouse`"
+    )
+    add_options(parser, "--shape")
 
-    def run() -> dict[str, Any]:
-        deployment = settings.load()
-        return build_request(
-            deployment,
-            load_shape(deployment.home, args.shape),
-            args.run.rstrip("/").rpartition("/")[2],
-            join_uri(args.run, "logs"),
-            join_uri(args.run, "code", "install.sh"),
-            args.wheelhouse,
-        )
 
-    args.json = True  # the request is for a machine in any case
-    return commands_cli.run(run, args)
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    deployment = settings.load()
+    return build_request(
+        deployment,
+        load_shape(deployment.home, args.shape),
+        args.run.rstrip("/").rpartition("/")[2],
+        join_uri(args.run, "logs"),
+        join_uri(args.run, "code", "install.sh"),
+        args.wheelhouse,
+    )

@@ -1,41 +1,37 @@
-"""The two EMR steps of a run.
+"""Print the two EMR steps of a run.
 
     python -m fruit_pipeline steps --run s3://bucket/runs/r1 --model s3://bucket/models/<digest> \
         --components 50
 
-prints them as JSON for `aws emr add-steps`, or as `spark-submit` commands with --commands.
+prints them as `spark-submit` commands, and with --json as `aws emr add-steps` takes them.
 """
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from typing import Any
 
 from fruit_pipeline.cluster.steps import extraction_step, reduction_step
-from image_features.cli import at_least_one, share
+from fruit_pipeline.commands.options import add_components, add_options
+from image_features.arguments import Parser
 from image_features.contract import RunLayout
 
 
-def main(argv: list[str] | None = None) -> int:
-    from fruit_pipeline.commands import cli as commands_cli
-    from image_features import cli
+def add_arguments(parser: Parser) -> None:
+    add_options(parser, "--run")
+    parser.add_argument("--model", required=True, metavar="URI", help="result of the command `backbone`")
+    add_components(parser)
 
-    parser = cli.parser(__doc__)
-    parser.add_argument("--run", required=True, metavar="URI", help="s3://<bucket>/runs/<run key>")
-    parser.add_argument("--model", required=True, metavar="URI", help="from fruit_pipeline.backbone")
-    kept = parser.add_mutually_exclusive_group(required=True)
-    kept.add_argument("--components", type=at_least_one, metavar="N")
-    kept.add_argument("--variance", type=share, metavar="SHARE")
-    parser.add_argument("--commands", action="store_true", help="print spark-submit commands")
-    args = parser.parse_args(argv)
 
-    def run() -> Any:
-        layout = RunLayout(args.run.rstrip("/"))
-        steps = [
-            extraction_step(layout, args.model),
-            reduction_step(layout, args.model, args.components, args.variance),
-        ]
-        return [shlex.join(step["HadoopJarStep"]["Args"]) for step in steps] if args.commands else steps
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    layout = RunLayout(args.run.rstrip("/"))
+    return [
+        extraction_step(layout, args.model),
+        reduction_step(layout, args.model, args.components, args.variance),
+    ]
 
-    args.json = args.json or not args.commands  # the steps are for a machine in any case
-    return commands_cli.run(run, args, show=lambda commands: print("\n".join(commands)))
+
+def show(result: list[dict[str, Any]]) -> None:
+    for step in result:
+        print(shlex.join(step["HadoopJarStep"]["Args"]))

@@ -7,14 +7,13 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from fruit_pipeline.aws.session import Aws
-from fruit_pipeline.cost.prices import Figure, InstancePrice, Prices, Source, _without_none, load, path_of
+from fruit_pipeline.cost.prices import Figure, InstancePrice, Prices, Source, load, path_of
 from image_features.errors import JobError
 
 # https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html
@@ -24,7 +23,7 @@ PRICE_LIST_REGION = "eu-central-1"
 
 def write(path: Path, prices: Prices) -> None:
     """Write the file beside its place and rename it: a reader sees the old prices or the new ones."""
-    text = json.dumps(asdict(prices, dict_factory=_without_none), indent=2, ensure_ascii=False)
+    text = json.dumps(prices.to_dict(), indent=2, ensure_ascii=False)
     # A figure a line: what changed from one renewal to the next is then seen at once.
     text = re.sub(r'\{\s+"usd": ([^,]+),\s+"source": ("[^"]+")\s+\}', r'{ "usd": \1, "source": \2 }', text)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,14 @@ class Prices:
     def date(self) -> str:
         """Of the oldest source."""
         return min(source.date for source in self.sources.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The file's content; a missing Spot price is left out."""
+
+        def without_none(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            return {key: value for key, value in pairs if value is not None}
+
+        return asdict(self, dict_factory=without_none)
 
     def of(self, instance_type: str) -> InstancePrice:
         """Raises JobError, with the closest names, for a type that the file does not have."""
@@ -154,10 +162,6 @@ def _figure(value: Any, where: str, sources: Mapping[str, Source]) -> Figure:
     if value["source"] not in sources:
         raise _Wrong(f"{where}.source is {value['source']!r}; expected one of {', '.join(sources)}")
     return Figure(float(value["usd"]), value["source"])
-
-
-def _without_none(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {key: value for key, value in pairs if value is not None}
 
 
 # The attributes of the Price List that single out one product; usagetype is checked as well, since

@@ -1,12 +1,4 @@
-"""The whole pipeline on this machine: local AWS, real Airflow, real Spark, from one command.
-
-Without --images it draws 480 images. Without --weights it takes the ImageNet weights, and when
-they cannot be downloaded says so and goes on with random ones. Everything that it keeps between
-runs (Airflow's home, the local AWS's buckets, exported models) lies in --work; the run's output is
-copied to --output.
-
-The result is the run's summary.json.
-"""
+"""The demo: starts a local AWS, runs the DAG in Airflow, shows its progress, and copies its output."""
 
 from __future__ import annotations
 
@@ -28,23 +20,22 @@ from fruit_pipeline import settings
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.demo import view
 from fruit_pipeline.demo.local_account import set_up_account
-from fruit_pipeline.model.backbones import (
-    DEFAULT_INPUT_SIZE,
-)
+from fruit_pipeline.model.backbones import DEFAULT_INPUT_SIZE
 from fruit_pipeline.run.summary import from_json
-from image_features import errors
 from image_features.contract import SUMMARY, RunLayout, RunSummary, shard_number
-from image_features.errors import JobError
+from image_features.errors import Failed, JobError
 
 BUCKET = "fruits-demo"
 DAG_ID = "fruit_features"
 PER_LABEL = 40
-_OF_AN_ACCOUNT = (
+"""Images of each label that are drawn when none are given."""
+
+_ACCOUNT_SETTINGS = (
     *("FRUITS_SUBNET_ID", "FRUITS_PRIVATE_SUBNET", "FRUITS_SECURITY_CONFIGURATION"),
     *("FRUITS_EMR_SERVICE_ROLE", "FRUITS_EC2_INSTANCE_PROFILE", "FRUITS_SNS_TOPIC_ARN"),
     *("FRUITS_SCHEDULE", "FRUITS_SCHEDULE_PARAMS"),
 )
-"""Settings that name things of one AWS account, or of its Airflow."""
+"""Settings that name resources of one AWS account, or of its Airflow."""
 
 _WEIGHTS_SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
@@ -53,7 +44,7 @@ console = Console(highlight=False)
 
 @dataclass(frozen=True)
 class Demo:
-    """Where the demo keeps things and what it runs."""
+    """One run of the demo: its folders and the DAG's Params."""
 
     work: Path
     output: Path
@@ -80,7 +71,7 @@ class Demo:
         return self.output / self.run_key / "airflow.log"
 
     def params(self) -> dict[str, Any]:
-        """The DAG's Params; the others keep their defaults."""
+        """The Params that differ from the DAG's defaults."""
         return {
             "source": self.source,
             "weights": self.weights,
@@ -93,8 +84,8 @@ class Demo:
         }
 
 
-def run(demo: Demo) -> RunSummary:
-    """Run the demo; returns the run's summary. Raises cli.Failed when the run failed."""
+def run_demo(demo: Demo) -> RunSummary:
+    """Run the demo and return the run's summary. Raises Failed when the run failed."""
     demo.log.parent.mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]1. local AWS[/] (state in {demo.work / 'aws'})")
     with local_aws(demo) as aws:
@@ -103,11 +94,11 @@ def run(demo: Demo) -> RunSummary:
         console.print(f"[bold]2. Airflow[/] (home in {demo.airflow_home})")
         migrate(demo, environment)
         console.print(f"[bold]3. DAG {DAG_ID}[/], run {demo.run_key} (its log: {demo.log})", soft_wrap=True)
-        ok = run_dag(demo, environment, aws)
+        succeeded = run_dag(demo, environment, aws)
         copied = copy_output(demo, aws)
-    if not ok:
+    if not succeeded:
         console.print(f"[bold red]The run failed.[/] {view.failure(demo.log)}", soft_wrap=True)
-        raise errors.Failed(f"the run {demo.run_key} failed; its whole log: {demo.log}")
+        raise Failed(f"the run {demo.run_key} failed; its whole log: {demo.log}")
     summary_file = copied / SUMMARY
     summary = from_json(summary_file.read_bytes(), str(summary_file))
     console.print("[bold]4. Result[/]")
@@ -117,7 +108,7 @@ def run(demo: Demo) -> RunSummary:
 
 @contextmanager
 def local_aws(demo: Demo) -> Iterator[Aws]:
-    """The local AWS as a process, until the block ends."""
+    """The local AWS as a process that is stopped when the block ends."""
     import boto3
 
     directory = demo.work / "aws"
@@ -126,7 +117,7 @@ def local_aws(demo: Demo) -> Iterator[Aws]:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "local_emr", "--port", "0", "--directory", str(directory)),
-                # The jobs compute in Python; what of Java they need is compiled fast, not well.
+                # The jobs compute in Python, so a short compilation matters more than fast Java.
                 "--java-options=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
             ],
             stdout=subprocess.PIPE,
@@ -149,7 +140,7 @@ def local_aws(demo: Demo) -> Iterator[Aws]:
 
 
 def airflow_environment(demo: Demo, aws: Aws) -> dict[str, str]:
-    """Environment of Airflow: the caller's, with this demo's home, connection and settings."""
+    """Environment variables of Airflow: the caller's, and this demo's home, connection and settings."""
     home = settings.load().home
     connection = {
         "conn_type": "aws",
@@ -158,7 +149,7 @@ def airflow_environment(demo: Demo, aws: Aws) -> dict[str, str]:
         "extra": {"region_name": aws.region, "endpoint_url": aws.endpoint_url},
     }
     return {
-        # The caller's own Airflow, if there is one, must not be drawn into this.
+        # Settings of the caller's own Airflow must not reach this one.
         **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
         "AIRFLOW_HOME": str(demo.airflow_home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
@@ -166,7 +157,7 @@ def airflow_environment(demo: Demo, aws: Aws) -> dict[str, str]:
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "AIRFLOW_CONN_AWS_LOCAL": json.dumps(connection),
         "FRUITS_AWS_CONN_ID": "aws_local",
-        # An s3:// source lies in a real account: boto3's own credentials reach it.
+        # An s3:// source is in a real account, which boto3 reaches with the caller's credentials.
         "AIRFLOW_CONN_AWS_SOURCE": json.dumps({"conn_type": "aws"}),
         "FRUITS_SOURCE_AWS_CONN_ID": "aws_source",
         "FRUITS_BUCKET": BUCKET,
@@ -174,14 +165,14 @@ def airflow_environment(demo: Demo, aws: Aws) -> dict[str, str]:
         "FRUITS_HOME": str(home),
         "FRUITS_NODE_TARGET": "host",
         "FRUITS_POLL_SECONDS": "1",
-        # Blank: the default. What the caller's own account has, the local one has not.
-        **dict.fromkeys(_OF_AN_ACCOUNT, ""),
+        # The local account does not have these resources; blank means the default.
+        **dict.fromkeys(_ACCOUNT_SETTINGS, ""),
         "PYTHONWARNINGS": "ignore",
     }
 
 
 def migrate(demo: Demo, environment: dict[str, str]) -> None:
-    """Make Airflow's database, unless this Airflow version made it before."""
+    """Create Airflow's database, unless this version of Airflow has done so already."""
     stamp = demo.airflow_home / f"migrated-{version('apache-airflow')}"
     if stamp.exists():
         return
@@ -189,14 +180,14 @@ def migrate(demo: Demo, environment: dict[str, str]) -> None:
     log = demo.airflow_home / "migrate.log"
     with log.open("w") as sink:
         command = [sys.executable, "-m", "airflow", "db", "migrate"]
-        done = subprocess.run(command, env=environment, stdout=sink, stderr=sink, check=False)
-    if done.returncode:
-        raise JobError(f"Airflow's database could not be made; see {log}")
+        process = subprocess.run(command, env=environment, stdout=sink, stderr=sink, check=False)
+    if process.returncode:
+        raise JobError(f"Airflow's database could not be created; see {log}")
     stamp.touch()
 
 
 def run_dag(demo: Demo, environment: dict[str, str], aws: Aws) -> bool:
-    """Run the DAG in Airflow, showing its tasks and, while it extracts, its images."""
+    """Run the DAG in Airflow and show its tasks and the progress of its steps; whether it succeeded."""
     command = [sys.executable, "-m", "airflow", "dags", "test", DAG_ID, "--conf", json.dumps(demo.params())]
     watch = view.Watch(console, demo.airflow_home / "airflow.db", DAG_ID, demo.layout, aws)
     with demo.log.open("w") as log:
@@ -205,14 +196,14 @@ def run_dag(demo: Demo, environment: dict[str, str], aws: Aws) -> bool:
         watch.until_ended(process)
         return process.wait() == 0
     except BaseException:
-        # Ctrl-C reaches Airflow as well; the local AWS ends the cluster when it stops.
+        # Ctrl-C reaches Airflow too. The cluster ends with the local AWS.
         process.terminate()
         process.wait()
         raise
 
 
 def copy_output(demo: Demo, aws: Aws) -> Path:
-    """Copy the run from the local AWS to the output folder, all but the packed images."""
+    """Copy the run from the local AWS to the output folder, without the packed images; return the copy."""
     target = demo.output / demo.run_key
     source = aws.storage(demo.layout.root)
     for obj in source.list():
@@ -224,10 +215,11 @@ def copy_output(demo: Demo, aws: Aws) -> Path:
     return target
 
 
-def choose_weights(asked: str | None, alpha: float, input_size: int) -> str:
-    """The weights to run with: what was asked for, else ImageNet's, else, said loudly, random ones."""
-    if asked is not None:
-        return str(Path(asked).expanduser().absolute()) if Path(asked).expanduser().is_file() else asked
+def choose_weights(given: str | None, alpha: float, input_size: int) -> str:
+    """The weights to run with: those given, else ImageNet's, else, with a warning, random ones."""
+    if given is not None:
+        path = Path(given).expanduser()
+        return str(path.absolute()) if path.is_file() else given
     if _imagenet_reachable(alpha, input_size):
         return "imagenet"
     console.print(
@@ -238,7 +230,7 @@ def choose_weights(asked: str | None, alpha: float, input_size: int) -> str:
 
 
 def _imagenet_reachable(alpha: float, input_size: int) -> bool:
-    """Whether Keras has the weights in its cache, or can reach the server that it takes them from."""
+    """Whether Keras has the weights in its cache, or can reach the server that it downloads them from."""
     keras_home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     if any((keras_home / "models").glob(f"mobilenet_v2_weights_*_{alpha}_{input_size}_no_top.h5")):
         return True

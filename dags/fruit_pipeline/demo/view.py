@@ -1,7 +1,8 @@
-"""What the demo shows: tasks as they end, images as they are done, and the result."""
+"""What the demo shows on the console: tasks as they end, the progress of the steps, and the result."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 import subprocess
@@ -17,15 +18,14 @@ from rich.table import Table
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.model.quantise import Quality
-from fruit_pipeline.run.progress import STAGES, pause
-from fruit_pipeline.run.progress import Progress as Found
+from fruit_pipeline.run import progress
 from image_features.contract import REPORT, SUMMARY, RunLayout, RunSummary
 from image_features.errors import JobError
 
 _MARKS = {"success": "[green]ok[/]     ", "failed": "[red]failed[/] ", "upstream_failed": "[dim]not run[/]"}
-_UNDER_WAY = ("running", "deferred", "queued", "scheduled", "up_for_retry")
+_ACTIVE_STATES = ("running", "deferred", "queued", "scheduled", "up_for_retry")
 _STEPS = {"wait_for_extraction": ("extraction", "extracting"), "wait_for_pca": ("pca", "reducing")}
-_LOOK_SECONDS = 2  # a look takes the local AWS some time, which the step could use
+_POLL_SECONDS = 2  # a poll takes the local AWS some CPU time, which the step could use
 _ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Failure)\b: (.+)")
 _LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\dT")
 
@@ -39,13 +39,13 @@ class Watch:
         self._dag_id = dag_id
         self._layout = layout
         self._aws = aws
-        self._ended: set[str] = set()
-        self._earlier = max((row[0] for row in self._query("SELECT id FROM dag_run", ())), default=0)
+        self._printed: set[str] = set()
+        self._last_earlier_run = max((row[0] for row in self._query("SELECT id FROM dag_run", ())), default=0)
 
     def until_ended(self, process: subprocess.Popen[Any]) -> None:
-        """Print each task as it ends and a bar of the step that runs, until ``process`` ends.
+        """Print each task as it ends, and a progress bar of the running step, until ``process`` ends.
 
-        Where the output is no terminal there is no bar, but a line now and then.
+        Without a terminal a line now and then replaces the bar.
         """
         columns = (
             TextColumn("   {task.description}"),
@@ -55,33 +55,33 @@ class Watch:
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self._console, transient=True) as bars:
-            shown: dict[str, _Step] = {}
+            steps: dict[str, _Step] = {}
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.5)
-                under_way = self._print_ended()
-                for task_id in _STEPS.keys() & under_way - shown.keys():
-                    shown[task_id] = _Step(self._console, bars, task_id, self._layout, self._aws)
-                for task_id, step in shown.items():
-                    step.show(task_id in under_way)
+                active = self._print_ended()
+                for task_id in _STEPS.keys() & active - steps.keys():
+                    steps[task_id] = _Step(self._console, bars, task_id, self._layout, self._aws)
+                for task_id, step in steps.items():
+                    step.show(task_id in active)
         self._print_ended()
 
     def _print_ended(self) -> set[str]:
-        """Print the tasks that ended since the last call; return those under way."""
+        """Print the tasks that ended since the last call; return the ids of the active ones."""
         rows = self._query(
             """SELECT task_id, state, duration FROM task_instance WHERE run_id =
                (SELECT run_id FROM dag_run WHERE dag_id = ? AND id > ? ORDER BY id LIMIT 1)
                ORDER BY end_date""",
-            (self._dag_id, self._earlier),
+            (self._dag_id, self._last_earlier_run),
         )
         for task_id, state, duration in rows:
-            if state in _MARKS and task_id not in self._ended:
-                self._ended.add(task_id)
+            if state in _MARKS and task_id not in self._printed:
+                self._printed.add(task_id)
                 self._console.print(f"   {_MARKS[state]} {task_id:24} {duration or 0:7.1f} s")
-        return {task_id for task_id, state, _ in rows if state in _UNDER_WAY}
+        return {task_id for task_id, state, _ in rows if state in _ACTIVE_STATES}
 
     def _query(self, text: str, values: tuple[Any, ...]) -> list[Any]:
-        # A second process may read Airflow's database: read-only, and giving way when it is locked.
+        # Airflow writes this database meanwhile: read only, and return nothing while it is locked.
         uri = f"{self._database.resolve().as_uri()}?mode=ro"
         try:
             with closing(sqlite3.connect(uri, uri=True, timeout=2)) as connection:
@@ -91,40 +91,38 @@ class Watch:
 
 
 class _Step:
-    """The bar of one step, from the first look that finds it under way."""
+    """The progress of one step, from the first poll in which its task is active."""
 
     def __init__(self, console: Console, bars: Progress, task_id: str, layout: RunLayout, aws: Aws) -> None:
-        stage, self._doing = _STEPS[task_id]
+        stage, self._verb = _STEPS[task_id]
         self._console = console
         self._bars = bars
-        self._bar = bars.add_task(self._doing, visible=False, figures="")
-        self._follower = STAGES[stage](layout, aws.storage)
-        self._started, self._since = datetime.now(UTC), time.monotonic()
-        self._look_at, self._over = 0.0, False
-        self._next, self._said = 0.0, ""
+        self._bar = bars.add_task(self._verb, visible=False, figures="")
+        self._follower = progress.STAGES[stage](layout, aws.storage)
+        self._started, self._started_monotonic = datetime.now(UTC), time.monotonic()
+        self._next_poll, self._ended = 0.0, False
+        self._next_line, self._last_line = 0.0, ""
 
-    def show(self, under_way: bool) -> None:
-        """Look, and show what there is; once more when the step is no longer under way."""
-        if self._over or (under_way and time.monotonic() < self._look_at):
+    def show(self, active: bool) -> None:
+        """Poll the step's objects and show the progress; one last time when the task is no longer active."""
+        if self._ended or (active and time.monotonic() < self._next_poll):
             return
-        self._over, self._look_at = not under_way, time.monotonic() + _LOOK_SECONDS
-        try:
-            found = self._follower.look(self._started, datetime.now(UTC))
-        except JobError:
-            found = None  # tried again
-        if found:
-            self._show(found)
-        if self._over:
+        self._ended, self._next_poll = not active, time.monotonic() + _POLL_SECONDS
+        with suppress(JobError):  # the next poll tries again
+            self._show(self._follower.look(self._started, datetime.now(UTC)))
+        if self._ended:
             self._bars.update(self._bar, visible=False)
 
-    def _show(self, found: Found) -> None:
-        figures = f"{found.what} · {found.figures}" if found.figures else found.what
-        self._bars.update(self._bar, completed=found.done, total=found.total, figures=figures, visible=True)
-        elapsed = time.monotonic() - self._since
-        due = self._over or elapsed >= self._next
-        if due and not self._console.is_terminal and str(found) != self._said:
-            self._console.print(f"   {self._doing}: {found}")
-            self._next, self._said = elapsed + pause(elapsed, 0), str(found)
+    def _show(self, current: progress.Progress) -> None:
+        figures = f"{current.what} · {current.figures}" if current.figures else current.what
+        self._bars.update(
+            self._bar, completed=current.done, total=current.total, figures=figures, visible=True
+        )
+        elapsed = time.monotonic() - self._started_monotonic
+        due = self._ended or elapsed >= self._next_line
+        if due and not self._console.is_terminal and str(current) != self._last_line:
+            self._console.print(f"   {self._verb}: {current}")
+            self._next_line, self._last_line = elapsed + progress.pause(elapsed, 0), str(current)
 
 
 def failure(log: Path) -> str:
@@ -133,17 +131,13 @@ def failure(log: Path) -> str:
     for number, line in enumerate(lines):
         match = _ERROR_LINE.match(line)
         if match:
-            rest = []
-            for following in lines[number + 1 :]:
-                if _LOG_LINE.match(following):
-                    break
-                rest.append(following)
+            rest = itertools.takewhile(lambda following: not _LOG_LINE.match(following), lines[number + 1 :])
             return "\n".join([match[1], *rest])
     return "Airflow's log names no error."
 
 
 def print_result(console: Console, summary: RunSummary, folder: Path) -> None:
-    """The run's figures as a table."""
+    """Print the run's figures as a table, and where its files are."""
     table = Table(show_header=False, box=None, padding=(0, 2))
     random = " [bold red](RANDOM WEIGHTS: the features mean little)[/]" if summary.weights_are_random else ""
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.rejects_by_reason.items())
@@ -161,7 +155,7 @@ def print_result(console: Console, summary: RunSummary, folder: Path) -> None:
     for stage, seconds in summary.seconds.items():
         table.add_row(f"  {stage}", f"{seconds:8.1f} s")
     console.print(table)
-    # Outside the table, which would cut them at the terminal's width.
+    # Below the table, which would cut the paths at the terminal's width.
     places = {"report": REPORT, "embeddings": "pca", "features": "features", "summary": SUMMARY}
     for what, name in places.items():
         console.print(f"  {what:10}  {folder / name}", soft_wrap=True)

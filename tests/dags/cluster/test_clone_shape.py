@@ -15,9 +15,9 @@ import pytest
 
 from fruit_pipeline.aws import clusters as aws_clusters
 from fruit_pipeline.cluster import clone_shape, job_flow, shapes
-from fruit_pipeline.commands import clone_shape as commands_clone_shape
 from fruit_pipeline.settings import Settings
 from image_features.errors import JobError
+from support.cli import run_cli
 from support.local_aws import BUCKET, REGION, LocalAws
 
 Cloned = Callable[..., clone_shape.Clone]
@@ -273,13 +273,13 @@ def test_the_command_prints_the_shape_and_writes_it_when_told(
     monkeypatch.setenv("FRUITS_HOME", str(home))
     monkeypatch.setenv("FRUITS_REGION", REGION)
     cluster_id = clusters.run(name="plain")
-    assert commands_clone_shape.main(["--cluster", cluster_id, "--name", "mine"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+    shown = run_cli("clone-shape", "--cluster", cluster_id, "--name", "mine")
+    assert shown.returncode == 0
+    printed = json.loads(shown.stdout)
     assert "mine" not in shapes.shape_names(home)
-    assert commands_clone_shape.main(["--cluster", cluster_id, "--name", "mine", "--write"]) == 0
+    assert run_cli("clone-shape", "--cluster", cluster_id, "--name", "mine", "--write").returncode == 0
     assert json.loads((home / "emr_configs" / "mine.json").read_text()) == printed
     assert "mine" in shapes.descriptions(home)
-    assert commands_clone_shape.main(["--cluster", "j-NONE", "--name", "other"]) == 2
-    error = capsys.readouterr().err
-    assert "error: cluster j-NONE in eu-west-3" in error
-    assert "Traceback" not in error
+    refused = run_cli("clone-shape", "--cluster", "j-NONE", "--name", "other")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("error: cluster j-NONE in eu-west-3")

@@ -18,8 +18,8 @@ from fruit_pipeline.cost.estimate import Work
 from fruit_pipeline.cost.prices import Figure, InstancePrice, Prices
 from image_features.contract import ActualCost, CostEstimate
 from image_features.errors import JobError
+from support.cli import run_cli
 from support.local_aws import REGION, LocalAws
-from support.processes import command
 from support.waiting import eventually
 
 FRUITS = 67_692
@@ -334,13 +334,13 @@ def test_an_instance_without_a_price_is_named_and_counts_nothing(
 
 
 def test_the_command_prints_the_table_that_the_code_makes(of_fruits: CostEstimate) -> None:
-    done = command("fruit_pipeline.cost.estimate", "--images", str(FRUITS), "--shape", "standard")
+    done = run_cli("estimate", "--images", str(FRUITS), "--shape", "standard")
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip() == estimate.table(of_fruits)
 
 
 def test_the_command_prints_json_for_machines(of_fruits: CostEstimate) -> None:
-    done = command("fruit_pipeline.cost.estimate", "--images", str(FRUITS), "--shape", "standard", "--json")
+    done = run_cli("estimate", "--images", str(FRUITS), "--shape", "standard", "--json")
     assert json.loads(done.stdout) == asdict(of_fruits)
 
 
@@ -349,11 +349,11 @@ def test_the_command_prints_json_for_machines(of_fruits: CostEstimate) -> None:
     [
         (["--shape", "huge"], "error: unknown cluster shape 'huge'"),
         (["--region", "eu-nowhere-1"], "error: no prices of eu-nowhere-1"),
-        (["--alpha", "0"], "error: --alpha must be above 0"),
+        (["--alpha", "0"], "error: alpha must lie above 0"),
     ],
 )
 def test_the_command_refuses_in_one_line(words: list[str], message: str) -> None:
-    done = command("fruit_pipeline.cost.estimate", "--images", "10", *words)
+    done = run_cli("estimate", "--images", "10", *words)
     assert done.returncode == 2
     assert done.stderr.startswith(message)
 

@@ -19,8 +19,8 @@ from fruit_pipeline.cluster import shapes
 from fruit_pipeline.cost import price_list as cost_price_list
 from fruit_pipeline.cost import prices
 from image_features.errors import JobError
+from support.cli import run_cli
 from support.local_aws import REGION, LocalAws
-from support.processes import command
 
 FILES = sorted((Path(__file__).resolve().parents[3] / "emr_configs" / "prices").glob("*.json"))
 
@@ -322,7 +322,7 @@ def test_a_renewal_that_is_denied_keeps_the_file_and_names_the_permission(
 
 
 def test_the_command_prints_every_price_with_its_sources(repo: Path) -> None:
-    done = command("fruit_pipeline.cost.prices", "--region", REGION)
+    done = run_cli("prices", "--region", REGION)
     assert done.returncode == 0, done.stderr
     found = prices.load(repo, REGION)
     for name, price in found.instances.items():
@@ -332,7 +332,7 @@ def test_the_command_prints_every_price_with_its_sources(repo: Path) -> None:
 
 
 def test_the_command_prints_json_for_machines(repo: Path) -> None:
-    done = command("fruit_pipeline.cost.prices", "--region", REGION, "--json")
+    done = run_cli("prices", "--region", REGION, "--json")
     assert json.loads(done.stdout) == json.loads(prices.path_of(repo, REGION).read_text())
 
 
@@ -344,7 +344,7 @@ def test_the_command_prints_json_for_machines(repo: Path) -> None:
     ],
 )
 def test_the_command_refuses_in_one_line(words: list[str], message: str) -> None:
-    done = command("fruit_pipeline.cost.prices", *words)
+    done = run_cli("prices", *words)
     assert done.returncode == 2
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1

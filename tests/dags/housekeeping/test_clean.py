@@ -12,8 +12,8 @@ from fruit_pipeline.aws.clusters import RUN_TAG, name_of
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.housekeeping import clean, stored_runs
 from image_features.errors import JobError, StorageError
+from support.cli import run_cli
 from support.local_aws import BUCKET, LocalAws
-from support.processes import command
 from support.waiting import eventually
 
 TEMPORARY = {
@@ -248,16 +248,16 @@ def test_what_is_no_run_is_refused_before_anything_is_looked_at(run: str, messag
 @pytest.mark.usefixtures("s3_environment")
 def test_the_command_shows_first_and_deletes_with_yes(clusters: LocalAws) -> None:
     make_run(clusters, "by-hand")
-    words = ("fruit_pipeline.housekeeping.clean", "--run", "by-hand")
-    asked = command(*words, FRUITS_BUCKET=BUCKET)
+    words = ("clean", "--run", "by-hand")
+    asked = run_cli(*words, FRUITS_BUCKET=BUCKET)
     assert asked.returncode == 2, asked.stderr
-    assert "error: 5 objects of 5.4\u00a0kB would go; give --yes to delete them" in asked.stderr
-    looked = command(*words, "--dry-run", FRUITS_BUCKET=BUCKET)
+    assert "error: 5 objects of 5.4\u00a0kB would be deleted; give --yes to delete them" in asked.stderr
+    looked = run_cli(*words, "--dry-run", FRUITS_BUCKET=BUCKET)
     assert looked.returncode == 0, looked.stderr
     sample = next(line for line in looked.stdout.splitlines() if line.startswith("sample/"))
     assert sample.split() == ["sample/", "3", "objects", "5.1", "kB"]
     assert names(clusters, "by-hand") == {*TEMPORARY, *RESULTS}
-    done = command(*words, "--yes", "--json", FRUITS_BUCKET=BUCKET)
+    done = run_cli(*words, "--yes", "--json", FRUITS_BUCKET=BUCKET)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["objects"], result["bytes"], result["deleted"]) == (5, 5_430, True)
@@ -266,10 +266,10 @@ def test_the_command_shows_first_and_deletes_with_yes(clusters: LocalAws) -> Non
 
 @pytest.mark.usefixtures("s3_environment")
 def test_the_command_refuses_in_one_line(clusters: LocalAws) -> None:
-    done = command("fruit_pipeline.housekeeping.clean", "--run", f"s3://{BUCKET}/runs/no-such-run", "--yes")
+    done = run_cli("clean", "--run", f"s3://{BUCKET}/runs/no-such-run", "--yes")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"error: s3://{BUCKET}/runs/no-such-run holds nothing")
-    done = command("fruit_pipeline.housekeeping.clean", "--run", "s3://no-such-bucket-here/runs/r", "--yes")
+    done = run_cli("clean", "--run", "s3://no-such-bucket-here/runs/r", "--yes")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 

@@ -30,8 +30,8 @@ from image_features.contract import FeaturesMarker, PcaMarker, RunLayout
 from image_features.documents import read_document
 from image_features.errors import JobError
 from image_features.storage import Storage
+from support.cli import run_cli
 from support.local_aws import BUCKET, LocalAws
-from support.processes import command
 from support.report_page import HOSTILE, HOSTILE_IMAGE, Page, hostile_source, pick, report_of
 from support.runs import make_run
 from support.spark import LocalSpark
@@ -299,7 +299,7 @@ def test_the_params_repeat_the_run(run: Path, repo: Path) -> None:
 
 
 def test_the_command_writes_the_report(run: Path, tmp_path: Path) -> None:
-    done = command("fruit_pipeline.report", "--run", str(run), "--output", str(tmp_path / "r.html"), "--json")
+    done = run_cli("report", "--run", str(run), "--output", str(tmp_path / "r.html"), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["bytes"] == (tmp_path / "r.html").stat().st_size
     assert not (run / "report.html").exists()
@@ -307,7 +307,7 @@ def test_the_command_writes_the_report(run: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_finished_is_refused_in_one_line(run: Path) -> None:
     (run / "pca" / "_SUCCESS").unlink()
-    done = command("fruit_pipeline.report", "--run", str(run))
+    done = run_cli("report", "--run", str(run))
     assert done.returncode == 2
     assert f"{run}/pca has no _SUCCESS" in done.stderr
     assert "Traceback" not in done.stderr
