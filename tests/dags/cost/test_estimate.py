@@ -349,7 +349,7 @@ def test_the_command_prints_json_for_machines(of_fruits: CostEstimate) -> None:
     [
         (["--shape", "huge"], "error: unknown cluster shape 'huge'"),
         (["--region", "eu-nowhere-1"], "error: no prices of eu-nowhere-1"),
-        (["--alpha", "0"], "error: alpha must lie above 0"),
+        (["--alpha", "0"], "error: alpha must be above 0"),
     ],
 )
 def test_the_command_refuses_in_one_line(words: list[str], message: str) -> None:
