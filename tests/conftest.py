@@ -14,7 +14,8 @@ from fruit_pipeline.model.backbones import BackboneRequest
 from fruit_pipeline.model.export import export
 from fruit_pipeline.sample.drawn_images import draw_folder
 from support.airflow import use_own_home
-from support.local_aws import REGION, AwsProcess, LocalAws
+from support.instant_aws import InstantAws
+from support.local_aws import REGION
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -55,16 +56,14 @@ def random_backbone() -> Path:
 
 
 @pytest.fixture(scope="session")
-def local_aws() -> Iterator[LocalAws]:
-    """A local AWS with a bucket and an account as the preflight requires them."""
-    server = AwsProcess()
-    aws = LocalAws(server.endpoint)
-    aws.set_up_account()
-    yield aws
-    assert server.stop() == 0
+def local_aws() -> Iterator[InstantAws]:
+    """A local AWS in this process, with a bucket and an account as the preflight requires them."""
+    with InstantAws() as aws:
+        aws.set_up_account()
+        yield aws
 
 
 @pytest.fixture
-def aws(local_aws: LocalAws) -> Aws:
+def aws(local_aws: InstantAws) -> Aws:
     """The pipeline's own view of the local AWS."""
     return Aws(boto3.Session("test", "test", region_name=REGION), REGION, local_aws.endpoint)

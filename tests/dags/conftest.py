@@ -14,6 +14,7 @@ from fruit_pipeline import settings
 from fruit_pipeline.settings import Settings
 from support.airflow import CONNECTION, CONNECTION_VARIABLE, connection_to
 from support.faulty_aws import FaultyAws
+from support.instant_aws import InstantAws
 from support.local_aws import BUCKET, REGION, LocalAws
 from support.mailbox import Mailbox
 from support.runs import finished_run
@@ -71,7 +72,7 @@ def mailbox(_mailbox: Mailbox, deployed: pytest.MonkeyPatch) -> Mailbox:
 
 
 @pytest.fixture
-def clusters(local_aws: LocalAws) -> Iterator[LocalAws]:
+def clusters(local_aws: InstantAws) -> Iterator[InstantAws]:
     """The local AWS; clusters that a test leaves alive are ended."""
     yield local_aws
     local_aws.terminate_all()
@@ -112,16 +113,16 @@ def arguments(faulty: FaultyAws, monkeypatch: pytest.MonkeyPatch) -> dict[str, A
 
 
 @pytest.fixture
-def create(deployment: Settings, clusters: LocalAws, arguments: dict[str, Any]) -> Callable[[str], Any]:
+def create(deployment: Settings, clusters: InstantAws, arguments: dict[str, Any]) -> Callable[[str], Any]:
     """CreateClusterOnce with the real request of a run."""
     from fruit_pipeline.cluster import job_flow, shapes
     from fruit_pipeline.dag.operators import CreateClusterOnce
 
     def build(run_key: str) -> CreateClusterOnce:
         shape = shapes.load_shape(deployment.home, "small")
-        script = clusters.put(f"runs/{run_key}/code/install.sh", "true")
+        script = clusters.put(f"runs/{run_key}/code/install.sh")
         logs = f"s3://{BUCKET}/runs/{run_key}/logs"
         request = job_flow.build_request(deployment, shape, run_key, logs, script, "s3://b-1/wheels")
-        return CreateClusterOnce(job_flow_overrides=request, waiter_delay=1, **arguments)
+        return CreateClusterOnce(job_flow_overrides=request, waiter_delay=0.05, **arguments)
 
     return build

@@ -235,7 +235,7 @@ def _defer(sensor: Any, trigger: type[ClusterTrigger | StepTrigger], seconds: fl
         trigger=trigger(
             job_flow_id=sensor.job_flow_id,
             aws_conn_id=sensor.aws_conn_id,
-            waiter_delay=int(poll),
+            waiter_delay=poll,
             attempts=attempts,
             region_name=sensor.region_name,
             **own,

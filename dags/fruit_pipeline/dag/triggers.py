@@ -40,7 +40,7 @@ class _StateTrigger(BaseTrigger):
     def __init__(
         self,
         job_flow_id: str,
-        waiter_delay: int,
+        waiter_delay: float,
         attempts: int,
         aws_conn_id: str | None,
         region_name: str | None,

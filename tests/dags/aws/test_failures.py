@@ -19,12 +19,10 @@ from support.waiting import eventually
 @pytest.fixture
 def failed(clusters: LocalAws) -> tuple[str, str]:
     """A cluster and its failed step."""
-    body = """
-for n in $(seq 30); do echo "26/11/20 10:00:00 INFO Executor: $n" >&2; done
-for n in $(seq 30); do echo "line $n" >&2; done
-exit 1"""
+    chatter = [f"26/11/20 10:00:00 INFO Executor: {n}" for n in range(1, 31)]
+    log = "\n".join([*chatter, *(f"line {n}" for n in range(1, 31)), ""])
     cluster = clusters.run(name="failures")
-    step = clusters.script("many lines", body)
+    step = clusters.script("many lines", stderr=log, exit_code=1)
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
     eventually(lambda: clusters.step_state(cluster, step_id) == "FAILED")
     return cluster, step_id
@@ -44,7 +42,7 @@ echo "26/11/20 10:00:00 WARN Utils: a name" >&2
 echo "26/11/20 10:00:00 INFO ShutdownHookManager: gone" >&2
 exit 2"""
     cluster = clusters.run(name="own-words")
-    step = clusters.script("gives up", body)
+    step = clusters.script("gives up", stdout=said, stderr=log, exit_code=2)
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
     eventually(lambda: clusters.step_state(cluster, step_id) == "FAILED")
     first, *lines = explain_step(aws, cluster, step_id).splitlines()
@@ -58,7 +56,7 @@ exit 2"""
 def test_a_step_whose_process_was_killed_is_told_as_that(aws: Aws, clusters: LocalAws) -> None:
     """What its log ends with is where it was, not why it ended."""
     cluster = clusters.run(name="killed")
-    step = clusters.script("is killed", 'echo "Registering block manager" >&2; kill -KILL $$')
+    step = clusters.script("is killed", stderr="Registering block manager\n", exit_code=137)
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
     eventually(lambda: clusters.step_state(cluster, step_id) == "FAILED")
     first = explain_step(aws, cluster, step_id).splitlines()[0]

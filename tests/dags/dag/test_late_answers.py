@@ -6,6 +6,7 @@ The operators run against the local AWS, through a proxy that makes the faults.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -32,7 +33,8 @@ from support.airflow import CONNECTION
 from support.clocks import OtherClock, RefuseClock
 from support.fault_kinds import BROKEN, Amend, Error, LoseAnswer, Refuse
 from support.faulty_aws import Answer, Call, FaultyAws
-from support.local_aws import REGION, LocalAws
+from support.instant_aws import InstantAws
+from support.local_aws import REGION
 from support.waiting import eventually
 
 
@@ -46,7 +48,7 @@ def _as_in_a_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
 
 
-def start(clusters: LocalAws, run_key: str) -> str:
+def start(clusters: InstantAws, run_key: str) -> str:
     return clusters.run(name=name_of(run_key), tags={RUN_TAG: run_key})
 
 
@@ -68,7 +70,7 @@ def without_newest(call: Call, answer: Answer) -> Answer:
 @pytest.mark.parametrize("answer", ["lost", "an error 500"])
 @pytest.mark.parametrize("late", [0, 2])
 def test_a_cluster_whose_making_was_not_answered_is_found_also_when_it_is_listed_late(
-    create: Callable[..., Any], clusters: LocalAws, faulty: FaultyAws, context: Any, answer: str, late: int
+    create: Callable[..., Any], clusters: InstantAws, faulty: FaultyAws, context: Any, answer: str, late: int
 ) -> None:
     fault = faulty.add(unseen("RunJobFlow", answer))
     if late:
@@ -80,11 +82,11 @@ def test_a_cluster_whose_making_was_not_answered_is_found_also_when_it_is_listed
 
 @pytest.mark.parametrize("answer", ["lost", "an error 500"])
 def test_a_step_whose_adding_was_not_answered_is_not_added_again(
-    clusters: LocalAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any, answer: str
+    clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any, answer: str
 ) -> None:
     cluster_id = start(clusters, "added")
     fault = faulty.add(unseen("AddJobFlowSteps", answer))
-    step = clusters.script("once", "true")
+    step = clusters.script("once")
     with pytest.raises(AirflowException) as caught:
         operators.AddStepOnce(job_flow_id=cluster_id, steps=[step], **arguments).execute(context)
     assert not isinstance(caught.value, AirflowFailException), caught.value
@@ -97,11 +99,11 @@ def test_a_step_whose_adding_was_not_answered_is_not_added_again(
     "words", ["Cluster id 'j-1' is not valid.", "Step id 's-1' is not valid."], ids=["cluster", "step"]
 )
 def test_what_emr_does_not_know_yet_is_asked_for_again(
-    clusters: LocalAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any, words: str
+    clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any, words: str
 ) -> None:
     faulty.add(Refuse(Error("InvalidRequestException", words), "DescribeStep"))
     sensor = sensors.StepDone(
-        job_flow_id="j-1", step_id="s-1", poke_interval=1, limit_seconds=600, **arguments
+        job_flow_id="j-1", step_id="s-1", poke_interval=0.05, limit_seconds=600, **arguments
     )
     with pytest.raises(AirflowException, match="is not valid") as caught:
         sensor.execute(context)
@@ -113,10 +115,10 @@ def test_what_emr_does_not_know_yet_is_asked_for_again(
 
 @pytest.mark.parametrize("hours", [1, -1])
 def test_a_step_has_the_age_that_it_has_on_aws_s_own_clock(
-    clusters: LocalAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any, hours: int
+    clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any, hours: int
 ) -> None:
     cluster_id = start(clusters, "clock")
-    step = clusters.script("long", "sleep 600")
+    step = clusters.script("long", gate=threading.Event())
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     eventually(lambda: clusters.step_state(cluster_id, step_id) == "RUNNING")
     faulty.add(OtherClock(hours * 3600))
@@ -132,7 +134,7 @@ def test_a_step_has_the_age_that_it_has_on_aws_s_own_clock(
 
 @pytest.mark.parametrize("hours", [30, -30])
 def test_the_reaper_judges_a_cluster_by_aws_s_own_clock(
-    clusters: LocalAws, faulty: FaultyAws, arguments: dict[str, Any], hours: int
+    clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], hours: int
 ) -> None:
     start(clusters, "young")
     faulty.add(OtherClock(hours * 3600))
@@ -143,7 +145,7 @@ def test_the_reaper_judges_a_cluster_by_aws_s_own_clock(
 
 
 def test_a_clock_that_aws_refuses_is_told_with_what_it_is_off_by(
-    clusters: LocalAws, faulty: FaultyAws, arguments: dict[str, Any]
+    clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any]
 ) -> None:
     fault = faulty.add(RefuseClock(3600, "ListClusters"))
     aws = Aws.from_connection(CONNECTION, REGION)
@@ -157,13 +159,13 @@ def test_a_clock_that_aws_refuses_is_told_with_what_it_is_off_by(
 
 
 def test_a_cluster_that_aws_does_not_list_yet_is_terminated_by_its_id(
-    clusters: LocalAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any
+    clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any
 ) -> None:
     cluster_id = start(clusters, "unlisted")
     empty = json.dumps({"Clusters": []}).encode()
     faulty.add(Amend(lambda _, answer: Answer(answer.status, answer.headers, empty), "ListClusters"))
     teardown = operators.TerminateClusters(
-        run_key="unlisted", job_flow_id=cluster_id, waiter_delay=1, waiter_max_attempts=30, **arguments
+        run_key="unlisted", job_flow_id=cluster_id, waiter_delay=0.05, waiter_max_attempts=600, **arguments
     )
     teardown.execute(context)
     assert clusters.state(cluster_id) == "TERMINATED"
@@ -186,10 +188,10 @@ def test_what_aws_may_have_done_is_known_from_the_error(error: Exception, expect
 
 
 def test_a_step_that_emr_never_starts_is_cancelled_at_its_limit_and_says_so(
-    clusters: LocalAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any
+    clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any
 ) -> None:
     cluster_id = start(clusters, "pending")
-    step = clusters.script("never", "sleep 600")
+    step = clusters.script("never", gate=threading.Event())
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     eventually(lambda: clusters.step_state(cluster_id, step_id) == "RUNNING")
 
@@ -202,7 +204,7 @@ def test_a_step_that_emr_never_starts_is_cancelled_at_its_limit_and_says_so(
     time.sleep(1.1)  # AWS's clock is read to a second
     faulty.add(Amend(pending, "DescribeStep"))
     sensor = sensors.StepDone(
-        job_flow_id=cluster_id, step_id=step_id, poke_interval=1, limit_seconds=0.01, **arguments
+        job_flow_id=cluster_id, step_id=step_id, poke_interval=0.05, limit_seconds=0.01, **arguments
     )
     with pytest.raises(AirflowFailException, match="and EMR does not start it, though no other step runs"):
         sensor.execute(context)

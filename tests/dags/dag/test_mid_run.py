@@ -26,7 +26,7 @@ from fruit_pipeline.dag import operators, sensors
 from image_features.errors import JobError, StorageError
 from support.fault_kinds import BROKEN, DENIED, EXPIRED, THROTTLED, EndCluster, Error, Refuse
 from support.faulty_aws import FaultyAws
-from support.local_aws import LocalAws
+from support.instant_aws import InstantAws
 from support.waiting import eventually
 
 CODES = botocore.session.get_session().get_service_model("emr").shape_for("ClusterStateChangeReasonCode").enum
@@ -48,13 +48,13 @@ def _as_in_a_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
 def terminate(arguments: dict[str, Any]) -> Callable[..., operators.TerminateClusters]:
     def build(run_key: str, cluster_id: str = "") -> operators.TerminateClusters:
         return operators.TerminateClusters(
-            run_key=run_key, job_flow_id=cluster_id, waiter_delay=1, waiter_max_attempts=30, **arguments
+            run_key=run_key, job_flow_id=cluster_id, waiter_delay=0.05, waiter_max_attempts=600, **arguments
         )
 
     return build
 
 
-def start(clusters: LocalAws, run_key: str, **more: Any) -> str:
+def start(clusters: InstantAws, run_key: str, **more: Any) -> str:
     return clusters.run(name=name_of(run_key), tags={RUN_TAG: run_key}, **more)
 
 
@@ -77,11 +77,11 @@ def refused_for_good(operator: Any, context: Any) -> str:
 
 @pytest.mark.parametrize("code", CODES)
 def test_each_reason_of_an_end_is_told_for_good(
-    code: str, clusters: LocalAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any
+    code: str, clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any
 ) -> None:
     cluster_id = start(clusters, "ends")
     faulty.add(EndCluster(code, f"so it is: {code}"))
-    sensor = sensors.ClusterReady(job_flow_id=cluster_id, poke_interval=1, limit_seconds=600, **arguments)
+    sensor = sensors.ClusterReady(job_flow_id=cluster_id, poke_interval=0.05, limit_seconds=600, **arguments)
     text = refused_for_good(sensor, context)
     wanted = code in ("USER_REQUEST", "ALL_STEPS_COMPLETED")
     state = "TERMINATED" if wanted else "TERMINATED_WITH_ERRORS"
@@ -94,7 +94,7 @@ def test_each_reason_of_an_end_is_told_for_good(
 
 
 def test_a_cluster_that_may_not_be_made_is_not_asked_for_again(
-    create: Callable[..., Any], clusters: LocalAws, faulty: FaultyAws, context: Any
+    create: Callable[..., Any], clusters: InstantAws, faulty: FaultyAws, context: Any
 ) -> None:
     faulty.add(Refuse(DENIED, "RunJobFlow"))
     assert refused_for_good(create("denied"), context).startswith(
@@ -112,7 +112,7 @@ def test_the_permission_that_aws_names_is_the_one_to_grant(
 
 
 def test_a_request_that_emr_refuses_is_told_in_its_words(
-    create: Callable[..., Any], clusters: LocalAws, faulty: FaultyAws, context: Any
+    create: Callable[..., Any], clusters: InstantAws, faulty: FaultyAws, context: Any
 ) -> None:
     words = "The requested instance type m5.xlarge is not supported in the requested availability zone"
     fault = faulty.add(Refuse(Error("ValidationException", words), "RunJobFlow"))
@@ -123,7 +123,7 @@ def test_a_request_that_emr_refuses_is_told_in_its_words(
 
 @pytest.mark.parametrize("error", [THROTTLED, EXPIRED, BROKEN], ids=lambda error: error.code)
 def test_what_passes_is_left_for_a_retry_that_makes_one_cluster(
-    create: Callable[..., Any], clusters: LocalAws, faulty: FaultyAws, context: Any, error: Error
+    create: Callable[..., Any], clusters: InstantAws, faulty: FaultyAws, context: Any, error: Error
 ) -> None:
     fault = faulty.add(Refuse(error, "RunJobFlow", times=1))
     assert "RunJobFlow" in refused(create("passing"), context) or error is EXPIRED
@@ -135,7 +135,7 @@ def test_what_passes_is_left_for_a_retry_that_makes_one_cluster(
 
 @pytest.mark.parametrize("error", [THROTTLED, DENIED, EXPIRED], ids=lambda error: error.code)
 def test_a_cluster_that_was_made_is_not_lost_when_it_cannot_be_described(
-    create: Callable[..., Any], clusters: LocalAws, faulty: FaultyAws, context: Any, error: Error
+    create: Callable[..., Any], clusters: InstantAws, faulty: FaultyAws, context: Any, error: Error
 ) -> None:
     faulty.add(Refuse(error, "DescribeCluster", after="RunJobFlow"))
     made = create("unseen").execute(context)
@@ -146,11 +146,11 @@ def test_a_cluster_that_was_made_is_not_lost_when_it_cannot_be_described(
 
 
 def test_a_step_that_may_not_be_added_is_not_asked_for_again(
-    clusters: LocalAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any
+    clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any
 ) -> None:
     cluster_id = start(clusters, "steps")
     fault = faulty.add(Refuse(DENIED, "AddJobFlowSteps"))
-    step = clusters.script("never", "true")
+    step = clusters.script("never")
     add = operators.AddStepOnce(job_flow_id=cluster_id, steps=[step], **arguments)
     assert refused_for_good(add, context).startswith(
         f"cluster {cluster_id}: AddJobFlowSteps is denied; grant elasticmapreduce:AddJobFlowSteps to the"
@@ -170,7 +170,7 @@ def test_a_step_that_may_not_be_added_is_not_asked_for_again(
     ids=lambda value: getattr(value, "code", None),
 )
 def test_a_step_that_cannot_be_looked_at_is_waited_for_as_long_as_that_may_pass(
-    clusters: LocalAws,
+    clusters: InstantAws,
     faulty: FaultyAws,
     arguments: dict[str, Any],
     context: Any,
@@ -179,14 +179,14 @@ def test_a_step_that_cannot_be_looked_at_is_waited_for_as_long_as_that_may_pass(
     expected: str,
 ) -> None:
     cluster_id = start(clusters, "looks")
-    step = clusters.script("quick", "true")
+    step = clusters.script("quick")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     eventually(lambda: clusters.step_state(cluster_id, step_id) == "COMPLETED")
     fault = faulty.add(Refuse(error, "DescribeStep"))
 
     def sensor() -> sensors.StepDone:
         return sensors.StepDone(
-            job_flow_id=cluster_id, step_id=step_id, poke_interval=1, limit_seconds=600, **arguments
+            job_flow_id=cluster_id, step_id=step_id, poke_interval=0.05, limit_seconds=600, **arguments
         )
 
     text = (refused_for_good if for_good else refused)(sensor(), context)
@@ -200,7 +200,7 @@ def test_a_step_that_cannot_be_looked_at_is_waited_for_as_long_as_that_may_pass(
 
 
 def test_protection_that_may_not_be_lifted_does_not_keep_the_cluster(
-    terminate: Callable[..., Any], clusters: LocalAws, faulty: FaultyAws, context: Any
+    terminate: Callable[..., Any], clusters: InstantAws, faulty: FaultyAws, context: Any
 ) -> None:
     cluster_id = start(clusters, "protection")
     fault = faulty.add(Refuse(DENIED, "SetTerminationProtection"))
@@ -211,7 +211,7 @@ def test_protection_that_may_not_be_lifted_does_not_keep_the_cluster(
 
 @pytest.mark.parametrize("call", ["ListClusters", "DescribeCluster"])
 def test_a_cluster_that_may_not_be_looked_for_is_terminated_by_its_id(
-    terminate: Callable[..., Any], clusters: LocalAws, faulty: FaultyAws, context: Any, call: str
+    terminate: Callable[..., Any], clusters: InstantAws, faulty: FaultyAws, context: Any, call: str
 ) -> None:
     cluster_id = start(clusters, "hidden")
     faulty.add(Refuse(DENIED, call))
@@ -235,7 +235,12 @@ def test_a_cluster_that_may_not_be_looked_for_is_terminated_by_its_id(
     ids=lambda value: getattr(value, "code", None),
 )
 def test_a_cluster_that_cannot_be_terminated_is_told_loudly_until_a_retry_ends_it(
-    terminate: Callable[..., Any], clusters: LocalAws, faulty: FaultyAws, context: Any, error: Error, why: str
+    terminate: Callable[..., Any],
+    clusters: InstantAws,
+    faulty: FaultyAws,
+    context: Any,
+    error: Error,
+    why: str,
 ) -> None:
     cluster_id = start(clusters, "leak")
     fault = faulty.add(Refuse(error, "TerminateJobFlows"))

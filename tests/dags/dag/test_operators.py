@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,8 @@ from fruit_pipeline.cluster import job_flow, shapes
 from fruit_pipeline.dag import errors, operators, sensors
 from fruit_pipeline.settings import Settings
 from image_features.errors import JobError, StorageError
-from support.local_aws import BUCKET, REGION, LocalAws
+from support.instant_aws import InstantAws, Script
+from support.local_aws import BUCKET, REGION
 from support.waiting import eventually
 
 
@@ -54,24 +56,20 @@ def aws_arguments(connection: str) -> dict[str, Any]:
 
 @pytest.fixture
 def waiting(aws_arguments: dict[str, Any]) -> dict[str, Any]:
-    return {**aws_arguments, "poke_interval": 1, "limit_seconds": 600}
+    return {**aws_arguments, "poke_interval": 0.05, "limit_seconds": 600}
 
 
 @pytest.fixture
-def request_of(deployment: Settings, repo: Path, clusters: LocalAws) -> Callable[[str, str], dict[str, Any]]:
-    """The real request of a run, with a bootstrap script of the test's."""
+def request_of(deployment: Settings, repo: Path, clusters: InstantAws) -> Callable[..., dict[str, Any]]:
+    """The real request of a run, with a bootstrap action of the test's."""
 
-    def build(run_key: str, bootstrap: str = "true") -> dict[str, Any]:
+    def build(run_key: str, **bootstrap: Any) -> dict[str, Any]:
         root = f"s3://{BUCKET}/runs/{run_key}"
-        script = clusters.put(f"runs/{run_key}/code/install.sh", bootstrap)
+        script = clusters.put_script(f"runs/{run_key}/code/install.sh", Script(**bootstrap))
         shape = shapes.load_shape(repo, "small")
         return job_flow.build_request(deployment, shape, run_key, f"{root}/logs", script, "s3://b-1/wheels")
 
     return build
-
-
-def wait_for(gate: Path) -> str:
-    return f"until [ -e '{gate}' ]; do sleep 0.05; done"
 
 
 async def first_event(trigger: Any) -> Any:
@@ -79,16 +77,16 @@ async def first_event(trigger: Any) -> Any:
         return event.payload
 
 
-def run_to_end(sensor: Any, context: dict[str, Any], gate: Path | None = None) -> bool:
+def run_to_end(sensor: Any, context: dict[str, Any], gate: threading.Event | None = None) -> bool:
     """Run a deferrable sensor as a worker and a triggerer do; whether it did defer.
 
-    ``gate`` is made when it has deferred; what waits for the gate cannot be over before.
+    ``gate`` is set when it has deferred; what waits for the gate cannot be over before.
     """
     try:
         sensor.execute(context)
     except TaskDeferred as deferred:
         if gate:
-            gate.touch()
+            gate.set()
         event = asyncio.run(asyncio.wait_for(first_event(deferred.trigger), 600))
         getattr(sensor, deferred.method_name)(context, event)
         return True
@@ -99,7 +97,10 @@ def run_to_end(sensor: Any, context: dict[str, Any], gate: Path | None = None) -
 
 
 def test_creating_again_takes_the_cluster_that_lives(
-    request_of: Callable[..., dict[str, Any]], aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+    request_of: Callable[..., dict[str, Any]],
+    aws_arguments: dict[str, Any],
+    context: Any,
+    clusters: InstantAws,
 ) -> None:
     request = request_of("create-twice")
     ids = [
@@ -111,7 +112,10 @@ def test_creating_again_takes_the_cluster_that_lives(
 
 
 def test_creating_after_the_cluster_ended_makes_another(
-    request_of: Callable[..., dict[str, Any]], aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+    request_of: Callable[..., dict[str, Any]],
+    aws_arguments: dict[str, Any],
+    context: Any,
+    clusters: InstantAws,
 ) -> None:
     request = request_of("create-again")
     first = operators.CreateClusterOnce(job_flow_overrides=request, **aws_arguments).execute(context)
@@ -123,7 +127,10 @@ def test_creating_after_the_cluster_ended_makes_another(
 
 
 def test_another_runs_cluster_is_not_taken(
-    request_of: Callable[..., dict[str, Any]], aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+    request_of: Callable[..., dict[str, Any]],
+    aws_arguments: dict[str, Any],
+    context: Any,
+    clusters: InstantAws,
 ) -> None:
     for run_key in ("run-a", "run-b"):
         request = request_of(run_key)
@@ -135,14 +142,14 @@ def test_another_runs_cluster_is_not_taken(
 
 
 @pytest.fixture
-def cluster_id(clusters: LocalAws) -> str:
+def cluster_id(clusters: InstantAws) -> str:
     return clusters.run(name="steps", tags={RUN_TAG: "steps"})
 
 
 def test_adding_again_takes_the_step_that_is_there(
-    cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+    cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: InstantAws
 ) -> None:
-    step = clusters.script("once", "sleep 0.2")
+    step = clusters.script("once")
     arguments = {"job_flow_id": cluster_id, "steps": [step], **aws_arguments}
     ids = [operators.AddStepOnce(**arguments).execute(context) for _ in range(2)]
     eventually(lambda: clusters.step_state(cluster_id, ids[0][0]) == "COMPLETED")
@@ -152,9 +159,9 @@ def test_adding_again_takes_the_step_that_is_there(
 
 
 def test_adding_after_the_step_failed_adds_it_again(
-    cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+    cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: InstantAws
 ) -> None:
-    step = clusters.script("again", "exit 1")
+    step = clusters.script("again", exit_code=1)
     arguments = {"job_flow_id": cluster_id, "steps": [step], **aws_arguments}
     (first,) = operators.AddStepOnce(**arguments).execute(context)
     eventually(lambda: clusters.step_state(cluster_id, first) == "FAILED")
@@ -163,20 +170,20 @@ def test_adding_after_the_step_failed_adds_it_again(
 
 
 def test_a_step_of_another_name_is_added(
-    cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: LocalAws
+    cluster_id: str, aws_arguments: dict[str, Any], context: Any, clusters: InstantAws
 ) -> None:
     ids = []
     for name in ("extract", "reduce"):
-        step = clusters.script(name, "true")
+        step = clusters.script(name)
         ids += operators.AddStepOnce(job_flow_id=cluster_id, steps=[step], **aws_arguments).execute(context)
     assert len(set(ids)) == 2
 
 
 def test_waiting_for_a_step_defers_until_it_is_done(
-    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws, tmp_path: Path
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: InstantAws
 ) -> None:
-    gate = tmp_path / "gate"
-    step = clusters.script("slow", wait_for(gate))
+    gate = threading.Event()
+    step = clusters.script("slow", gate=gate)
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
     assert run_to_end(sensor, context, gate)
@@ -185,14 +192,11 @@ def test_waiting_for_a_step_defers_until_it_is_done(
 
 @pytest.mark.parametrize("defers", [True, False])
 def test_a_failed_step_is_explained_by_its_log(
-    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws, tmp_path: Path, defers: bool
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: InstantAws, defers: bool
 ) -> None:
-    gate = tmp_path / "gate"
-    body = f"""echo 26/11/20 10:00:00 INFO SparkContext: Running >&2
-{wait_for(gate) if defers else ""}
-echo 'JobError: no such sample' >&2
-exit 1"""
-    step = clusters.script("breaks", body)
+    gate = threading.Event()
+    log = "26/11/20 10:00:00 INFO SparkContext: Running\nJobError: no such sample\n"
+    step = clusters.script("breaks", stderr=log, exit_code=1, gate=gate if defers else None)
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     if not defers:
         eventually(lambda: clusters.step_state(cluster_id, step_id) == "FAILED")
@@ -207,9 +211,9 @@ exit 1"""
 
 
 def test_a_step_of_a_cluster_that_was_terminated_says_so(
-    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: InstantAws
 ) -> None:
-    step = clusters.script("long", "sleep 600")
+    step = clusters.script("long", gate=threading.Event())
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
     sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
@@ -220,9 +224,9 @@ def test_a_step_of_a_cluster_that_was_terminated_says_so(
 
 
 def test_a_step_leads_to_its_own_log(
-    cluster_id: str, waiting: dict[str, Any], clusters: LocalAws, deployed: pytest.MonkeyPatch
+    cluster_id: str, waiting: dict[str, Any], clusters: InstantAws, deployed: pytest.MonkeyPatch
 ) -> None:
-    step = clusters.script("talks", "echo what it says >&2")
+    step = clusters.script("talks", stderr="what it says")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     eventually(lambda: clusters.step_state(cluster_id, step_id) == "COMPLETED")
     sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **waiting)
@@ -245,17 +249,18 @@ def test_a_step_whose_cluster_cannot_be_asked_leads_nowhere(waiting: dict[str, A
 # Limits
 
 
-def start_step(clusters: LocalAws, cluster_id: str, name: str, body: str) -> str:
-    step = clusters.script(name, body)
+def start_step(clusters: InstantAws, cluster_id: str, name: str) -> str:
+    """Id of a step that runs until it is cancelled."""
+    step = clusters.script(name, gate=threading.Event())
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     eventually(lambda: clusters.step_state(cluster_id, step_id) == "RUNNING")
     return step_id
 
 
 def test_a_step_that_is_over_its_limit_is_cancelled_for_good_with_what_to_do(
-    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: InstantAws
 ) -> None:
-    step_id = start_step(clusters, cluster_id, "hangs", "sleep 600")
+    step_id = start_step(clusters, cluster_id, "hangs")
     sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 2})
     with pytest.raises(AirflowFailException) as caught:
         run_to_end(sensor, context)
@@ -268,9 +273,9 @@ def test_a_step_that_is_over_its_limit_is_cancelled_for_good_with_what_to_do(
 
 
 def test_a_retry_of_the_sensor_does_not_give_a_step_its_limit_again(
-    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: InstantAws
 ) -> None:
-    step_id = start_step(clusters, cluster_id, "slow", "sleep 600")
+    step_id = start_step(clusters, cluster_id, "slow")
     time.sleep(1.1)  # AWS's clock is read to a second
     sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 0.01})
     with pytest.raises(AirflowFailException, match="its limit"):
@@ -278,10 +283,10 @@ def test_a_retry_of_the_sensor_does_not_give_a_step_its_limit_again(
 
 
 def test_a_step_that_waits_for_its_turn_is_not_over_its_limit(
-    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: InstantAws
 ) -> None:
-    start_step(clusters, cluster_id, "first", "sleep 600")
-    step = clusters.script("second", "true")
+    start_step(clusters, cluster_id, "first")
+    step = clusters.script("second")
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
     time.sleep(1.1)
     sensor = sensors.StepDone(job_flow_id=cluster_id, step_id=step_id, **{**waiting, "limit_seconds": 1})
@@ -291,9 +296,9 @@ def test_a_step_that_waits_for_its_turn_is_not_over_its_limit(
 
 
 def test_a_trigger_looks_until_just_after_the_limit_and_airflows_own_timeout_is_later(
-    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: LocalAws
+    cluster_id: str, waiting: dict[str, Any], context: Any, clusters: InstantAws
 ) -> None:
-    step_id = start_step(clusters, cluster_id, "waited for", "sleep 600")
+    step_id = start_step(clusters, cluster_id, "waited for")
     sensor = sensors.StepDone(
         job_flow_id=cluster_id, step_id=step_id, **{**waiting, "poke_interval": 1000, "limit_seconds": 9500}
     )
@@ -309,10 +314,9 @@ def test_a_cluster_that_does_not_start_within_its_limit_fails_for_good_with_what
     request_of: Callable[..., dict[str, Any]],
     waiting: dict[str, Any],
     context: Any,
-    clusters: LocalAws,
-    tmp_path: Path,
+    clusters: InstantAws,
 ) -> None:
-    request = request_of("never-ready", wait_for(tmp_path / "never"))
+    request = request_of("never-ready", gate=threading.Event())
     cluster_id = clusters.emr.run_job_flow(**request)["JobFlowId"]
     sensor = sensors.ClusterReady(job_flow_id=cluster_id, **{**waiting, "limit_seconds": 1})
     with pytest.raises(AirflowFailException) as caught:
@@ -336,11 +340,10 @@ def test_waiting_for_the_cluster_defers_until_it_runs_steps(
     request_of: Callable[..., dict[str, Any]],
     waiting: dict[str, Any],
     context: Any,
-    clusters: LocalAws,
-    tmp_path: Path,
+    clusters: InstantAws,
 ) -> None:
-    gate = tmp_path / "gate"
-    cluster_id = clusters.emr.run_job_flow(**request_of("ready", wait_for(gate)))["JobFlowId"]
+    gate = threading.Event()
+    cluster_id = clusters.emr.run_job_flow(**request_of("ready", gate=gate))["JobFlowId"]
     assert run_to_end(sensors.ClusterReady(job_flow_id=cluster_id, **waiting), context, gate)
     assert clusters.state(cluster_id) in ("RUNNING", "WAITING")
     assert not run_to_end(sensors.ClusterReady(job_flow_id=cluster_id, **waiting), context)
@@ -351,12 +354,11 @@ def test_a_bootstrap_failure_is_explained(
     request_of: Callable[..., dict[str, Any]],
     waiting: dict[str, Any],
     context: Any,
-    clusters: LocalAws,
-    tmp_path: Path,
+    clusters: InstantAws,
     defers: bool,
 ) -> None:
-    gate, run_key = tmp_path / "gate", f"bootstrap-{defers}"
-    request = request_of(run_key, f"{wait_for(gate) if defers else ':'}; echo no wheels >&2; exit 3")
+    gate, run_key = threading.Event(), f"bootstrap-{defers}"
+    request = request_of(run_key, stderr="no wheels", exit_code=3, gate=gate if defers else None)
     cluster_id = clusters.emr.run_job_flow(**request)["JobFlowId"]
     if not defers:
         eventually(lambda: clusters.state(cluster_id) == "TERMINATED_WITH_ERRORS")
@@ -374,16 +376,16 @@ def test_a_bootstrap_failure_is_explained(
 
 @pytest.fixture
 def terminate(aws_arguments: dict[str, Any]) -> Callable[..., operators.TerminateClusters]:
-    def make(run_key: str, attempts: int = 30) -> operators.TerminateClusters:
+    def make(run_key: str, attempts: int = 600) -> operators.TerminateClusters:
         return operators.TerminateClusters(
-            run_key=run_key, waiter_delay=1, waiter_max_attempts=attempts, **aws_arguments
+            run_key=run_key, waiter_delay=0.05, waiter_max_attempts=attempts, **aws_arguments
         )
 
     return make
 
 
 def test_clusters_are_terminated_by_tag_without_their_ids(
-    terminate: Callable[..., Any], context: Any, clusters: LocalAws
+    terminate: Callable[..., Any], context: Any, clusters: InstantAws
 ) -> None:
     mine = [clusters.run(name=name_of("mine"), tags={RUN_TAG: "mine"}) for _ in range(2)]
     other = clusters.run(name=name_of("other"), tags={RUN_TAG: "other"})
@@ -397,7 +399,7 @@ def test_terminating_nothing_is_no_error(terminate: Callable[..., Any], context:
 
 
 def test_termination_protection_does_not_keep_a_cluster(
-    terminate: Callable[..., Any], context: Any, clusters: LocalAws
+    terminate: Callable[..., Any], context: Any, clusters: InstantAws
 ) -> None:
     tags = {RUN_TAG: "protected"}
     cluster_id = clusters.run(name=name_of("protected"), tags=tags, Instances={"TerminationProtected": True})

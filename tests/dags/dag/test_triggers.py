@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,14 +20,15 @@ from fruit_pipeline.dag import triggers
 from fruit_pipeline.dag.triggers import ClusterTrigger, StepTrigger
 from fruit_pipeline.run.progress import Extraction
 from image_features.contract import MARKER, shard_key
-from support.local_aws import BUCKET, REGION, LocalAws
+from support.instant_aws import InstantAws, Script
+from support.local_aws import BUCKET, REGION
 from support.processes import python
 from support.waiting import eventually
 
 
 @pytest.fixture
 def arguments(connection: str) -> dict[str, Any]:
-    return {"aws_conn_id": connection, "region_name": REGION, "waiter_delay": 1, "attempts": 1000}
+    return {"aws_conn_id": connection, "region_name": REGION, "waiter_delay": 0.05, "attempts": 12000}
 
 
 @pytest.fixture
@@ -58,22 +60,18 @@ def run(trigger: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def cluster_id(clusters: LocalAws) -> str:
+def cluster_id(clusters: InstantAws) -> str:
     return clusters.run(name="triggers")
 
 
 @pytest.fixture
-def add_step(clusters: LocalAws, cluster_id: str) -> Callable[[str, str], str]:
-    def add(name: str, body: str) -> str:
-        step = clusters.script(name, body)
+def add_step(clusters: InstantAws, cluster_id: str) -> Callable[[str, threading.Event], str]:
+    def add(name: str, gate: threading.Event) -> str:
+        step = clusters.script(name, gate=gate)
         (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
         return step_id
 
     return add
-
-
-def wait_for(gate: Path) -> str:
-    return f"until [ -e '{gate}' ]; do sleep 0.05; done"
 
 
 GIVEN: dict[str, Any] = {
@@ -110,9 +108,10 @@ print(sorted({"pyarrow", "numpy", "tensorflow", "pyspark"} & set(sys.modules)))"
 
 
 def test_a_cluster_that_starts_costs_a_line_a_state(
-    clusters: LocalAws, arguments: dict[str, Any], lines: Callable[[], list[str]], tmp_path: Path
+    clusters: InstantAws, arguments: dict[str, Any], lines: Callable[[], list[str]]
 ) -> None:
-    script = clusters.put("scripts/gate.sh", wait_for(tmp_path / "gate"))
+    gate = threading.Event()
+    script = clusters.put_script("scripts/gate.sh", Script(gate=gate))
     bootstrap = {"Name": "gate", "ScriptBootstrapAction": {"Path": script}}
     cluster_id = clusters.run(name="starts", BootstrapActions=[bootstrap])
     eventually(lambda: clusters.state(cluster_id) == "BOOTSTRAPPING")
@@ -120,7 +119,7 @@ def test_a_cluster_that_starts_costs_a_line_a_state(
     assert run(as_sent(trigger))["status"] == "timeout"
     (line,) = lines()
     assert line.startswith(f"cluster {cluster_id} is BOOTSTRAPPING")
-    (tmp_path / "gate").touch()
+    gate.set()
     assert run(as_sent(ClusterTrigger(job_flow_id=cluster_id, **arguments)))["status"] == "success"
     assert lines()[-1].startswith((f"cluster {cluster_id} is RUNNING", f"cluster {cluster_id} is WAITING"))
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
@@ -131,7 +130,7 @@ def test_a_cluster_that_starts_costs_a_line_a_state(
 
 
 @pytest.fixture
-def stood(clusters: LocalAws, standing_run: Path) -> str:
+def stood(clusters: InstantAws, standing_run: Path) -> str:
     """A run in the bucket with its sample, one shard and its rejects."""
     root = "runs/followed"
     for key in clusters.keys(root):
@@ -142,17 +141,17 @@ def stood(clusters: LocalAws, standing_run: Path) -> str:
 
 
 def test_a_steps_states_and_progress_are_told(
-    clusters: LocalAws,
-    add_step: Callable[[str, str], str],
+    clusters: InstantAws,
+    add_step: Callable[[str, threading.Event], str],
     arguments: dict[str, Any],
     lines: Callable[[], list[str]],
     standing_run: Path,
     stood: str,
-    tmp_path: Path,
 ) -> None:
     """While the step runs it writes its other shards; each is put when the one before was told of."""
-    add_step("first", wait_for(tmp_path / "first"))
-    step_id = add_step("extract", wait_for(tmp_path / "gate"))
+    first, gate = threading.Event(), threading.Event()
+    add_step("first", first)
+    step_id = add_step("extract", gate)
     trigger = StepTrigger(
         job_flow_id=clusters.alive()[0], step_id=step_id, stage="extraction", run_uri=stood, **arguments
     )
@@ -161,11 +160,11 @@ def test_a_steps_states_and_progress_are_told(
         event = asyncio.create_task(_event(as_sent(trigger)))
 
         async def told(text: str) -> None:
-            for _ in range(6000):
+            for _ in range(60_000):
                 if any(text in line for line in lines()):
                     return
                 assert not event.done(), event
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.01)
             raise AssertionError(f"no {text!r} in {lines()}")
 
         def put(folder: str, number: int) -> None:
@@ -173,7 +172,7 @@ def test_a_steps_states_and_progress_are_told(
             clusters.put(f"runs/followed/{folder}/{shard_key(number)}", body)
 
         await told("PENDING: it waits for its turn")
-        (tmp_path / "first").touch()
+        first.set()
         await told("images 12 / 50")
         for reject in sorted((standing_run / "rejects").iterdir()):
             clusters.put(f"runs/followed/rejects/{reject.name}", reject.read_bytes())
@@ -181,7 +180,7 @@ def test_a_steps_states_and_progress_are_told(
         await told("images 24 / 50")
         for number in range(2, len(list((standing_run / "features").glob("shard-*")))):
             put("features", number)
-        (tmp_path / "gate").touch()
+        gate.set()
         return await event
 
     event = asyncio.run(asyncio.wait_for(follow(), 600))
@@ -195,15 +194,15 @@ def test_a_steps_states_and_progress_are_told(
 
 
 def test_a_progress_that_cannot_be_seen_is_warned_of_once_and_the_wait_goes_on(
-    clusters: LocalAws,
-    add_step: Callable[[str, str], str],
+    clusters: InstantAws,
+    add_step: Callable[[str, threading.Event], str],
     arguments: dict[str, Any],
     lines: Callable[[], list[str]],
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fruit_pipeline.run.progress._LEAST_SECONDS", 1)  # more looks in less time
-    step_id = add_step("extract", wait_for(tmp_path / "gate"))
+    monkeypatch.setattr("fruit_pipeline.run.progress._LEAST_SECONDS", 0.05)  # more looks in less time
+    gate = threading.Event()
+    step_id = add_step("extract", gate)
     eventually(lambda: clusters.step_state(clusters.alive()[0], step_id) == "RUNNING")
     looks: list[Any] = []
     inner = Extraction.look
@@ -211,7 +210,7 @@ def test_a_progress_that_cannot_be_seen_is_warned_of_once_and_the_wait_goes_on(
     def note(*arguments: Any) -> Any:
         looks.append(arguments)
         if len(looks) == 3:
-            (tmp_path / "gate").touch()
+            gate.set()
         return inner(*arguments)
 
     monkeypatch.setattr(Extraction, "look", note)
@@ -230,11 +229,10 @@ def test_a_progress_that_cannot_be_seen_is_warned_of_once_and_the_wait_goes_on(
 
 
 def test_a_slow_look_at_the_progress_does_not_hold_up_the_wait(
-    clusters: LocalAws,
-    add_step: Callable[[str, str], str],
+    clusters: InstantAws,
+    add_step: Callable[[str, threading.Event], str],
     arguments: dict[str, Any],
     stood: str,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The look lasts until the trigger is over, and the trigger is over all the same."""
@@ -242,19 +240,19 @@ def test_a_slow_look_at_the_progress_does_not_hold_up_the_wait(
     over = tmp_path / "over"
 
     def stuck(*_: Any) -> Any:
-        (tmp_path / "gate").touch()
-        eventually(over.exists)
+        gate.set()
+        over.wait(300)
         return "never said"
 
     monkeypatch.setattr(StepTrigger, "_progress", stuck)
-    step_id = add_step("extract", wait_for(tmp_path / "gate"))
+    step_id = add_step("extract", gate)
     trigger = StepTrigger(
         job_flow_id=clusters.alive()[0], step_id=step_id, stage="extraction", run_uri=stood, **arguments
     )
 
     async def follow() -> dict[str, Any]:
         event = await _event(trigger)
-        over.touch()
+        over.set()
         return event
 
     assert asyncio.run(asyncio.wait_for(follow(), 600))["status"] == "success"

@@ -5,6 +5,7 @@ The clusters are those of the local EMR; only their age is made up, by looking a
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from fruit_pipeline.housekeeping import reaper, tasks
 from fruit_pipeline.housekeeping.reaper import LivingCluster
 from fruit_pipeline.notify.texts import Words
 from image_features.errors import JobError
+from support.instant_aws import InstantAws
 from support.local_aws import LocalAws
 from support.mailbox import Mailbox
 from support.waiting import eventually
@@ -23,7 +25,7 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(autouse=True)
-def _alone(clusters: LocalAws) -> None:
+def _alone(clusters: InstantAws) -> None:
     """No cluster of another test is alive."""
     clusters.terminate_all()
     eventually(lambda: clusters.alive() == [])
@@ -46,7 +48,7 @@ def ago(**span: float) -> str:
 # Looking
 
 
-def test_a_living_cluster_is_described_by_its_tags_its_age_and_its_steps(clusters: LocalAws) -> None:
+def test_a_living_cluster_is_described_by_its_tags_its_age_and_its_steps(clusters: InstantAws) -> None:
     policy = {"AutoTerminationPolicy": {"IdleTimeout": 900}}
     before = datetime.now(UTC) - timedelta(seconds=1)  # AWS gives whole milliseconds
     cluster_id = waiting(clusters, start(clusters, "r1", "2026-11-21T18:30:00+00:00", **policy))
@@ -58,11 +60,11 @@ def test_a_living_cluster_is_described_by_its_tags_its_age_and_its_steps(cluster
     assert found.protected is False
     assert before < found.created < datetime.now(UTC) + timedelta(seconds=1)
     assert found.age(found.created + timedelta(minutes=7)) == timedelta(minutes=7)
-    assert found.idle_since
-    assert found.idle_since > found.created
+    ready = clusters.cluster(cluster_id)["Status"]["Timeline"]["ReadyDateTime"]
+    assert found.idle_since == ready
 
 
-def test_a_cluster_with_a_step_is_not_idle_and_is_so_from_the_steps_end(clusters: LocalAws) -> None:
+def test_a_cluster_with_a_step_is_not_idle_and_is_so_from_the_steps_end(clusters: InstantAws) -> None:
     cluster_id = waiting(clusters, start(clusters, "busy"))
     (ready,) = reaper.living_clusters(clusters.emr)
     steps = [clusters.script("a", "sleep 0.5"), clusters.script("b", "sleep 600")]
@@ -80,7 +82,7 @@ def test_a_cluster_with_a_step_is_not_idle_and_is_so_from_the_steps_end(clusters
     assert idle.idle_since > ready.idle_since
 
 
-def test_a_cluster_that_ends_is_not_alive(clusters: LocalAws) -> None:
+def test_a_cluster_that_ends_is_not_alive(clusters: InstantAws) -> None:
     cluster_id = start(clusters, "ending")
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
     assert reaper.living_clusters(clusters.emr) == []
@@ -126,7 +128,7 @@ def test_nobody_waits_for_what_is_over_old_or_idle(changed: dict[str, timedelta]
 
 
 @pytest.mark.parametrize("text", ["", "soon", "2026-13-45"])
-def test_a_tag_that_is_no_moment_leaves_the_other_rules(clusters: LocalAws, text: str) -> None:
+def test_a_tag_that_is_no_moment_leaves_the_other_rules(clusters: InstantAws, text: str) -> None:
     start(clusters, "odd", text or " ")
     (found,) = reaper.living_clusters(clusters.emr)
     assert found.until is None
@@ -139,14 +141,14 @@ def test_a_moment_without_an_offset_is_utc() -> None:
 # Ending
 
 
-def test_nothing_is_terminated_unasked(clusters: LocalAws) -> None:
+def test_nothing_is_terminated_unasked(clusters: InstantAws) -> None:
     cluster_id = start(clusters, "over", ago(minutes=5))
     (orphan,) = reaper.reap(clusters.emr, 24, allowed=False)
     assert (orphan.cluster.cluster_id, orphan.reason, orphan.terminated) == (cluster_id, reaper.UNTIL, False)
     assert clusters.alive() == [cluster_id]
 
 
-def test_only_what_nobody_waits_for_is_terminated(clusters: LocalAws) -> None:
+def test_only_what_nobody_waits_for_is_terminated(clusters: InstantAws) -> None:
     over = start(clusters, "over", ago(minutes=5))
     kept = [start(clusters, "young"), start(clusters, "later", ago(hours=-3))]
     other = clusters.run(name="image-features somebody's own", tags={UNTIL_TAG: ago(days=9)})
@@ -156,9 +158,9 @@ def test_only_what_nobody_waits_for_is_terminated(clusters: LocalAws) -> None:
     assert set(clusters.alive()) == {*kept, other}
 
 
-def test_an_old_cluster_is_terminated_though_it_is_at_work(clusters: LocalAws) -> None:
+def test_an_old_cluster_is_terminated_though_it_is_at_work(clusters: InstantAws) -> None:
     cluster_id = start(clusters, "old")
-    step = clusters.script("hangs", "sleep 600")
+    step = clusters.script("hangs", gate=threading.Event())
     clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])
     assert reaper.reap(clusters.emr, 1, allowed=True) == []
     orphans: list[reaper.Orphan] = []
@@ -173,7 +175,7 @@ def test_an_old_cluster_is_terminated_though_it_is_at_work(clusters: LocalAws) -
     eventually(lambda: clusters.state(cluster_id) == "TERMINATED")
 
 
-def test_a_protected_cluster_is_told_and_left_alone(clusters: LocalAws) -> None:
+def test_a_protected_cluster_is_told_and_left_alone(clusters: InstantAws) -> None:
     cluster_id = start(clusters, "kept", ago(minutes=5), Instances={"TerminationProtected": True})
     (orphan,) = reaper.reap(clusters.emr, 24, allowed=True)
     assert orphan.cluster.protected
@@ -184,7 +186,7 @@ def test_a_protected_cluster_is_told_and_left_alone(clusters: LocalAws) -> None:
     assert "aws emr" not in told, "AWS would refuse the command"
 
 
-def test_a_cluster_that_aws_refuses_to_end_does_not_keep_the_others(clusters: LocalAws) -> None:
+def test_a_cluster_that_aws_refuses_to_end_does_not_keep_the_others(clusters: InstantAws) -> None:
     """One is protected between the look and the call."""
     first, second = start(clusters, "one", ago(minutes=5)), start(clusters, "two", ago(minutes=5))
 
@@ -206,7 +208,7 @@ def test_a_cluster_that_aws_refuses_to_end_does_not_keep_the_others(clusters: Lo
 
 
 def test_the_reaper_tells_what_it_found_and_the_command_that_ends_it(
-    clusters: LocalAws, mailbox: Mailbox, deployed: pytest.MonkeyPatch
+    clusters: InstantAws, mailbox: Mailbox, deployed: pytest.MonkeyPatch
 ) -> None:
     cluster_id = start(clusters, "over", ago(hours=2))
     (done,) = tasks.reap()
@@ -229,14 +231,14 @@ def test_the_reaper_tells_what_it_found_and_the_command_that_ends_it(
     eventually(lambda: clusters.alive() == [])
 
 
-def test_when_all_is_well_nobody_is_told(clusters: LocalAws, mailbox: Mailbox) -> None:
+def test_when_all_is_well_nobody_is_told(clusters: InstantAws, mailbox: Mailbox) -> None:
     start(clusters, "young")
     assert tasks.reap() == []
     assert mailbox.read() == []
 
 
 def test_a_cluster_that_cannot_be_ended_fails_the_task_after_it_was_told(
-    clusters: LocalAws, mailbox: Mailbox, deployed: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
+    clusters: InstantAws, mailbox: Mailbox, deployed: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster_id = start(clusters, "stuck", ago(hours=2))
     deployed.setenv("FRUITS_REAP", "true")

@@ -32,7 +32,8 @@ from fruit_pipeline.notebook_cluster import plan as notebook_cluster_plan
 from fruit_pipeline.notify.texts import Words
 from image_features.errors import JobError
 from support.emr_model import refused_by_emr
-from support.local_aws import BUCKET, REGION, LocalAws
+from support.instant_aws import InstantAws
+from support.local_aws import BUCKET, REGION
 from support.mailbox import Mailbox
 from support.waiting import eventually
 
@@ -118,7 +119,7 @@ def test_the_owner_is_the_deployments_where_it_can_be_one() -> None:
 
 
 @pytest.fixture
-def account(clusters: LocalAws, deployed: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def account(clusters: InstantAws, deployed: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     deployed.setenv("FRUITS_NODE_TARGET", "host")
     deployed.setenv("FRUITS_TIME_ZONE", "Europe/Paris")
     return deployed
@@ -134,7 +135,7 @@ def planned(account: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_the_plan_is_a_request_that_emr_takes_with_its_end_as_a_tag(
-    planned: dict[str, Any], clusters: LocalAws
+    planned: dict[str, Any], clusters: InstantAws
 ) -> None:
     request = planned["cluster"]
     roles = {"ServiceRole", "JobFlowRole"}
@@ -150,7 +151,7 @@ def test_the_plan_is_a_request_that_emr_takes_with_its_end_as_a_tag(
 
 
 def test_the_plan_puts_what_the_nodes_need_into_the_bucket(
-    planned: dict[str, Any], clusters: LocalAws
+    planned: dict[str, Any], clusters: InstantAws
 ) -> None:
     (action,) = planned["cluster"]["BootstrapActions"]
     script = action["ScriptBootstrapAction"]
@@ -166,7 +167,7 @@ def test_the_plan_puts_what_the_nodes_need_into_the_bucket(
 
 
 def test_the_cluster_of_a_plan_is_one_that_the_reaper_ends(
-    planned: dict[str, Any], clusters: LocalAws
+    planned: dict[str, Any], clusters: InstantAws
 ) -> None:
     request = {**planned["cluster"], "BootstrapActions": []}
     cluster_id = clusters.emr.run_job_flow(**request)["JobFlowId"]
@@ -191,7 +192,7 @@ def test_the_tag_of_the_end_is_held_against_emrs_limits_as_well(
         notebook_cluster_plan.plan(params())
 
 
-def test_an_owner_has_one_cluster_at_a_time(account: pytest.MonkeyPatch, clusters: LocalAws) -> None:
+def test_an_owner_has_one_cluster_at_a_time(account: pytest.MonkeyPatch, clusters: InstantAws) -> None:
     key = f"{stored_runs.NOTEBOOK}ada"
     cluster_id = clusters.run(name=name_of(key), tags={RUN_TAG: key})
     with pytest.raises(
@@ -214,7 +215,7 @@ def test_an_owner_has_one_cluster_at_a_time(account: pytest.MonkeyPatch, cluster
 )
 def test_what_cannot_be_is_refused_before_anything_is_uploaded(
     account: pytest.MonkeyPatch,
-    clusters: LocalAws,
+    clusters: InstantAws,
     changed: dict[str, Any],
     environment: dict[str, str],
     message: str,
@@ -230,7 +231,7 @@ def test_what_cannot_be_is_refused_before_anything_is_uploaded(
 
 
 @pytest.fixture
-def start(clusters: LocalAws) -> Callable[..., str]:
+def start(clusters: InstantAws) -> Callable[..., str]:
     def run(**more: Any) -> str:
         cluster_id = clusters.run(name="notebook", tags={RUN_TAG: "_notebook-ada"}, **more)
         eventually(lambda: clusters.state(cluster_id) == "WAITING")
@@ -250,7 +251,7 @@ def fleets() -> dict[str, Any]:
 
 @pytest.mark.parametrize("instances", [{}, fleets()], ids=["groups", "fleets"])
 def test_the_tunnel_by_session_manager_is_a_call_that_aws_takes(
-    start: Callable[..., str], clusters: LocalAws, instances: dict[str, Any]
+    start: Callable[..., str], clusters: InstantAws, instances: dict[str, Any]
 ) -> None:
     cluster_id = start(Instances=instances)
     ssm, ssh = connect.tunnels(clusters.emr, cluster_id, REGION)
@@ -280,7 +281,7 @@ def test_the_tunnel_by_session_manager_is_a_call_that_aws_takes(
 
 def test_the_owner_is_told_how_to_connect(
     start: Callable[..., str],
-    clusters: LocalAws,
+    clusters: InstantAws,
     mailbox: Mailbox,
     deployed: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -350,7 +351,7 @@ async def first_event(trigger: Any) -> Any:
 
 
 def test_the_wait_ends_when_the_time_is_over(
-    start: Callable[..., str], over: Callable[..., Any], clusters: LocalAws
+    start: Callable[..., str], over: Callable[..., Any], clusters: InstantAws
 ) -> None:
     cluster_id, looks = start(), []
     operator = over(cluster_id, timedelta(seconds=4))
@@ -363,7 +364,7 @@ def test_the_wait_ends_when_the_time_is_over(
 
 
 def test_the_wait_ends_when_the_owner_ended_the_cluster(
-    start: Callable[..., str], over: Callable[..., Any], clusters: LocalAws
+    start: Callable[..., str], over: Callable[..., Any], clusters: InstantAws
 ) -> None:
     cluster_id, looks = start(), []
     operator = over(cluster_id, timedelta(hours=1))
@@ -374,10 +375,10 @@ def test_the_wait_ends_when_the_owner_ended_the_cluster(
 
 
 def test_a_cluster_that_broke_says_why(
-    start: Callable[..., str], over: Callable[..., Any], clusters: LocalAws
+    start: Callable[..., str], over: Callable[..., Any], clusters: InstantAws
 ) -> None:
     cluster_id = start()
-    step = clusters.script("breaks", "exit 1")
+    step = clusters.script("breaks", exit_code=1)
     step["ActionOnFailure"] = "TERMINATE_CLUSTER"
     clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])
     eventually(lambda: clusters.state(cluster_id) == "TERMINATED_WITH_ERRORS")

@@ -22,6 +22,7 @@ from fruit_pipeline.run import summary as summary_module
 from fruit_pipeline.run.request import RunRequest
 from image_features.contract import ActualCost, UnknownCost
 from image_features.errors import JobError
+from support.instant_aws import InstantAws
 from support.local_aws import BUCKET, REGION, LocalAws
 from support.summaries import run_cost, run_summary
 from support.waiting import eventually
@@ -51,7 +52,7 @@ def deployed(connection: str, monkeypatch: pytest.MonkeyPatch, random_backbone: 
 
 @pytest.mark.usefixtures("deployed")
 def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
-    params: dict[str, Any], standing_run: Path, clusters: LocalAws, repo: Path
+    params: dict[str, Any], standing_run: Path, clusters: InstantAws, repo: Path
 ) -> None:
     run = tasks.preflight(params, "manual__1")
     assert json.loads(json.dumps(run)) == run
@@ -64,9 +65,16 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
     checks = tasks.check_output(run)
 
     cluster_id = clusters.run(name="summary")
-    bodies = {EXTRACTION: "sleep 0.3", "a step that failed": "exit 1", REDUCTION: "true"}
-    steps = [clusters.script(name, body) for name, body in bodies.items()]
+    gate = threading.Event()
+    steps = [
+        clusters.script(EXTRACTION, gate=gate),
+        clusters.script("a step that failed", exit_code=1),
+        clusters.script(REDUCTION),
+    ]
     ids = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=steps)["StepIds"]
+    eventually(lambda: clusters.step_state(cluster_id, ids[0]) == "RUNNING")
+    time.sleep(0.3)
+    gate.set()
     eventually(lambda: clusters.step_state(cluster_id, ids[-1]) == "COMPLETED")
 
     parts = {
@@ -101,7 +109,7 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
 
 @pytest.mark.usefixtures("deployed")
 def test_the_cost_by_the_clock_is_that_of_the_clusters_whole_life(
-    params: dict[str, Any], clusters: LocalAws
+    params: dict[str, Any], clusters: InstantAws
 ) -> None:
     request, aws = RunRequest.from_dict(tasks.preflight(params, "manual__1")), tasks._aws()
     cluster_id = clusters.run(name="whole life")
@@ -177,7 +185,7 @@ def test_a_sample_that_is_too_dear_is_refused_before_a_cluster_is_made(
 
 @pytest.mark.usefixtures("deployed")
 def test_a_cluster_of_another_dag_run_that_came_to_life_since_the_preflight_is_seen_by_the_plan(
-    params: dict[str, Any], clusters: LocalAws
+    params: dict[str, Any], clusters: InstantAws
 ) -> None:
     run = tasks.preflight({**params, "run_key": "raced"}, "manual__1")
     sample = {"images": 100, "bytes": 600_000}
