@@ -12,12 +12,13 @@ import pytest
 from fruit_pipeline.aws.clusters import Cluster
 from fruit_pipeline.aws.failures import explain_cluster, explain_step
 from fruit_pipeline.aws.session import Aws
-from support.local_aws import BUCKET, LocalAws
+from support.instant_aws import InstantAws
+from support.local_aws import BUCKET
 from support.waiting import eventually
 
 
 @pytest.fixture
-def failed(clusters: LocalAws) -> tuple[str, str]:
+def failed(clusters: InstantAws) -> tuple[str, str]:
     """A cluster and its failed step."""
     chatter = [f"26/11/20 10:00:00 INFO Executor: {n}" for n in range(1, 31)]
     log = "\n".join([*chatter, *(f"line {n}" for n in range(1, 31)), ""])
@@ -34,13 +35,9 @@ def test_a_step_is_explained_by_the_last_lines_that_are_no_chatter(aws: Aws, fai
     assert lines == [f"line {n}" for n in range(11, 31)]
 
 
-def test_a_jobs_own_words_come_before_what_emr_found_in_its_log(aws: Aws, clusters: LocalAws) -> None:
-    body = """
-echo "on the way"
-echo "error: the shard is damaged; run the sample again"
-echo "26/11/20 10:00:00 WARN Utils: a name" >&2
-echo "26/11/20 10:00:00 INFO ShutdownHookManager: gone" >&2
-exit 2"""
+def test_a_jobs_own_words_come_before_what_emr_found_in_its_log(aws: Aws, clusters: InstantAws) -> None:
+    said = "on the way\nerror: the shard is damaged; run the sample again\n"
+    log = "26/11/20 10:00:00 WARN Utils: a name\n26/11/20 10:00:00 INFO ShutdownHookManager: gone\n"
     cluster = clusters.run(name="own-words")
     step = clusters.script("gives up", stdout=said, stderr=log, exit_code=2)
     (step_id,) = clusters.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
@@ -53,7 +50,7 @@ exit 2"""
     assert lines == ["on the way", "error: the shard is damaged; run the sample again"]
 
 
-def test_a_step_whose_process_was_killed_is_told_as_that(aws: Aws, clusters: LocalAws) -> None:
+def test_a_step_whose_process_was_killed_is_told_as_that(aws: Aws, clusters: InstantAws) -> None:
     """What its log ends with is where it was, not why it ended."""
     cluster = clusters.run(name="killed")
     step = clusters.script("is killed", stderr="Registering block manager\n", exit_code=137)
@@ -65,7 +62,7 @@ def test_a_step_whose_process_was_killed_is_told_as_that(aws: Aws, clusters: Loc
 
 
 def test_a_log_that_is_not_shipped_yet_is_named_all_the_same(
-    aws: Aws, failed: tuple[str, str], clusters: LocalAws
+    aws: Aws, failed: tuple[str, str], clusters: InstantAws
 ) -> None:
     cluster, step_id = failed
     for key in clusters.keys("logs"):
@@ -78,7 +75,7 @@ def test_a_log_that_is_not_shipped_yet_is_named_all_the_same(
 
 @pytest.mark.parametrize("body", [b"not gzip at all", gzip.compress(b"\xff\xfe bytes\nthe end", mtime=0)])
 def test_a_log_that_cannot_be_read_does_not_hide_the_failure(
-    aws: Aws, failed: tuple[str, str], clusters: LocalAws, body: bytes
+    aws: Aws, failed: tuple[str, str], clusters: InstantAws, body: bytes
 ) -> None:
     cluster, step_id = failed
     for key in clusters.keys("logs"):

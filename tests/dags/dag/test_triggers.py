@@ -237,7 +237,7 @@ def test_a_slow_look_at_the_progress_does_not_hold_up_the_wait(
 ) -> None:
     """The look lasts until the trigger is over, and the trigger is over all the same."""
     monkeypatch.setattr(triggers, "_LAST_PROGRESS_SECONDS", 0.1)
-    over = tmp_path / "over"
+    gate, over = threading.Event(), threading.Event()
 
     def stuck(*_: Any) -> Any:
         gate.set()
