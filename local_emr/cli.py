@@ -116,9 +116,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     node_settings, directory = _checked(args)
     try:
         listener = address.listen(args.host, args.port)
@@ -128,6 +125,9 @@ def _serve(args: argparse.Namespace) -> int:
     s3_endpoint = args.s3_endpoint.rstrip("/") or endpoint
     if args.s3_endpoint and not address.reachable(s3_endpoint):
         raise BadOptionError(f"nothing answers at --s3-endpoint {args.s3_endpoint}")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     from local_emr.node.runner import NodeRunner
     from local_emr.server import app  # moto takes a second to import: after all checks
 

