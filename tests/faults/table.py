@@ -11,7 +11,7 @@ BEGIN, END = "<!-- faults: written by make faults -->", "<!-- faults: end -->"
 
 BROKEN = "PROMISE BROKEN"
 
-_HEAD = ("fault", "outcome", "seconds", "images recomputed", "what is told")
+_HEAD = ("fault", "outcome", "seconds", "images recomputed", "message")
 _IDS = re.compile(r"\b([sji]-)\w{8,}")  # of steps, clusters, instances
 _LONGEST = 180
 _KINDS = ("processes", "s3", "emr", "data", "load")

@@ -168,4 +168,4 @@ def test_two_at_once(trial: Trial) -> None:
         f"both went through, or one failed for another reason: {ended[0].told}\n{ended[0].log[-6000:]}"
     )
     trial.goes_through(run=lambda: ended[1])
-    trial.row.update(outcome="one went through, one was refused", cause=refused[0], seconds=seconds)
+    trial.row.update(outcome="one succeeded, one was refused", cause=refused[0], seconds=seconds)

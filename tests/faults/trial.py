@@ -113,7 +113,7 @@ class Trial:
         assert ended.ok, f"{ended.told}\n{ended.log[-6000:]}"
         promises.held(self.stage, self.run_key, self.undisturbed)
         promises.nothing_alive(self.stage)
-        self._judged("went through")
+        self._judged("succeeded")
         return ended
 
     def fails(
@@ -146,7 +146,7 @@ class Trial:
         assert resumed.ok, f"cannot be resumed: {resumed.told}\n{resumed.log[-6000:]}"
         promises.held(self.stage, self.run_key, self.undisturbed)
         promises.nothing_alive(self.stage)
-        self._judged("failed, told why; resumed")
+        self._judged("failed with its cause; resumed")
         return ended
 
     def _struck(self) -> None:
