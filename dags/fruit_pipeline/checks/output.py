@@ -1,6 +1,6 @@
-"""Check a finished run's parquet against its manifest: nothing lost, nothing twice, nothing odd.
+"""Checks a finished run's output against its manifest: no image lost, none twice, all values plausible.
 
-A check that does not hold is bad input: the one line names the first ten rows or objects.
+The error of a failed check is one line; it lists the first ten failures with their objects.
 """
 
 from __future__ import annotations
@@ -44,26 +44,26 @@ from image_features.shards import read_shard
 from image_features.storage import Storage
 
 ORTHONORMAL_TOLERANCE = 1e-8
-"""Largest |C C^T - I| of components C computed in float64."""
+"""Largest |C C^T - I| of components C, which are computed in float64."""
 
 EMBEDDING_TOLERANCE = 1e-4
-"""Largest difference to the projection, relative to the largest embedding: float32 storage."""
+"""Largest difference of an embedding, stored as float32, to the projection, relative to the largest."""
 
 EMBEDDER_TOLERANCE = 1e-3
 """Largest difference of embed.tflite to an embedding of the run, relative to the largest or to 1."""
 
-_EMBEDDED = 8  # images that embed.tflite is tried on
+_EMBEDDED = 8  # images that embed.tflite is checked with
 
-_SHOWN = 10  # failures that the error lists
+_SHOWN = 10  # failures in the error's message
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What was checked, with the figures that a summary needs."""
+    """What was checked, with the figures for the summary."""
 
     images: int
     features: int
-    reused: int  # of the features: from an earlier run
+    reused: int  # of the features, from an earlier run
     rejects: int
     rejects_by_reason: dict[str, int]
     labels: int
@@ -71,22 +71,23 @@ class CheckReport:
     components: int
     variance_kept: float
     shards: int
-    images_digest: str  # of every image's name, label and bytes, however they are cut into shards
-    rows_digest: str  # of every row of the features, likewise
+    images_digest: str  # of name, label and bytes of every image, whatever the shards
+    rows_digest: str  # of every row of the features, whatever the shards
     checks: list[str] = field(default_factory=list)
 
 
 class _Failures(list[str]):
-    """Messages of the checks that failed, and the stage that must run again where it is not the last two."""
+    """Messages of the checks that failed."""
 
     stage: Stage | None = None
+    """SAMPLE where the sample itself is at fault; otherwise extraction and PCA can mend the run."""
 
     def expect(self, holds: bool, message: str) -> None:
         if not holds:
             self.append(message)
 
     def add(self, error: JobError) -> None:
-        """Note an error of reading. Raises it when trying again may pass: it says nothing of the output."""
+        """Add an error of reading; raise it if a retry may pass, because it says nothing about the output."""
         if error.retryable:
             raise error
         self.append(str(error))
@@ -97,9 +98,9 @@ class _Failures(list[str]):
 def check_run(
     layout: RunLayout, open_storage: Callable[[str], Storage] = Storage, source: Storage | None = None
 ) -> CheckReport:
-    """Read all of a run's output and check it. Raises JobError that lists what does not hold.
+    """Read and check the whole output of a run. Raises JobError that lists the failed checks.
 
-    ``source`` reads the images of a sample that is not packed, see samples.SampleReader.
+    ``source`` reads the images of a sample that is not packed, see SampleReader.
     """
     sample_store, features_store = open_storage(layout.sample), open_storage(layout.features)
     rejects_store, pca_store = open_storage(layout.rejects), open_storage(layout.pca)
@@ -121,28 +122,32 @@ def check_run(
     manifest = Manifest(sample_store)
     images, rows = RowsDigest(), RowsDigest()
     moments = np.zeros((2, pca.components))
-    if not failures:  # the shards only mean something when the plan of them holds
-        drawn = {shard.shard: shard for shard in sample.shards}
+    if not failures:  # the shards can only be compared when the markers agree
+        sample_shards = {shard.shard: shard for shard in sample.shards}
         for shard, read in read_ahead(features_store, features.shards, features.width, COLUMNS):
             listed = manifest.take(shard.shard)
             try:
-                _check_manifest(sample_store.uri_of(MANIFEST), drawn[shard.shard], listed, sample.packed)
+                _check_manifest(
+                    sample_store.uri_of(MANIFEST), sample_shards[shard.shard], listed, sample.packed
+                )
                 table, values = read.result()
-                found = _check_shard(
+                identities = _check_shard(
                     failures, shard, table, listed, sample.packed, features_store, rejects_store
                 )
                 _check_reused(failures, shard, table, features_store)
                 moments += _check_embeddings(failures, shard, table, values, model, pca_store)
-                images.add(sorted(found))
+                images.add(sorted(identities))
                 rows.add(identities_of(table), values)
             except JobError as error:
                 failures.add(error)
-        left = manifest.next_shard
-        if left is not None:
+        if manifest.next_shard is not None:
+            uri = sample_store.uri_of(MANIFEST)
             failures.add(
-                Damaged(f"{sample_store.uri_of(MANIFEST)} goes on with shard {left}", stage=Stage.SAMPLE)
+                Damaged(
+                    f"{uri} has shard {manifest.next_shard}, which is not in the marker", stage=Stage.SAMPLE
+                )
             )
-    if not failures:  # a damaged shard moves the moments of all
+    if not failures:  # a damaged shard would change the moments of all rows
         _check_spread(failures, pca_store.uri, moments, model, pca.images)
     if not failures:
         try:
@@ -193,7 +198,7 @@ def _check_counts(
     )
     failures.expect(
         pca.features_digest == features.digest,
-        f"{layout.pca}: made from other features than {layout.features} holds; run the PCA step again",
+        f"{layout.pca}: computed from other features than those of {layout.features}; run the PCA step again",
     )
     failures.expect(
         [(s.shard, s.images) for s in sample.shards] == [(s.shard, s.images) for s in features.shards],
@@ -202,24 +207,24 @@ def _check_counts(
 
 
 def _check_objects(failures: _Failures, storage: Storage, expected: set[int]) -> None:
-    """The shards that lie there are those of the marker, no more and no fewer."""
-    objects = [
+    """The shards of a stage are exactly those of its marker."""
+    keys = [
         obj.key
         for obj in storage.list()
         if obj.key.endswith(".parquet") and not obj.key.startswith(f"{REUSED}/")
     ]
-    found = {number for key in objects if (number := shard_number(key)) is not None}
-    odd = [key for key in objects if shard_number(key) is None or shard_key(shard_number(key) or 0) != key]
-    for number in sorted(expected - found):
+    numbers = {number for key in keys if (number := shard_number(key)) is not None}
+    foreign = [key for key in keys if shard_number(key) is None or shard_key(shard_number(key) or 0) != key]
+    for number in sorted(expected - numbers):
         failures.append(f"{storage.uri_of(shard_key(number))} is missing")
-    for name in sorted(odd) + [shard_key(number) for number in sorted(found - expected)]:
-        advice = ", and no run writes such a name: delete it" if name in odd else ""
-        failures.append(f"{storage.uri_of(name)} is not in the marker{advice}")
+    for key in sorted(foreign) + [shard_key(number) for number in sorted(numbers - expected)]:
+        advice = ", and no run writes such a name: delete it" if key in foreign else ""
+        failures.append(f"{storage.uri_of(key)} is not in the marker{advice}")
 
 
 def _check_manifest(uri: str, shard: SampleShard, listed: list[Identity], packed: bool) -> None:
-    """Raises Damaged when a shard's rows of the manifest are not what was drawn."""
-    # Where images are not packed, the shard's digest is of what the manifest does not have.
+    """Raise Damaged when a shard's rows of the manifest are not what was drawn."""
+    # The digest of a shard that is not packed covers sizes and versions, which the manifest does not have.
     same = not packed or content_digest(*([row[n] for row in listed] for n in range(3))) == shard.digest
     if len(listed) != shard.images or not same:
         raise Damaged(
@@ -238,13 +243,13 @@ def _check_shard(
     features_store: Storage,
     rejects_store: Storage,
 ) -> list[Identity]:
-    """Features and rejects of a shard are its images, each once, with their label and digest.
+    """Features and rejects of a shard are its images of the manifest, each once, with label and digest.
 
-    Returns the images. The manifest has none twice, so no two shards have the same one.
+    Returns the images. The manifest lists none twice, so no image is in two shards.
     """
     key = shard_key(shard.shard)
     uri = features_store.uri_of(key)
-    found = rows = identities_of(table)
+    identities = rows = identities_of(table)
     if shard.rejects:
         rejects = identities_of(read_shard(rejects_store, key, REJECTS_SCHEMA, [*COLUMNS]))
         failures.expect(
@@ -252,11 +257,11 @@ def _check_shard(
             f"{rejects_store.uri_of(key)} has {len(rejects)} rows, "
             f"the marker says {sum(shard.rejects.values())}",
         )
-        found = rows = [*rows, *rejects]
+        identities = rows = [*rows, *rejects]
     names = [row[0] for row in rows]
     twice = len(names) - len(set(names))
-    failures.expect(not twice, f"{uri}: {twice} images stand there twice")
-    if not packed:  # the digests were not known when the manifest was written
+    failures.expect(not twice, f"{uri}: {twice} images occur twice")
+    if not packed:  # the manifest was written without digests
         bad = [image for image, _, sha256 in rows if len(sha256) != 64]
         failures.expect(not bad, f"{uri}: {len(bad)} images have no digest")
         rows = [(image, label, "") for image, label, _ in rows]
@@ -264,13 +269,13 @@ def _check_shard(
     extra = set(rows) - set(manifest)
     failures.expect(not lost, f"{uri}: {len(lost)} images of the manifest are lost, {_example(lost)}")
     failures.expect(not extra, f"{uri}: {len(extra)} images are not in the manifest, {_example(extra)}")
-    return found
+    return identities
 
 
 def _check_reused(
     failures: _Failures, shard: FeaturesShard, table: pa.Table, features_store: Storage
 ) -> None:
-    """The list of reused features names as many images of the shard as its counts say, each once."""
+    """The list of reused features names images of the shard, each once, as many as the marker says."""
     if not shard.reused:
         return
     uri = features_store.uri_of(reused_key(shard.shard))
@@ -285,7 +290,7 @@ def _check_reused(
 
 
 def _example(rows: set[Identity]) -> str:
-    return f"{min(rows)[0]!r} for one" if rows else ""
+    return f"such as {min(rows)[0]!r}" if rows else ""
 
 
 def _check_embeddings(
@@ -296,7 +301,7 @@ def _check_embeddings(
     model: PcaModel,
     pca_store: Storage,
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Embeddings belong to the features row by row; returns their sum and sum of squares, (2, k)."""
+    """Embeddings are the projection of the features, row by row; returns sum and sum of squares, (2, k)."""
     key = shard_key(shard.shard)
     uri = pca_store.uri_of(key)
     components = len(model.components)
@@ -343,14 +348,14 @@ def _check_model(failures: _Failures, uri: str, model: PcaModel, marker: PcaMark
     kind, _, value = marker.request.partition("=")
     met = marker.components == int(value) if kind == "components" else kept >= float(value)
     failures.expect(
-        met, f"{uri}: {marker.components} components keep {kept:.4f}; asked for was {marker.request}"
+        met, f"{uri}: {marker.components} components keep {kept:.4f}; {marker.request} was requested"
     )
 
 
 def _check_spread(
     failures: _Failures, uri: str, moments: np.ndarray[Any, Any], model: PcaModel, rows: int
 ) -> None:
-    """Embeddings are centred, and vary as explained_variance says (n - 1 in the denominator)."""
+    """Embeddings are centred, and their variances (n - 1 in the denominator) are explained_variance."""
     scale = float(np.sqrt(model.explained_variance[0]))
     off = float(np.abs(moments[0] / rows).max() / scale)
     failures.expect(
@@ -367,7 +372,7 @@ def _check_spread(
 def _check_embedder(
     failures: _Failures, pca: PcaMarker, sample: SampleMarker, reader: SampleReader, pca_store: Storage
 ) -> str:
-    """embed.tflite gives some images of the sample the embeddings they have; returns what was checked."""
+    """embed.tflite computes the embeddings of some images of the sample; returns what was checked."""
     if pca.embedder_digest is None:
         failures.expect(not pca_store.exists(EMBEDDER), f"{pca_store.uri_of(EMBEDDER)} is not in the marker")
         return f"left out: there is no {EMBEDDER}, the PCA step was run without --model"
@@ -376,19 +381,19 @@ def _check_embedder(
     largest = max(float(np.abs(expected).max()) for _, _, expected in images)
     allowed = EMBEDDER_TOLERANCE * max(1.0, largest)
     for image, content, expected in images:
-        # The run accepted the image, whatever its limit on pixels was.
+        # No limit on pixels: the run's own is not known here, and it accepted the image.
         try:
-            found = embedder.embed(decode_rgb(content, embedder.size, sys.maxsize))
+            embedding = embedder.embed(decode_rgb(content, embedder.size, sys.maxsize))
         except RejectedImage as error:
             failures.append(f"{sample.source}: {image!r} has features but does not decode, {error}")
             continue
-        if found.shape != expected.shape:
-            failures.append(f"{uri} gives {len(found)} numbers, the embeddings have {len(expected)}")
+        if embedding.shape != expected.shape:
+            failures.append(f"{uri} gives {len(embedding)} numbers, the embeddings have {len(expected)}")
             break
-        worst = float(np.abs(found - expected).max())
+        worst = float(np.abs(embedding - expected).max())
         failures.expect(
             worst <= allowed,
-            f"{uri}: {image!r} is off its embedding by {worst:.1e}, allowed is {allowed:.1e}",
+            f"{uri}: {image!r} differs from its embedding by {worst:.1e}, allowed is {allowed:.1e}",
         )
     return f"{EMBEDDER} gives {len(images)} images of the sample their embeddings"
 
@@ -396,19 +401,19 @@ def _check_embedder(
 def _some_images(
     pca: PcaMarker, sample: SampleMarker, reader: SampleReader, pca_store: Storage
 ) -> Iterator[tuple[str, bytes | memoryview, np.ndarray[Any, np.dtype[np.float32]]]]:
-    """Name, file and embedding of a few images, evenly spread over the rows of all shards."""
-    wanted = np.unique(np.linspace(0, pca.images - 1, _EMBEDDED).astype(int))
+    """Yield name, file and embedding of a few images, evenly spread over the rows of all shards."""
+    positions = np.unique(np.linspace(0, pca.images - 1, _EMBEDDED).astype(int))
     sample_shards = {shard.shard: shard for shard in sample.shards}
     first = 0
     for shard in pca.shards:
-        rows = [int(row) - first for row in wanted if first <= row < first + shard.rows]
+        rows = [int(row) - first for row in positions if first <= row < first + shard.rows]
         first += shard.rows
         if not rows:
             continue
         key = shard_key(shard.shard)
         table = read_shard(pca_store, key, EMBEDDINGS_SCHEMA, ["image", "embedding"]).take(rows)
-        found = reader.read(sample_shards[shard.shard], set(table.column("image").to_pylist()))
-        contents = dict(zip(found.images, found.contents, strict=True))
+        read = reader.read(sample_shards[shard.shard], set(table.column("image").to_pylist()))
+        contents = dict(zip(read.images, read.contents, strict=True))
         for image, embedding in zip(*(column.to_pylist() for column in table.columns), strict=True):
             if image not in contents:
                 raise JobError(f"the sample's {key} has no image {image!r}; draw the sample again")

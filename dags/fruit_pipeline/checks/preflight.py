@@ -1,4 +1,4 @@
-"""What is checked before a byte moves or a cent is spent; each refusal says what to do."""
+"""Checks before any upload and any cost; the message of each refusal says what to do."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _SETUP = "docs/aws.md has the whole set-up"
 
 
 def check(request: RunRequest, settings: Settings, aws: Aws, source_aws: Aws) -> None:
-    """Raise JobError for the first thing that would make the run fail or go where it must not.
+    """Raise JobError for the first reason why the run would fail, or break a rule of the deployment.
 
-    ``source_aws`` reaches an ``s3://`` source. What needs no answer from AWS comes first.
+    ``source_aws`` reads an ``s3://`` source. Checks that need no call of AWS come first.
     """
     check_region(settings, request.regions)
     shape = load_shape(settings.home, request.shape)
@@ -57,7 +57,7 @@ def check(request: RunRequest, settings: Settings, aws: Aws, source_aws: Aws) ->
     check_bucket(request.bucket, settings, aws)
     check_roles(settings, aws)
     check_network(settings, shape, aws)
-    check_alone(request, aws)
+    check_no_other_cluster(aws, request.run_key, request.dag_run)
     check_source(request.source, source_aws)
     if request.reuse:
         check_reuse(request.reuse, request, aws)
@@ -65,7 +65,7 @@ def check(request: RunRequest, settings: Settings, aws: Aws, source_aws: Aws) ->
 
 
 def check_region(settings: Settings, regions: tuple[str, ...] = ()) -> None:
-    """The deployment's region must be on its list, and on the run's own, which may only narrow it."""
+    """The deployment's region must be among its allowed regions, and among the run's, a part of these."""
     allowed = settings.allowed_regions
     if settings.region not in allowed:
         raise JobError(
@@ -86,23 +86,23 @@ def check_region(settings: Settings, regions: tuple[str, ...] = ()) -> None:
 
 
 def check_bucket(bucket: str, settings: Settings, aws: Aws) -> None:
-    """The bucket must exist, lie in the deployment's region, be encrypted, closed and versioned."""
+    """The bucket must be in the deployment's region, encrypted, closed to the public and versioned."""
     s3 = aws.client("s3")
     with explained(f"bucket {bucket}", aws):
         head = s3.head_bucket(Bucket=bucket)
-    found = head.get("BucketRegion") or head["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
-    if found and found != settings.region:
+    region = head.get("BucketRegion") or head["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+    if region and region != settings.region:
         raise JobError(
-            f"bucket {bucket} lies in {found}, the run in {settings.region}; "
+            f"bucket {bucket} is in {region}, the run in {settings.region}; "
             "use a bucket of this region, or set FRUITS_REGION"
         )
     encryption: Mapping[str, Any] = {}
-    closed: Mapping[str, Any] = {}
+    access_block: Mapping[str, Any] = {}
     with explained(f"bucket {bucket}", aws):
-        with _absent("ServerSideEncryptionConfigurationNotFoundError"):
+        with _ignore("ServerSideEncryptionConfigurationNotFoundError"):
             encryption = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]
-        with _absent("NoSuchPublicAccessBlockConfiguration"):
-            closed = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+        with _ignore("NoSuchPublicAccessBlockConfiguration"):
+            access_block = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
         versioning = s3.get_bucket_versioning(Bucket=bucket).get("Status", "never enabled")
     if not any("ApplyServerSideEncryptionByDefault" in rule for rule in encryption.get("Rules", [])):
         raise JobError(
@@ -110,7 +110,7 @@ def check_bucket(bucket: str, settings: Settings, aws: Aws) -> None:
             f"--bucket {bucket} --server-side-encryption-configuration "
             '\'{"Rules":[{"ApplyServerSideEncryptionByDefault":{"SSEAlgorithm":"AES256"}}]}\''
         )
-    open_flags = [flag for flag in PUBLIC_ACCESS_FLAGS if not closed.get(flag)]
+    open_flags = [flag for flag in PUBLIC_ACCESS_FLAGS if not access_block.get(flag)]
     if open_flags:
         flags = ",".join(f"{flag}=true" for flag in PUBLIC_ACCESS_FLAGS)
         raise JobError(
@@ -119,63 +119,62 @@ def check_bucket(bucket: str, settings: Settings, aws: Aws) -> None:
         )
     if versioning != "Enabled":
         raise JobError(
-            f"bucket {bucket} is not versioned ({versioning}): what a run replaces could not be had again. "
-            f"Set it: aws s3api put-bucket-versioning --bucket {bucket} "
-            "--versioning-configuration Status=Enabled"
+            f"bucket {bucket} is not versioned ({versioning}): replaced objects could not be restored. Set "
+            f"it: aws s3api put-bucket-versioning --bucket {bucket} --versioning-configuration Status=Enabled"
         )
 
 
 def check_roles(settings: Settings, aws: Aws) -> None:
-    """The role that EMR takes, and the profile with the role that the nodes take, must exist."""
+    """EMR's service role and the nodes' instance profile must exist, the profile with a role."""
     iam = aws.client("iam")
-    role = settings.service_role.rpartition("/")[2]  # an ARN is taken as well
+    role = settings.service_role.rpartition("/")[2]  # the name of an ARN
     profile = settings.instance_profile.rpartition("/")[2]
-    known: list[Any] = []
-    with explained(f"service role {role}", aws), _absent("NoSuchEntity"):
-        known = [iam.get_role(RoleName=role)]
-    if not known:
+    role_exists = False
+    with explained(f"service role {role}", aws), _ignore("NoSuchEntity"):
+        iam.get_role(RoleName=role)
+        role_exists = True
+    if not role_exists:
         raise JobError(
             f"the service role {role} does not exist in this account: create it, or set "
-            f"FRUITS_EMR_SERVICE_ROLE to the one that EMR shall take; {_SETUP}"
+            f"FRUITS_EMR_SERVICE_ROLE to the service role of EMR; {_SETUP}"
         )
-    known = []
-    with explained(f"instance profile {profile}", aws), _absent("NoSuchEntity"):
-        known = [iam.get_instance_profile(InstanceProfileName=profile)]
-    if not known:
+    roles: list[Any] | None = None
+    with explained(f"instance profile {profile}", aws), _ignore("NoSuchEntity"):
+        roles = iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"]
+    if roles is None:
         raise JobError(
             f"the instance profile {profile} does not exist in this account: create it, or set "
             f"FRUITS_EC2_INSTANCE_PROFILE to that of the nodes; {_SETUP}"
         )
-    if not known[0]["InstanceProfile"]["Roles"]:
+    if not roles:
         raise JobError(
-            f"the instance profile {profile} holds no role, so the nodes could read nothing: "
+            f"the instance profile {profile} has no role, so the nodes could not read anything: "
             f"aws iam add-role-to-instance-profile --instance-profile-name {profile} --role-name <role>"
         )
 
 
 def check_network(settings: Settings, shape: Shape, aws: Aws) -> None:
-    """A subnet must have an address for each node; with FRUITS_PRIVATE_SUBNET, a way to S3 as well.
+    """A subnet must have a free address for each node; with FRUITS_PRIVATE_SUBNET, a route to S3 as well.
 
-    Without FRUITS_SUBNET_ID, EMR takes a default subnet of the region.
+    Without FRUITS_SUBNET_ID, EMR uses a default subnet of the region.
     """
-    ec2, wanted = aws.client("ec2"), list(settings.subnet_ids)
+    ec2, subnet_ids = aws.client("ec2"), list(settings.subnet_ids)
     if shape.instance_groups:
-        wanted = wanted[:1]  # only fleets may choose
-    if settings.private_subnet and not wanted:
+        subnet_ids = subnet_ids[:1]  # only for fleets does EMR choose
+    if settings.private_subnet and not subnet_ids:
         raise JobError(
             "FRUITS_PRIVATE_SUBNET is true, but no subnet is named: default subnets are public. "
             "Set FRUITS_SUBNET_ID"
         )
     subnets: list[Mapping[str, Any]] = []
-    with explained("the subnets", aws), _absent("InvalidSubnetID.NotFound"):
-        asked: dict[str, Any] = (
-            {"SubnetIds": wanted} if wanted else {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
-        )
-        subnets = ec2.describe_subnets(**asked)["Subnets"]
+    with explained("the subnets", aws), _ignore("InvalidSubnetID.NotFound"):
+        defaults = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
+        selection: dict[str, Any] = {"SubnetIds": subnet_ids} if subnet_ids else defaults
+        subnets = ec2.describe_subnets(**selection)["Subnets"]
     if not subnets:
         raise JobError(
-            f"{_those(wanted)} not in {settings.region}; set FRUITS_SUBNET_ID to ids of subnets there"
-            if wanted
+            f"{_subnets(subnet_ids)} not in {settings.region}; set FRUITS_SUBNET_ID to ids of subnets there"
+            if subnet_ids
             else f"{settings.region} has no default subnet; set FRUITS_SUBNET_ID to a subnet for the clusters"
         )
     nodes = estimate.most_instances(shape)
@@ -184,25 +183,25 @@ def check_network(settings: Settings, shape: Shape, aws: Aws) -> None:
         free = ", ".join(f"{subnet['SubnetId']} {subnet['AvailableIpAddressCount']}" for subnet in subnets)
         raise JobError(
             f"the cluster has {nodes} nodes, and no subnet has as many free addresses ({free}); "
-            "set FRUITS_SUBNET_ID to a larger one, or take a smaller shape"
+            "set FRUITS_SUBNET_ID to a larger one, or use a smaller shape"
         )
     if settings.private_subnet:
-        with explained("the way to S3", aws):
-            unreached = [subnet["SubnetId"] for subnet in roomy if not _reaches_s3(ec2, subnet, settings)]
-        if unreached:
+        with explained("the route to S3", aws):
+            cut_off = [subnet["SubnetId"] for subnet in roomy if not _has_route_to_s3(ec2, subnet, settings)]
+        if cut_off:
             raise JobError(
-                f"{', '.join(unreached)} has no way to S3: no gateway endpoint is in its route table, and "
-                "without internet the nodes could read nothing. Make one: aws ec2 create-vpc-endpoint "
+                f"{', '.join(cut_off)} has no route to S3: no gateway endpoint is in its route table, and "
+                "without internet the nodes could not read anything. Create one: aws ec2 create-vpc-endpoint "
                 f"--vpc-id {roomy[0]['VpcId']} --service-name com.amazonaws.{settings.region}.s3 "
                 "--route-table-ids <that of the subnet>"
             )
 
 
-def _those(ids: list[str]) -> str:
+def _subnets(ids: list[str]) -> str:
     return f"subnet {ids[0]} is" if len(ids) == 1 else f"one of the subnets {', '.join(ids)} is"
 
 
-def _reaches_s3(ec2: Any, subnet: Mapping[str, Any], settings: Settings) -> bool:
+def _has_route_to_s3(ec2: Any, subnet: Mapping[str, Any], settings: Settings) -> bool:
     """Whether an S3 gateway endpoint is in the route table that applies to the subnet."""
     of_vpc = [{"Name": "vpc-id", "Values": [subnet["VpcId"]]}]
     tables = ec2.describe_route_tables(Filters=of_vpc)["RouteTables"]
@@ -223,14 +222,10 @@ def _reaches_s3(ec2: Any, subnet: Mapping[str, Any], settings: Settings) -> bool
     )
 
 
-def check_alone(request: RunRequest, aws: Aws) -> None:
-    check_owners(aws, request.run_key, request.dag_run)
+def check_no_other_cluster(aws: Aws, run_key: str, dag_run: str) -> None:
+    """No cluster of the run may be alive except this DAG run's own, which its tasks reuse.
 
-
-def check_owners(aws: Aws, run_key: str, dag_run: str) -> None:
-    """No cluster of the run may be alive but this DAG run's own, which its tasks take over again.
-
-    Two DAG runs on one cluster would end each other's: the first that is through terminates it.
+    Of two DAG runs on one cluster, the first to finish would terminate it under the other.
     """
     emr = aws.client("emr")
     with explained("the clusters", aws):
@@ -241,7 +236,7 @@ def check_owners(aws: Aws, run_key: str, dag_run: str) -> None:
             raise JobError(
                 f"cluster {cluster.id} of run {run_key} is alive, made by "
                 f"{f'DAG run {owner}' if owner else 'hand'}: wait until it has ended, clear that DAG run's "
-                "failed task to go on with it, or, when nobody works on it any more: "
+                "failed task to continue with it, or, if nobody uses it any more: "
                 f"aws emr terminate-clusters --cluster-ids {cluster.id}"
             )
 
@@ -249,9 +244,9 @@ def check_owners(aws: Aws, run_key: str, dag_run: str) -> None:
 def check_budget(
     request: RunRequest, settings: Settings, shape: Shape, price_list: prices.Prices, source_aws: Aws
 ) -> None:
-    """Refuse a run that is too dear by the number of images that it asks for.
+    """Refuse a run whose cost is above its limit for the number of images that it requests.
 
-    A first look: the plan looks again, with the sample at hand. A run of all images is known then only.
+    ``plan_cluster`` checks again with the numbers of the sample; a run of all images is checked only there.
     """
     images = request.total
     if request.per_label is not None:
@@ -259,8 +254,8 @@ def check_budget(
         images = request.per_label * labels
     if images is None:
         return
-    found = estimate.estimate(request.work(images), request.shape, shape, price_list, settings.poll_seconds)
-    estimate.check_budget(found, request.max_cost_usd, coarse=True)
+    cost = estimate.estimate(request.work(images), request.shape, shape, price_list, settings.poll_seconds)
+    estimate.check_budget(cost, request.max_cost_usd, coarse=True)
 
 
 def _count_labels(source: str, aws: Aws) -> int:
@@ -279,9 +274,9 @@ def _count_labels(source: str, aws: Aws) -> int:
 
 
 def check_reuse(earlier: str, request: RunRequest, aws: Aws) -> None:
-    """The earlier run must have finished features; whether of this backbone is seen once it is exported."""
+    """The earlier run must have finished features. Their backbone is compared once this run's is exported."""
     if earlier == request.layout.root:
-        raise JobError(f"{earlier} is this very run: to resume it, leave 'reuse' empty")
+        raise JobError(f"{earlier} is this run itself: to resume it, leave 'reuse' empty")
     bucket = earlier.removeprefix("s3://").partition("/")[0]
     with explained(f"bucket {bucket} of the earlier run", aws):
         aws.client("s3").head_bucket(Bucket=bucket)
@@ -289,7 +284,7 @@ def check_reuse(earlier: str, request: RunRequest, aws: Aws) -> None:
 
 
 def check_source(source: str, aws: Aws) -> None:
-    """The source must exist and hold something; the sample task looks at it more closely."""
+    """The source must exist and not be empty; ``draw_sample`` lists it in full."""
     uri = normalise_uri(source)
     if uri.startswith("s3://"):
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
@@ -309,12 +304,12 @@ def check_source(source: str, aws: Aws) -> None:
     except OSError as error:
         raise JobError(f"the source folder {folder} cannot be listed: {error.strerror}") from error
     if not any(entry.is_dir() for entry in folder.iterdir()):
-        Source(source).list()  # raises, saying what is there instead of label folders
+        Source(source).list()  # raises JobError that says what the folder has instead of label folders
 
 
 @contextmanager
-def _absent(code: str) -> Iterator[None]:
-    """Pass over AWS's answer that something was never made; the caller says what that means."""
+def _ignore(code: str) -> Iterator[None]:
+    """Ignore AWS's error ``code``, which says that something does not exist; the caller handles that."""
     from botocore.exceptions import ClientError
 
     try:

@@ -60,12 +60,12 @@ class CreateClusterOnce(EmrCreateJobFlowOperator):
         dag_run = tags.get(DAG_RUN_TAG)
         if not dag_run:  # a notebook cluster, which has no run to share its key with
             return self._create_or_reuse(context, tags[RUN_TAG])
-        from fruit_pipeline.checks.preflight import check_owners
+        from fruit_pipeline.checks.preflight import check_no_other_cluster
 
         aws, run_uri = aws_of(self), request["LogUri"].rstrip("/").rpartition("/")[0]
         with lock.held(aws.storage(run_uri), dag_run):
             # Under the lock no other DAG run of this key can create a cluster after this check.
-            check_owners(aws, tags[RUN_TAG], dag_run)
+            check_no_other_cluster(aws, tags[RUN_TAG], dag_run)
             return self._create_or_reuse(context, tags[RUN_TAG])
 
     def _create_or_reuse(self, context: Any, run_key: str) -> str | None:

@@ -152,7 +152,7 @@ def plan_cluster(
     )
     log.info("estimate:\n%s", estimate.table(found))
     estimate.check_budget(found, request.max_cost_usd)
-    preflight.check_alone(request, aws)  # the draw and the export took a while
+    preflight.check_no_other_cluster(aws, request.run_key, request.dag_run)  # may have changed meanwhile
     aws.storage(layout.logs).put(EVENT_LOGS_MARKER, b"")
     cluster = build_request(
         deployment,

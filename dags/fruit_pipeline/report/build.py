@@ -128,7 +128,8 @@ def _read(layout: RunLayout, open_storage: Opener, sample_store: Storage | None)
     features = read_document(FeaturesMarker, open_storage(layout.features))
     if pca.features_digest != features.digest:
         raise JobError(
-            f"{layout.pca}: made from other features than {layout.features} holds; run the PCA step again"
+            f"{layout.pca}: computed from other features than those of {layout.features}; "
+            "run the PCA step again"
         )
     return Run(
         layout=layout,

@@ -77,7 +77,7 @@ def test_a_bucket_in_another_region(
 ) -> None:
     local_aws.set_up_account("test-bucket-north", "eu-north-1")
     text = refusal(replace(good, bucket="test-bucket-north"), deployment, aws)
-    assert text.startswith("bucket test-bucket-north lies in eu-north-1, the run in eu-west-3")
+    assert text.startswith("bucket test-bucket-north is in eu-north-1, the run in eu-west-3")
     assert "use a bucket of this region, or set FRUITS_REGION" in text
 
 
@@ -323,7 +323,7 @@ def test_an_instance_profile_without_a_role(
 ) -> None:
     local_aws.client("iam").create_instance_profile(InstanceProfileName="empty")
     text = refusal(good, replace(deployment, instance_profile="empty"), aws)
-    assert text.startswith("the instance profile empty holds no role")
+    assert text.startswith("the instance profile empty has no role")
 
 
 def test_roles_may_be_named_by_their_arn(good: RunRequest, deployment: Settings, aws: Aws) -> None:
@@ -394,7 +394,7 @@ def test_a_subnet_with_too_few_addresses_for_the_shape(
     text = refusal(good, replace(deployment, subnet_ids=(subnet,)), aws)
     assert text == (
         f"the cluster has 3 nodes, and no subnet has as many free addresses ({subnet} 2); "
-        "set FRUITS_SUBNET_ID to a larger one, or take a smaller shape"
+        "set FRUITS_SUBNET_ID to a larger one, or use a smaller shape"
     )
 
 
@@ -428,14 +428,14 @@ def test_a_private_subnet_needs_a_gateway_to_s3_in_its_own_route_table(
     subnet = network.subnet("10.9.1.0/24")
     private = replace(deployment, subnet_ids=(subnet,), private_subnet=True)
     text = refusal(good, private, aws)
-    assert text.startswith(f"{subnet} has no way to S3: no gateway endpoint is in its route table")
+    assert text.startswith(f"{subnet} has no route to S3: no gateway endpoint is in its route table")
     assert (
         f"aws ec2 create-vpc-endpoint --vpc-id {network.vpc} --service-name com.amazonaws.{REGION}.s3" in text
     )
     own = network.route_table(subnet)
     network.endpoint(network.main_table())
     network.endpoint(own, service="dynamodb")
-    assert "has no way to S3" in refusal(good, private, aws), "neither is of S3 and of this table"
+    assert "has no route to S3" in refusal(good, private, aws), "neither is of S3 and of this table"
     network.endpoint(own)
     preflight.check(good, private, aws, aws)
 
@@ -517,7 +517,7 @@ def test_an_instance_type_that_the_region_has_no_price_of(
 ) -> None:
     text = refusal(good, replace(deployment, home=with_type(repo, tmp_path, "m55.xlarge")), aws)
     assert text.startswith(f"instance type m55.xlarge has no price in {REGION}; there are m5.xlarge, ")
-    assert f"fruit_pipeline.prices --region {REGION} --refresh --types m55.xlarge" in text
+    assert f"python -m fruit_pipeline prices --region {REGION} --refresh --types m55.xlarge" in text
 
 
 def test_a_region_without_prices(good: RunRequest, deployment: Settings, aws: Aws) -> None:

@@ -280,7 +280,7 @@ def test_a_run_whose_sample_was_cleaned_up_has_a_report_without_pictures(run: Pa
 def test_a_pca_of_other_features_is_refused(run: Path) -> None:
     path = run / "pca" / "_SUCCESS"
     path.write_text(json.dumps({**json.loads(path.read_text()), "features_digest": "other"}))
-    with pytest.raises(JobError, match="made from other features"):
+    with pytest.raises(JobError, match="computed from other features"):
         report_of(run)
 
 

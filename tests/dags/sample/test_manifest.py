@@ -89,7 +89,7 @@ def test_a_manifest_that_goes_on_fails_the_checks(
     row = {"image": "zz/z.jpg", "label": "zz", "sha256": "0" * 64, "bytes": 1, "shard": 77}
     table = table_of(storage)
     change(storage, pa.concat_tables([table, pa.Table.from_pylist([row], schema=table.schema)]))
-    with pytest.raises(JobError, match=r"manifest.parquet goes on with shard 77"):
+    with pytest.raises(JobError, match=r"manifest.parquet has shard 77, which is not in the marker"):
         check_run(RunLayout(str(root)))
 
 
