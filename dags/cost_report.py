@@ -1,19 +1,17 @@
 """
-### What the runs cost, what lies around, and what nobody needs any more
+### Weekly cost report and clean-up
 
-Every Monday: takes the bill of the tag `image-features-run` from Cost Explorer, by run, day and
-service; holds each run's estimate against it; lists the clusters that are alive, the runs and uploads
-that somebody forgot; deletes the samples, code and logs of finished runs after
-`FRUITS_RETENTION_DAYS`. The result is one page, `reports/cost-<date>.html` in the bucket, and one
-message to the topic.
+Every Monday: reads the bill of the tag `image-features-run` from Cost Explorer, by run, day and service, and
+compares it with the estimate of each run; lists living clusters, runs without a result and incomplete
+uploads; deletes the samples, code and logs of finished runs after `FRUITS_RETENTION_DAYS`. The result is one
+page, `reports/cost-<date>.html` in the bucket, and one message to the topic.
 
-**What it costs**: a cent for each request to Cost Explorer, of which one does in most weeks, and a
-listing of `runs/`.
+**Cost**: one cent per request to Cost Explorer, of which most weeks need one, and a listing of `runs/`.
 
-**When the bill is empty**: activate `image-features-run` as a cost allocation tag, in Billing of the
-account that pays. It takes up to a day and does not reach back.
+**When the bill is empty**: activate `image-features-run` as a cost allocation tag, in the Billing console of
+the account that pays. Activation takes up to a day and does not cover earlier days.
 
-**When it fails**: clear the failed task. A rerun on the same day writes the same page again.
+**When a run fails**: clear the failed task. A rerun on the same day replaces the page.
 """
 
 from __future__ import annotations
@@ -35,14 +33,14 @@ COMMON: dict[str, Any] = {
     "default_args": {"retries": 2, "retry_delay": timedelta(minutes=5), "retry_exponential_backoff": True},
 }
 REAPER_DOC = """
-### Ends clusters that nobody waits for any more
+### Hourly search for clusters that no run uses
 
-Every hour: looks at each living cluster with a run's tag. One whose time is over, that is older than
-`FRUITS_REAP_HOURS`, or that has had no step for an hour longer than its own idle timeout, is told to
-the topic, and terminated when `FRUITS_REAP` is `true`.
+Looks at each living cluster with the tag of a run. A cluster is reported to the topic if the time in its tag
+`image-features-until` has passed; if it is older than `FRUITS_REAP_HOURS`; or if it has had no step for an
+hour longer than its own idle timeout. If `FRUITS_REAP` is `true`, it is also terminated.
 
-It is the last net below a run's own teardown and EMR's idle timeout. Protect a cluster against
-termination to keep it.
+This is the last safeguard, after a run's own teardown and EMR's idle timeout. To keep a cluster, switch on
+its termination protection.
 """
 
 
@@ -56,7 +54,7 @@ termination to keep it.
             minimum=7,
             maximum=bill.MAX_DAYS,
             title="Days",
-            description="The bill is of so many days before today.",
+            description="The report covers this number of days before today.",
         )
     },
     **COMMON,

@@ -1,42 +1,46 @@
 """
-### Images to compact feature vectors, on a cluster that lives as long as the run
+### Images to compact feature vectors, on an EMR cluster that exists only during the run
 
-Draws a sample of a folder or bucket of images, extracts MobileNetV2 or ResNet50 features on a
-transient EMR cluster, reduces them with an exact PCA, checks every row, and terminates the cluster
-whatever happened.
+Draws a sample of a folder or bucket of images, extracts MobileNetV2 or ResNet50 features on a transient EMR
+cluster, reduces them with an exact PCA, and checks every row of the result. The cluster is terminated
+however the run ends.
 
-**What comes out**, below `s3://<bucket>/runs/<run key>/`: `features/` (image, label, sha256,
-features), `rejects/` (images that do not decode, with the reason), `pca/` (image, label,
-embedding; `model.npz` with scikit-learn's names; `embed.tflite`, which turns an image into its
-embedding), `summary.json`, `report.html` (all of it to look at, in one file). A prefix is complete when
-its `_SUCCESS` is there.
+**Results**, below `s3://<bucket>/runs/<run key>/`. A prefix is complete when it has a `_SUCCESS`.
 
-**What it costs**: the cluster, from `create_cluster` to `terminate_cluster`; the shape's
-description says its size. `plan_cluster` shows the estimate in its log and its return value, and
-refuses a run that may cost more than `max_cost_usd`; `summary.json` holds the estimate beside the
-cost by the cluster's clock. A step that takes three times its estimate and 15 minutes is cancelled.
-An idle cluster ends itself after the shape's idle timeout, also when Airflow is gone.
+| prefix or object | content |
+|---|---|
+| `features/` | one row per image: image, label, sha256, features |
+| `rejects/` | images that could not be decoded, with the reason |
+| `pca/` | one row per image: image, label, embedding; and the models `model.npz` and `embed.tflite` |
+| `summary.json` | counts, quality, cost and versions of the run |
+| `report.html` | all of it on one page |
 
-**What can follow**: the assets `fruit_features` and `fruit_embeddings` are updated once the checks have
-passed. Each event tells the run's key, where its rows lie, how many there are, and the variance kept.
+**Cost**: the cluster, from `create_cluster` to `terminate_cluster`; the description of the Param `shape`
+gives its size. `plan_cluster` logs and returns an estimate, and refuses a run that may cost more than
+`max_cost_usd`. `summary.json` has the estimate and the actual cost. A step is cancelled when it has run for
+three times its estimate and 15 minutes. An idle cluster ends after the shape's idle timeout, even if Airflow
+is gone.
 
-**When it fails**: read the failed task's last lines: they name the file or value, or the step's
-log. Then clear the failed task, or trigger again with `run_key` set to this run's key. Shards
-that stand are not computed again, and the result is that of an undisturbed run.
+**Follow-up**: the assets `fruit_features` and `fruit_embeddings` are updated after the checks have passed.
+Each event has the run key, the URI and number of the rows, and for the embeddings the variance kept.
 
-**Two at once**: a second run waits in the queue until the first has ended (`FRUITS_MAX_ACTIVE_RUNS`
-allows more). Two runs of one `run_key` must not overlap: one is refused while a cluster that the other
-made is alive.
+**When a run fails**: read the last lines of the failed task's log. They name the file or value at fault, or
+the log of the step. Then clear the failed task, or trigger again with `run_key` set to this run's key.
+Finished shards are reused, and the result is the same as without the failure.
 
-**By the clock**: `FRUITS_SCHEDULE` is a cron expression in `FRUITS_TIME_ZONE`; of the times that passed
-while this DAG was paused, the last at most is made up for. Scheduled runs and backfills take the Params
-of the file `FRUITS_SCHEDULE_PARAMS` in place of the form's defaults; a run that you trigger takes the form
-as you leave it. The run key is made from the run id, so clearing the tasks of a scheduled run *resumes*
-that date: what stands is kept, what is missing is computed. To *replace* a result, trigger a run with the
-same Params and no `run_key`, or a new one.
+**Two runs at once**: a second run waits in the queue until the first has ended (`FRUITS_MAX_ACTIVE_RUNS`
+allows more). Two runs with the same `run_key` must not overlap: a run is refused while a cluster of the
+other is alive.
 
-**Who is told**: the subscribers of `FRUITS_SNS_TOPIC_ARN`, when the cluster is ready and how the run
-ended; the Param `notify` limits that to failures, or to nothing.
+**Schedule**: `FRUITS_SCHEDULE` is a cron expression in the time zone `FRUITS_TIME_ZONE`. Of the times that
+passed while this DAG was paused, at most the last is made up for. Scheduled runs and backfills use the
+Params of the file `FRUITS_SCHEDULE_PARAMS`, and the form's defaults for the rest; a run that you trigger
+uses the form only. The run key is made from the run id, so clearing the tasks of a scheduled run *resumes*
+it: finished work is kept, missing work is computed. To *replace* a result, trigger a run with the same
+Params and no `run_key`, or a new one.
+
+**Messages**: the subscribers of `FRUITS_SNS_TOPIC_ARN` are notified when the cluster is ready and when the
+run has ended. The Param `notify` limits that to failures, or to nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +60,7 @@ from fruit_pipeline.dag.sensors import ClusterReady, StepDone
 from fruit_pipeline.notify import messages
 
 DEPLOYMENT = settings.load()
-# What may pass, such as throttling, is tried again for a quarter of an hour: a cluster hangs on it.
+# Five retries take a quarter of an hour, because a cluster is running meanwhile: throttling may end in time.
 AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region, "retries": 5}
 POLL = {"poke_interval": DEPLOYMENT.poll_seconds}
 FORM = form.form(shapes.descriptions(DEPLOYMENT.home), DEPLOYMENT.source, DEPLOYMENT.weights)
@@ -67,7 +71,7 @@ ASSETS = assets.outlets(DEPLOYMENT.bucket)
 @dag(
     description="Images to compact feature vectors, on an EMR cluster that lives as long as the run",
     schedule=schedule.timetable(DEPLOYMENT),
-    # Without a schedule nothing runs unasked: the first trigger need not be preceded by a click.
+    # Without a schedule no run starts by itself, so the DAG need not be unpaused before the first trigger.
     is_paused_upon_creation=DEPLOYMENT.schedule is not None,
     catchup=False,
     max_active_runs=DEPLOYMENT.max_active_runs,
@@ -102,7 +106,7 @@ def fruit_features() -> None:
     @task
     @fail_on_bad_input
     def quantise(run: dict[str, Any], sample: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
-        del sample  # must have been drawn: int8 is calibrated on its images
+        del sample  # only for the order: int8 is calibrated on the images of the sample
         return tasks.quantise(run, model)
 
     @task
@@ -126,7 +130,7 @@ def fruit_features() -> None:
     @fail_on_bad_input
     def summarise(run: dict[str, Any], cluster_id: str, parts: dict[str, Any]) -> dict[str, Any]:
         summary = tasks.summarise(run, cluster_id, parts)
-        assets.tell(get_current_context()["outlet_events"], ASSETS, summary)
+        assets.fill_events(get_current_context()["outlet_events"], ASSETS, summary)
         return asdict(summary)
 
     @task
@@ -157,7 +161,7 @@ def fruit_features() -> None:
     )
     cluster_id = create_cluster.output
 
-    # Added while the cluster starts: it then begins the moment it can.
+    # The step is added while the cluster starts, so that it begins as soon as the cluster is ready.
     add_extraction = AddStepOnce(
         task_id="add_extraction", job_flow_id=cluster_id, steps=plan["extraction"], **AWS
     )
@@ -203,21 +207,21 @@ def fruit_features() -> None:
     }
 
     chain(create_cluster, add_extraction, cluster_ready, wait_for_extraction, add_pca, wait_for_pca)
-    # The checks need no cluster: they run while it ends.
+    # The checks need no cluster, and run while it terminates.
     chain(wait_for_pca, [checks, terminate_cluster])
     summary = summarise(run, cluster_id, parts)
     chain(checks, summary)
-    # A report that cannot be made fails the run, for nobody would miss it else. The results stand.
+    # A missing report would go unnoticed, so it fails the run; the results are kept.
     report = MakeReport(task_id="make_report", run=run)
     chain(summary, report)
-    # The plan is a setup too: a cluster whose creation failed half-way is then terminated as well.
-    # A teardown that fails leaves a cluster that costs money: the run must not look well.
+    # The plan is a setup too, so that the teardown also runs when `create_cluster` fails after creating one.
+    # A failed teardown may leave a cluster that costs money, so it fails the run.
     terminate_cluster.as_teardown(setups=[plan, create_cluster], on_failure_fail_dagrun=True)
 
     ready = notify_cluster_ready(run, cluster_id)
     chain(cluster_ready, ready)
-    # Told last, when it is known whether the cluster has ended. As a teardown that does not count it
-    # runs whatever happened, and leaves it to `make_report` and `terminate_cluster` to decide the run.
+    # The last task, when it is known whether the cluster has ended. As a teardown it runs whatever happened,
+    # and leaves the state of the run to `make_report` and `terminate_cluster`.
     ended = notify_run_ended(run)
     chain([ready, report, terminate_cluster], ended)
     ended.as_teardown()

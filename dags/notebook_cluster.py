@@ -1,16 +1,16 @@
 """
-### A cluster with JupyterHub, for a day at most
+### A cluster with JupyterHub, for one day at most
 
-Starts a cluster of a notebook shape, waits until it is ready, and prints the commands that lead to its
-JupyterHub: `notify_how_to_connect` has them in its log, and sends them to the topic. The
-cluster ends when its owner terminates it, when it has been idle for the shape's idle timeout, or at
-`until`, whichever comes first. Notebooks are kept in the bucket.
+Creates a cluster of a notebook shape, waits until it is ready, and gives the commands that connect to its
+JupyterHub: `notify_how_to_connect` logs them and sends them to the topic. The cluster ends when its owner
+terminates it, when it has been idle for the shape's idle timeout, or at the time `until`, whichever comes
+first. Notebooks are saved in the bucket.
 
-**What it costs**: the cluster, from `create_cluster` until it ends. It carries its end as a tag, so
-that the reaper ends it should Airflow be gone.
+**Cost**: the cluster, from `create_cluster` until it ends. A tag carries the end, so that the reaper can end
+the cluster if Airflow is gone.
 
-**When it fails**: read the failed task's last lines. Trigger again: an owner has one cluster at a time,
-and a second one is refused while the first lives.
+**When a run fails**: read the last lines of the failed task's log, then trigger again. An owner may have one
+cluster at a time: a second one is refused while the first is alive.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from airflow.sdk import chain, dag, get_current_context, task
 
 from fruit_pipeline import settings
 from fruit_pipeline.cluster import shapes
+from fruit_pipeline.dag import form
 from fruit_pipeline.dag.errors import fail_on_bad_input
 from fruit_pipeline.dag.operators import CreateClusterOnce, TerminateClusters
 from fruit_pipeline.dag.sensors import ClusterEnded, ClusterReady
-from fruit_pipeline.notebook_cluster import connect
-from fruit_pipeline.notebook_cluster import plan as notebook_cluster_plan
+from fruit_pipeline.notebook_cluster import connect, plan
 
 DEPLOYMENT = settings.load()
 AWS = {"aws_conn_id": DEPLOYMENT.aws_conn_id, "region_name": DEPLOYMENT.region}
@@ -39,7 +39,7 @@ SHAPES = shapes.descriptions(DEPLOYMENT.home, shapes.NOTEBOOKS)
     catchup=False,
     doc_md=__doc__,
     tags=["emr", "notebooks"],
-    params=notebook_cluster_plan.form(SHAPES, DEPLOYMENT.owner, DEPLOYMENT.time_zone),
+    params=form.airflow_params(plan.param_specs(SHAPES, DEPLOYMENT.owner, DEPLOYMENT.time_zone)),
     render_template_as_native_obj=True,
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
 )
@@ -47,20 +47,20 @@ def notebook_cluster() -> None:
     @task(multiple_outputs=True)
     @fail_on_bad_input
     def plan_cluster() -> dict[str, Any]:
-        return notebook_cluster_plan.plan(get_current_context()["params"])
+        return plan.plan(get_current_context()["params"])
 
     @task
-    def notify_how_to_connect(plan: dict[str, Any], cluster_id: str) -> str:
-        return connect.notify_how_to_connect(plan, cluster_id)
+    def notify_how_to_connect(planned: dict[str, Any], cluster_id: str) -> str:
+        return connect.notify_how_to_connect(planned, cluster_id)
 
     @task
     def ended(state: str) -> str:
         return state
 
-    plan = plan_cluster()
+    planned = plan_cluster()
     create_cluster = CreateClusterOnce(
         task_id="create_cluster",
-        job_flow_overrides=plan["cluster"],
+        job_flow_overrides=planned["cluster"],
         waiter_delay=DEPLOYMENT.poll_seconds,
         **AWS,
     )
@@ -69,24 +69,24 @@ def notebook_cluster() -> None:
     wait_for_end = ClusterEnded(
         task_id="wait_for_end",
         job_flow_id=cluster_id,
-        until=plan["until"],
+        until=planned["until"],
         poke_interval=15 * DEPLOYMENT.poll_seconds,
         **AWS,
     )
     terminate_cluster = TerminateClusters(
         task_id="terminate_cluster",
-        run_key=plan["run_key"],
+        run_key=planned["run_key"],
         job_flow_id="{{ ti.xcom_pull('create_cluster') or '' }}",
         waiter_delay=DEPLOYMENT.poll_seconds,
         waiter_max_attempts=1800 // DEPLOYMENT.poll_seconds,
         retries=5,
         **AWS,
     )
-    chain(create_cluster, cluster_ready, notify_how_to_connect(plan, cluster_id), wait_for_end)
-    # Of the last tasks, a teardown that can fail the run would be the only one to decide its state, and would
-    # hide earlier failures. `ended` is a second last task, and fails with them.
+    chain(create_cluster, cluster_ready, notify_how_to_connect(planned, cluster_id), wait_for_end)
+    # If `terminate_cluster` were the only last task, it alone would decide the run's state, and hide earlier
+    # failures. `ended` is a second last task, which does not succeed after a failure.
     chain(wait_for_end, [ended(wait_for_end.output), terminate_cluster])
-    terminate_cluster.as_teardown(setups=[plan, create_cluster], on_failure_fail_dagrun=True)
+    terminate_cluster.as_teardown(setups=[planned, create_cluster], on_failure_fail_dagrun=True)
 
 
 notebook_cluster()

@@ -162,7 +162,7 @@ def test_two_at_once(trial: Trial) -> None:
     ended = sorted(trial.run_beside(), key=lambda one: one.ok)
     seconds = round(time.monotonic() - started)
     refused = re.search(
-        r"(DAG run \S+ is making a cluster|cluster \S+ of run \S+ is alive, made by).*", ended[0].told
+        r"(DAG run \S+ has been creating a cluster|cluster \S+ of run \S+ is alive, made by).*", ended[0].told
     )
     assert refused, (
         f"both went through, or one failed for another reason: {ended[0].told}\n{ended[0].log[-6000:]}"

@@ -1,4 +1,4 @@
-"""Where a browser shows what lies in S3."""
+"""URLs at which a browser shows objects of S3."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fruit_pipeline.settings import Settings
 
 
 def browser_url(s3_uri: str, deployment: Settings | None = None) -> str:
-    """URL of an object, or with a slash at the end of a folder, in the AWS console.
+    """URL in the AWS console of an object, or of a folder if ``s3_uri`` ends with a slash.
 
-    With ``FRUITS_BROWSER_ENDPOINT_URL`` it is that endpoint's own, which shows an object's bytes.
-    ``s3n://`` and ``s3a://``, as EMR writes them, are taken too.
+    With ``FRUITS_BROWSER_ENDPOINT_URL``, a URL at that endpoint, which shows an object's bytes.
+    ``s3n://`` and ``s3a://``, which EMR writes, are accepted too.
     """
     deployment = deployment or settings.load()
     bucket, _, key = s3_uri.partition("://")[2].partition("/")
@@ -24,9 +24,9 @@ def browser_url(s3_uri: str, deployment: Settings | None = None) -> str:
 
 
 def step_log_url(log: str) -> str:
-    """URL of a step's log: its folder in the AWS console, the file itself at another endpoint.
+    """URL of a step's log: its folder in the AWS console, or the file itself at another endpoint.
 
-    ``log`` is its file as EMR names it; empty for a log that is not in S3.
+    ``log`` is the file's URI as EMR gives it. The result is empty for a log that is not in S3.
     """
     if "://" not in log:
         return ""

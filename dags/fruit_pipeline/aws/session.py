@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fruit_pipeline.settings import Settings
 from image_features.errors import JobError
 from image_features.storage import S3Access, Storage
 
@@ -19,7 +20,7 @@ _URL = re.compile(r"https?://[^/\s]+")
 
 @dataclass(frozen=True)
 class Aws:
-    """A boto3 session with the endpoint that its connection names, if any."""
+    """A boto3 session, its region, and an endpoint in place of AWS's own if the connection names one."""
 
     session: boto3.Session
     region: str
@@ -27,10 +28,12 @@ class Aws:
 
     @staticmethod
     def from_connection(conn_id: str, region: str) -> Aws:
-        """Use an Airflow connection; one that is not defined means boto3's own chain.
+        """Use an Airflow connection, or boto3's own chain if the connection is not defined.
 
-        Raises JobError when the AWS profile that is named does not exist, or the endpoint is no URL.
+        Raises JobError if the connection names an AWS profile that does not exist, or an endpoint that is no
+        URL.
         """
+        # Commands use this module without Airflow, whose import takes seconds.
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
         hook = AwsBaseHook(aws_conn_id=conn_id, region_name=region)
@@ -45,6 +48,11 @@ class Aws:
         return Aws(session, region, endpoint)
 
     @staticmethod
+    def of_deployment(deployment: Settings) -> Aws:
+        """Use the deployment's Airflow connection and region."""
+        return Aws.from_connection(deployment.aws_conn_id, deployment.region)
+
+    @staticmethod
     def from_environment(region: str) -> Aws:
         """Use boto3's own chain: environment, profile, instance role. Raises JobError as above."""
         import boto3
@@ -53,9 +61,9 @@ class Aws:
             return Aws(boto3.Session(region_name=region), region)
 
     def client(self, service: str, region: str | None = None, **config: Any) -> Any:
-        """A boto3 client, of the run's region unless another is given; ``config`` goes to botocore's Config.
+        """A boto3 client, by default in the session's region; ``config`` is passed to botocore's Config.
 
-        Throttling and passing faults are tried again, six times in all, by botocore's standard mode.
+        botocore's standard mode retries throttling and transient faults, up to six attempts in all.
         """
         from botocore.config import Config
 
@@ -68,12 +76,13 @@ class Aws:
         )
 
     def s3_access(self) -> S3Access:
-        """The same credentials, region and endpoint for obstore."""
+        """The session's credentials, region and endpoint for obstore."""
         from obstore.auth.boto3 import Boto3CredentialProvider
 
         return S3Access(self.region, self.endpoint_url, Boto3CredentialProvider(self.session))
 
     def storage(self, uri: str, *, create: bool = False) -> Storage:
+        """Storage at an ``s3://`` prefix or in a local folder; ``create`` makes a missing folder."""
         return Storage(uri, self.s3_access() if uri.startswith("s3://") else None, create=create)
 
 

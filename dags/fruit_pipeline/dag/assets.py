@@ -1,7 +1,7 @@
-"""What a run gives to other DAGs, as assets of Airflow: its features, and its embeddings.
+"""Airflow assets that a run updates, so that other DAGs can follow it: its features and its embeddings.
 
-An asset is updated when a run has passed its checks and was summed up, never before. Each event tells in
-its ``extra`` which run it was and where its rows lie; `examples/follow_up_dag.py` reads it.
+They are updated after a run has passed its checks and its summary is written. The ``extra`` of each event
+names the run and the prefix of its rows; `examples/follow_up_dag.py` reads it.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ EMBEDDINGS = "fruit_embeddings"
 
 
 def outlets(bucket: str | None) -> list[Any]:
-    """The two assets. Their URIs are of the deployment's ``bucket``: a run is one prefix of many."""
+    """The two assets. Their URIs cover all runs of the deployment's ``bucket``."""
     from airflow.sdk import Asset
 
-    if bucket is None:  # each run names its own
+    if bucket is None:  # each run names its own bucket
         return [Asset(name=FEATURES), Asset(name=EMBEDDINGS)]
     runs = RunLayout(f"s3://{bucket}/runs/*")
     return [Asset(name=FEATURES, uri=runs.features), Asset(name=EMBEDDINGS, uri=runs.pca)]
 
 
-def tell(events: Any, assets: list[Any], summary: RunSummary) -> None:
-    """Fill in the events of a task's ``assets``; ``events``: the task's ``outlet_events``."""
-    told = extras(summary)
+def fill_events(events: Any, assets: list[Any], summary: RunSummary) -> None:
+    """Set the ``extra`` of a task's ``outlet_events`` for its ``assets``."""
+    by_name = extras(summary)
     for asset in assets:
-        events[asset].extra = told[asset.name]
+        events[asset].extra = by_name[asset.name]
 
 
 def extras(summary: RunSummary) -> dict[str, dict[str, Any]]:
-    """What the event of each asset tells of a run, by the asset's name.
+    """The ``extra`` of each asset's event, by the asset's name.
 
-    ``uri`` is the prefix of the rows and their ``_SUCCESS``, ``images`` how many rows there are.
+    ``uri`` is the prefix of the rows and their ``_SUCCESS``, ``images`` the number of rows.
     """
     run = {"run_key": summary.run_key, "images": summary.features}
     return {

@@ -10,21 +10,21 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from fruit_pipeline.aws.errors import explained
 from fruit_pipeline.aws.session import Aws
-from image_features.errors import JobError, StorageError
+from image_features.errors import JobError
 
 Work = TypeVar("Work", bound=Callable[..., Any])
 
 
 def fail_on_bad_input(work: Work) -> Work:
-    """Fail a task without a retry on a JobError, which a retry would repeat; a StorageError is retried."""
+    """Fail a task without a retry on a JobError that a retry would only repeat, such as bad input."""
 
     @functools.wraps(work)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return work(*args, **kwargs)
-        except StorageError:
-            raise
         except JobError as error:
+            if error.retryable:
+                raise
             raise AirflowFailException(str(error)) from None
 
     return wrapped  # type: ignore[return-value]
@@ -39,10 +39,9 @@ def explain_aws_errors(execute: Work) -> Work:
         try:
             with explained(what, aws_of(self), patient=True):
                 return execute(self, *args, **kwargs)
-        except StorageError as error:
-            raise AirflowException(str(error)) from None
         except JobError as error:
-            raise AirflowFailException(str(error)) from None
+            failure = AirflowException if error.retryable else AirflowFailException
+            raise failure(str(error)) from None
 
     return wrapped  # type: ignore[return-value]
 

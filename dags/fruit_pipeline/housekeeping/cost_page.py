@@ -1,4 +1,4 @@
-"""The cost report as one HTML page without a script or a link to elsewhere, and as a message."""
+"""The cost report: one self-contained HTML page, and a message with its main figures."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ _LARGEST_IN_MESSAGE = 5
 
 @dataclass(frozen=True)
 class Facts:
-    """What a report tells. ``costs`` are by run key, ``cleaned`` as `Cleaning.figures`."""
+    """The content of a report. ``costs`` is by run key, ``cleaned`` holds results of `Cleaning.figures`."""
 
-    made: datetime
+    time: datetime
     bill: Bill
     costs: Mapping[str, RunCost] = field(default_factory=dict)
     clusters: Sequence[LivingCluster] = ()
     unfinished: Sequence[StoredRun] = ()
     uploads: Sequence[Upload] = ()
     cleaned: Sequence[Mapping[str, Any]] = ()
-    forgotten_days: int = 7
+    abandoned_days: int = 7
     retention_days: int = 30
 
 
 @dataclass(frozen=True)
 class _Bar:
-    """A cell that shows a share of 1 as a bar."""
+    """A cell that shows a share between 0 and 1 as a bar."""
 
     share: float
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A table under its heading; its first column is text."""
+    """A table with a heading; its first column is text."""
 
     heading: str
     names: Sequence[str]
@@ -54,15 +54,15 @@ class _Table:
 
 
 def message(words: Words, facts: Facts, page: str) -> Message:
-    """The report in a few lines; ``page`` is where the whole lies."""
-    bill, date = facts.bill, words.day(facts.made)
+    """The report in a few lines; ``page`` is the URI of the whole page."""
+    bill, date = facts.bill, words.day(facts.time)
     lines = _bill_lines(words, bill)
     for run, amount in list(bill.by_run.items())[:_LARGEST_IN_MESSAGE]:
         name = run or words("report.untagged")
         lines.append(words("report.line", name=name, value=words.money(amount, bill.unit)))
     lines.append(words("report.alive", count=words.number(len(facts.clusters))))
     for cluster in facts.clusters:
-        age = words.duration(cluster.age(facts.made).total_seconds())
+        age = words.duration(cluster.age(facts.time).total_seconds())
         name = f"{cluster.cluster_id} ({cluster.run_key})"
         lines.append(words("report.line", name=name, value=age))
     runs, uploads = words.number(len(facts.unfinished)), words.number(len(facts.uploads))
@@ -81,7 +81,7 @@ def page(words: Words, facts: Facts) -> str:
     return pages.render(
         "cost.html",
         language=words.language,
-        title=words("report.title", date=words.day(facts.made)),
+        title=words("report.title", date=words.day(facts.time)),
         lines=[
             words("report.period", start=facts.bill.start, end=facts.bill.end, tag=RUN_TAG),
             *_bill_lines(words, facts.bill),
@@ -155,7 +155,7 @@ def _clusters(words: Words, facts: Facts) -> _Table:
             cluster.cluster_id,
             cluster.run_key,
             cluster.state,
-            words.duration(cluster.age(facts.made).total_seconds()),
+            words.duration(cluster.age(facts.time).total_seconds()),
         )
         for cluster in facts.clusters
     ]
@@ -174,7 +174,7 @@ def _unfinished(words: Words, facts: Facts) -> _Table:
         for run in facts.unfinished
     ]
     names = [words(f"column.{name}") for name in ("run", "objects", "size", "last")]
-    note = words("report.unfinished.note", days=facts.forgotten_days) if rows else ""
+    note = words("report.unfinished.note", days=facts.abandoned_days) if rows else ""
     command = "python -m fruit_pipeline clean --everything --run <key>" if rows else ""
     return _Table(words("report.unfinished"), names, rows, note, command)
 
@@ -182,7 +182,7 @@ def _unfinished(words: Words, facts: Facts) -> _Table:
 def _uploads(words: Words, facts: Facts) -> _Table:
     rows = [(upload.key, words.size(upload.bytes), words.moment(upload.started)) for upload in facts.uploads]
     names = [words(f"column.{name}") for name in ("object", "size", "started")]
-    note = words("report.uploads.note", days=facts.forgotten_days) if rows else ""
+    note = words("report.uploads.note", days=facts.abandoned_days) if rows else ""
     return _Table(words("report.uploads"), names, rows, note)
 
 

@@ -1,4 +1,4 @@
-"""The work of the cost report's and the reaper's tasks."""
+"""The work of the tasks of `cost_report` and `reap_clusters`."""
 
 from __future__ import annotations
 
@@ -20,46 +20,42 @@ from image_features.errors import JobError
 
 log = logging.getLogger(__name__)
 
-FORGOTTEN_DAYS = 7
-"""After which a run without a summary.json, or an upload that was not completed, is forgotten."""
-
-
-def _aws(deployment: Settings) -> Aws:
-    return Aws.from_connection(deployment.aws_conn_id, deployment.region)
+ABANDONED_DAYS = 7
+"""Age from which the report lists a run without a summary.json, or an upload that was not completed."""
 
 
 def _bucket(deployment: Settings) -> str:
     if not deployment.bucket:
-        raise JobError("no bucket: set FRUITS_BUCKET; what lies in it is reported on and cleaned")
+        raise JobError("no bucket: set FRUITS_BUCKET, the bucket to report on and to clean")
     return deployment.bucket
 
 
 def clean_up() -> list[dict[str, Any]]:
-    """Delete what runs do not need any more; return what went, by run."""
+    """Delete the temporary data of finished runs; return what was deleted, by run."""
     deployment = settings.load()
-    aws, bucket = _aws(deployment), _bucket(deployment)
+    aws, bucket = Aws.of_deployment(deployment), _bucket(deployment)
     s3, emr = aws.client("s3"), aws.client("emr")
-    done = clean.clean_by_age(s3, emr, bucket, deployment.retention_days, datetime.now(UTC))
-    return [cleaning.figures() for cleaning in done]
+    cleaned = clean.clean_by_age(s3, emr, bucket, deployment.retention_days, datetime.now(UTC))
+    return [cleaning.figures() for cleaning in cleaned]
 
 
 def write_report(days: int, cleaned: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Write the page of the last ``days`` days; return its place and the message about it."""
+    """Write the page about the last ``days`` days; return its URI and the message about it."""
     deployment, now = settings.load(), datetime.now(UTC)
-    aws, bucket = _aws(deployment), _bucket(deployment)
+    aws, bucket = Aws.of_deployment(deployment), _bucket(deployment)
     s3 = aws.client("s3")
     runs = stored_runs.runs_of(s3, bucket)
     facts = cost_page.Facts(
-        made=now,
+        time=now,
         bill=bill.read(aws.client("ce"), now.date(), days),
         costs=_costs(s3, bucket, runs, now - timedelta(days=days)),
         clusters=reaper.living_clusters(aws.client("emr")),
         unfinished=[
-            run for run in runs if not run.ended and run.untouched_for(now) > timedelta(days=FORGOTTEN_DAYS)
+            run for run in runs if not run.ended and run.untouched_for(now) > timedelta(days=ABANDONED_DAYS)
         ],
-        uploads=stored_runs.forgotten_uploads(s3, bucket, now - timedelta(days=FORGOTTEN_DAYS)),
+        uploads=stored_runs.abandoned_uploads(s3, bucket, now - timedelta(days=ABANDONED_DAYS)),
         cleaned=cleaned,
-        forgotten_days=FORGOTTEN_DAYS,
+        abandoned_days=ABANDONED_DAYS,
         retention_days=deployment.retention_days,
     )
     words = messages.words_of(deployment)
@@ -90,17 +86,17 @@ def _costs(
 
 
 def notify_report(report: Mapping[str, str]) -> None:
-    """Send the message about a report that was written."""
+    """Send the message about a report; ``report`` is the result of `write_report`."""
     messages.send(lambda _: Message(report["subject"], report["text"]))
 
 
 def reap() -> list[dict[str, Any]]:
-    """Look for clusters that nobody waits for; report them, and terminate them where that is allowed."""
+    """Report clusters that no run uses, and terminate them if FRUITS_REAP allows it."""
     deployment = settings.load()
-    emr = _aws(deployment).client("emr")
+    emr = Aws.of_deployment(deployment).client("emr")
     orphans = reaper.reap(emr, deployment.reap_hours, allowed=deployment.reap)
     if not orphans:
-        log.info("somebody waits for every living cluster")
+        log.info("every living cluster is in use")
         return []
     messages.send(lambda words: reaper.message(words, orphans, deployment.reap_hours, deployment.region))
     refused = [orphan.cluster.cluster_id for orphan in orphans if orphan.error]

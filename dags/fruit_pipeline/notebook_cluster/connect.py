@@ -1,8 +1,9 @@
-"""How the owner of a notebook cluster connects to JupyterHub."""
+"""Commands by which the owner of a notebook cluster connects to its JupyterHub, and the message with them."""
 
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,17 +12,18 @@ from typing import Any
 from fruit_pipeline import settings
 from fruit_pipeline.aws import clusters
 from fruit_pipeline.aws.session import Aws
-from fruit_pipeline.notebook_cluster.plan import log
 from fruit_pipeline.notify import messages
 from fruit_pipeline.notify.messages import Message
 from fruit_pipeline.notify.texts import Words
+
+log = logging.getLogger(__name__)
 
 # https://docs.aws.amazon.com/emr/latest/ReleaseGuide/emr-jupyterhub.html
 _PORT = 9443
 
 
 def tunnels(emr: Any, cluster_id: str, region: str) -> tuple[str, str]:
-    """The commands that make JupyterHub answer on this machine: by Session Manager, and by SSH."""
+    """The commands that forward JupyterHub's port to this machine: by Session Manager, and by SSH."""
     cluster = clusters.describe(emr, cluster_id)
     role: dict[str, Any] = (
         {"InstanceFleetType": "MASTER"} if cluster.uses_fleets else {"InstanceGroupTypes": ["MASTER"]}
@@ -39,7 +41,7 @@ def tunnels(emr: Any, cluster_id: str, region: str) -> tuple[str, str]:
 def how_to_connect(
     words: Words, planned: Mapping[str, Any], cluster_id: str, emr: Any, region: str
 ) -> Message:
-    """What the owner needs to work on the cluster; ``planned`` is the result of `plan`."""
+    """The message for the owner; ``planned`` is the result of `plan`."""
     ssm, ssh = tunnels(emr, cluster_id, region)
     text = words(
         "notebook.text",
@@ -64,9 +66,9 @@ def how_to_connect(
 
 
 def notify_how_to_connect(planned: Mapping[str, Any], cluster_id: str) -> str:
-    """Print the commands into the task's log, and send them; return the text."""
+    """Log the message and send it to the topic; return its text."""
     deployment = settings.load()
-    emr = Aws.from_connection(deployment.aws_conn_id, deployment.region).client("emr")
+    emr = Aws.of_deployment(deployment).client("emr")
     message = how_to_connect(messages.words_of(deployment), planned, cluster_id, emr, deployment.region)
     for line in message.text.splitlines():
         log.info("%s", line)

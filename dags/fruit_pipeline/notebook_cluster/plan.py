@@ -1,8 +1,7 @@
-"""Clusters with JupyterHub: until when one lives, how one reaches it, and the wait for its end."""
+"""Plan of a notebook cluster: its Params, its end, and the request that creates it."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
@@ -15,11 +14,10 @@ from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.cluster import job_code, job_flow, wheelhouse
 from fruit_pipeline.cluster import shapes as cluster_shapes
 from fruit_pipeline.housekeeping import stored_runs
+from fruit_pipeline.run.params import ParamSpec
 from image_features.contract import RunLayout
 from image_features.errors import JobError
 from image_features.storage import join_uri
-
-log = logging.getLogger(__name__)
 
 DEFAULT_UNTIL = "8h"
 LONGEST = timedelta(hours=24)
@@ -31,67 +29,71 @@ _UNTIL = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})|(?P<count>\d{1,4})(?P<unit>[hm])"
 _KEPT = "jupyter"
 
 
-def form(shapes: Mapping[str, str], owner: str | None, zone: ZoneInfo) -> dict[str, Any]:
-    """The Params of the trigger form; ``owner`` is the deployment's."""
-    from airflow.sdk import Param
+def param_specs(shapes: Mapping[str, str], owner: str | None, zone: ZoneInfo) -> dict[str, ParamSpec]:
+    """The Params of the DAG by name.
 
+    ``shapes``: descriptions of the notebook shapes by name. ``owner``, ``zone``: the deployment's.
+    """
     return {
-        "owner": Param(
+        "owner": ParamSpec(
             owner if owner and re.fullmatch(_OWNER, owner) else None,
-            type=["null", "string"],
-            pattern=f"^{_OWNER}$",
-            title="Owner",
-            description="Who works on it: small letters, digits and '-', 30 at most. One cluster an owner.",
+            "Owner",
+            "Cluster",
+            "Who uses it: lower-case letters, digits and '-', 30 at most. One cluster per owner.",
+            {"type": ["null", "string"], "pattern": f"^{_OWNER}$"},
         ),
-        "shape": Param(
+        "shape": ParamSpec(
             next(iter(sorted(shapes)), ""),
-            type="string",
-            enum=sorted(shapes),
-            title="Cluster shape",
-            description="; ".join(f"`{name}`: {text}" for name, text in sorted(shapes.items())),
+            "Cluster shape",
+            "Cluster",
+            "; ".join(f"{name}: {text}" for name, text in sorted(shapes.items())),
+            {"type": "string", "enum": sorted(shapes)},
         ),
-        "until": Param(
+        "until": ParamSpec(
             DEFAULT_UNTIL,
-            type="string",
-            pattern=f"^({_UNTIL.replace('?P<hour>', '').replace('?P<minute>', '')})$",
-            title="Until",
-            description=f"The cluster ends then: an hour of the day, such as `18:30` ({zone.key}), or a "
-            "time from now, such as `3h` or `90m`; within 24 hours.",
+            "Until",
+            "Cluster",
+            f"When the cluster ends: a time of day such as 18:30 ({zone.key}), or a duration from now such "
+            "as 3h or 90m; within 24 hours.",
+            {"type": "string", "pattern": f"^({re.sub(r'[?]P<[a-z]+>', '', _UNTIL)})$"},
         ),
     }
 
 
 def until_of(text: str, now: datetime, zone: ZoneInfo) -> datetime:
-    """The moment that ``text`` means, in UTC. Raises JobError when it means none within a day.
+    """The time that ``text`` means, in UTC. Raises JobError if it is not valid or not within 24 hours.
 
-    An hour of the day is the next one on the clocks of ``zone``.
+    A time of day means the next one in ``zone``.
     """
     match = re.fullmatch(_UNTIL, text.strip())
     if not match:
-        raise JobError(f"until {text!r}: give an hour of the day such as 18:30, or a time such as 3h or 90m")
+        raise JobError(f"until {text!r}: give a time of day such as 18:30, or a duration such as 3h or 90m")
     if match["unit"]:
-        left = timedelta(**{"hours" if match["unit"] == "h" else "minutes": int(match["count"])})
-        if not timedelta(0) < left <= LONGEST:
+        duration = timedelta(**{"hours" if match["unit"] == "h" else "minutes": int(match["count"])})
+        if not timedelta(0) < duration <= LONGEST:
             raise JobError(f"until {text!r}: give 1m to 24h")
-        return (now + left).astimezone(UTC)
+        return (now + duration).astimezone(UTC)
     try:
         hour = time(int(match["hour"]), int(match["minute"]), tzinfo=zone)
     except ValueError:
-        raise JobError(f"until {text!r}: give an hour of the day, 00:00 to 23:59") from None
+        raise JobError(f"until {text!r}: give a time of day, 00:00 to 23:59") from None
     today = now.astimezone(zone).date()
-    found = datetime.combine(today, hour)
-    return (found if found > now else datetime.combine(today + timedelta(days=1), hour)).astimezone(UTC)
+    until = datetime.combine(today, hour)
+    if until <= now:
+        until = datetime.combine(today + timedelta(days=1), hour)
+    return until.astimezone(UTC)
 
 
 def plan(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Check what was asked for, upload what the nodes need, and make the cluster's request.
+    """Check the Params and AWS, upload what the nodes need, and build the request for the cluster.
 
-    Raises JobError when the owner has a cluster already.
+    Raises JobError if the owner has a cluster already. In the result, ``cluster`` is the request, ``until``
+    an ISO time, and ``kept`` the prefix where the notebooks are saved, or None.
     """
     from fruit_pipeline.checks import preflight
 
     deployment = settings.load()
-    aws = Aws.from_connection(deployment.aws_conn_id, deployment.region)
+    aws = Aws.of_deployment(deployment)
     owner, bucket = str(params["owner"] or ""), deployment.bucket
     if not owner:
         raise JobError("no owner: set the Param 'owner', or FRUITS_OWNER for the deployment")
@@ -122,7 +124,7 @@ def plan(params: Mapping[str, Any]) -> dict[str, Any]:
         layout.logs,
         join_uri(layout.code, job_code.BOOTSTRAP_SCRIPT),
         wheelhouse.publish(wheels, aws.storage(f"s3://{bucket}/wheelhouse")),
-        # The reaper ends it then, should nobody be left to do so.
+        # The reaper ends the cluster at that time if Airflow does not.
         more_tags={clusters.UNTIL_TAG: until.isoformat(timespec="seconds")},
     )
     return {

@@ -61,14 +61,16 @@ def test_a_retry_of_the_same_dag_run_goes_on(run: Storage) -> None:
 
 def test_another_dag_run_is_refused_and_told_who_holds_it(run: Storage) -> None:
     leave(run, "manual__1", timedelta(minutes=1))
-    with pytest.raises(JobError, match=r"^DAG run manual__1 is making a cluster .* delete s3://\S+/_LOCK"):
+    with pytest.raises(
+        JobError, match=r"^DAG run manual__1 has been creating a cluster .* delete s3://\S+/_LOCK"
+    ):
         lock.held(run, "manual__2").__enter__()
     assert run.exists(lock.LOCK), "the lock of another was given back"
 
 
 def test_what_is_no_lock_is_refused_with_what_to_do(run: Storage) -> None:
     run.put(lock.LOCK, b"{}")
-    with pytest.raises(JobError, match=r"_LOCK is no lock, delete it: 'dag_run'"):
+    with pytest.raises(JobError, match=r"_LOCK is not a valid lock, delete it: 'dag_run'"):
         lock.held(run, "manual__1").__enter__()
 
 

@@ -257,7 +257,7 @@ RUN = ("--run", "s3://b-1/runs/r1")
         (("wheelhouse", "--output", "http://x"), "only s3://, file:// and plain paths"),
         (("upload-code", "--output", "ftp://x"), "only s3://, file:// and plain paths are supported"),
         (("cluster", *RUN, "--wheelhouse", "s3://b-1/w", "--shape", "huge"), "unknown cluster shape 'huge'"),
-        (("clean", "--run", "s3://b-1/models/m"), "is no run; expected s3://<bucket>/runs/<run key>"),
+        (("clean", "--run", "s3://b-1/models/m"), "is not a run; expected s3://<bucket>/runs/<run key>"),
         (("clone-shape", "--cluster", "j-1", "--name", "../up"), "small letters, digits, '_' and '-' only"),
         (("steps", *RUN, "--model", "s3://" + "m" * 11_000, "--components", "5"), "EMR allows 10240"),
         (("check", "--run", NOWHERE), "cannot open file:///no/such/folder/sample"),

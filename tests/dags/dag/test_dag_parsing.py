@@ -202,7 +202,7 @@ def test_the_dag_runs_only_when_asked_and_explains_cost_and_resume(dag: Any) -> 
     assert dag.catchup is False
     assert dag.max_active_runs == 1
     assert {"emr", "features"} <= set(dag.tags)
-    for words in ("What it costs", "idle timeout", "When it fails", "run_key", "_SUCCESS", "By the clock"):
+    for words in ("**Cost**", "idle timeout", "**When a run fails**", "run_key", "_SUCCESS", "**Schedule**"):
         assert words in dag.doc_md
 
 

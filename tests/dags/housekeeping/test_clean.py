@@ -92,8 +92,8 @@ def test_more_objects_than_one_request_takes(
     clients: tuple[Any, Any], clusters: LocalAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3, emr = clients
-    assert clean._KEYS_A_REQUEST == 1_000
-    monkeypatch.setattr(clean, "_KEYS_A_REQUEST", 3)
+    assert clean._KEYS_PER_REQUEST == 1_000
+    monkeypatch.setattr(clean, "_KEYS_PER_REQUEST", 3)
     for number in range(7):
         clusters.put(f"runs/many/sample/shard-{number:05}.parquet")
     clusters.put("runs/many/summary.json")
@@ -124,7 +124,7 @@ def test_a_run_with_a_living_cluster_is_refused(
     s3, emr = clients
     key = make_run(clusters, f"living-{everything}")
     cluster_id = clusters.run(name=name_of(key), tags={RUN_TAG: key})
-    with pytest.raises(JobError, match=f"run {key} is alive: cluster {cluster_id} works on it"):
+    with pytest.raises(JobError, match=f"run {key} is active: cluster {cluster_id} works on it"):
         clean.plan(s3, emr, BUCKET, key, everything=everything)
     emr.terminate_job_flows(JobFlowIds=[cluster_id])
     eventually(lambda: clusters.state(cluster_id) == "TERMINATED")
@@ -136,7 +136,7 @@ def test_a_run_that_draws_its_sample_has_no_cluster_yet_and_is_refused(
 ) -> None:
     s3, emr = clients
     make_run(clusters, "drawing", finished=False)
-    with pytest.raises(JobError, match=r"drawing was written to in the last hour .* may be alive"):
+    with pytest.raises(JobError, match=r"drawing was written to in the last hour .* may be active"):
         clean.plan(s3, emr, BUCKET, "drawing", everything=True)
 
 
@@ -162,7 +162,7 @@ def stored(key: str, *objects: tuple[str, timedelta]) -> stored_runs.StoredRun:
 def test_a_run_is_at_work_while_something_other_than_its_summary_is_new(
     objects: list[tuple[str, timedelta]], at_work: bool
 ) -> None:
-    assert stored("r", *objects).at_work(datetime.now(UTC)) is at_work
+    assert stored("r", *objects).is_active(datetime.now(UTC)) is at_work
 
 
 def test_a_run_that_does_not_exist_is_refused(clients: tuple[Any, Any]) -> None:
@@ -231,11 +231,11 @@ def test_a_run_is_given_by_key_or_uri(run: str, expected: tuple[str, str]) -> No
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        ("s3://bucket", "is no run; expected s3://<bucket>/runs/<run key>"),
-        ("s3://bucket/models/abc", "is no run"),
-        ("s3://bucket/runs", "is no run"),
-        ("a/b", "'a/b' is no run key"),
-        ("", "'' is no run key"),
+        ("s3://bucket", "is not a run; expected s3://<bucket>/runs/<run key>"),
+        ("s3://bucket/models/abc", "is not a run"),
+        ("s3://bucket/runs", "is not a run"),
+        ("a/b", "'a/b' is not a run key"),
+        ("", "'' is not a run key"),
     ],
 )
 def test_what_is_no_run_is_refused_before_anything_is_looked_at(run: str, message: str) -> None:

@@ -196,7 +196,7 @@ def facts() -> Facts:
         "half & half", objects=12, bytes=3_400_000, last=made - timedelta(days=9)
     )
     return Facts(
-        made=made,
+        time=made,
         bill=Bill(
             "2026-10-26",
             "2026-11-23",
@@ -265,7 +265,7 @@ def test_the_page_in_french(facts: Facts) -> None:
 
 
 def test_a_page_with_nothing_on_it_says_so_and_how_to_get_a_bill() -> None:
-    facts = Facts(made=datetime(2026, 11, 23, tzinfo=UTC), bill=Bill("2026-11-16", "2026-11-23"))
+    facts = Facts(time=datetime(2026, 11, 23, tzinfo=UTC), bill=Bill("2026-11-16", "2026-11-23"))
     page = Page(cost_page.page(Words("en"), facts))
     assert page.tables == {}
     assert any("activated as a cost allocation tag" in text for text in page.text)
@@ -275,7 +275,7 @@ def test_a_page_with_nothing_on_it_says_so_and_how_to_get_a_bill() -> None:
 def test_amounts_below_zero_are_shown_and_have_no_bar() -> None:
     """Credits."""
     found = Bill("2026-11-16", "2026-11-23", by_day={"2026-11-20": -1.0}, by_run={"r": -1.0})
-    html = cost_page.page(Words("en"), Facts(made=datetime(2026, 11, 23, tzinfo=UTC), bill=found))
+    html = cost_page.page(Words("en"), Facts(time=datetime(2026, 11, 23, tzinfo=UTC), bill=found))
     assert "-1.00" in html
     assert '<rect width="0.0"' in html
 
@@ -298,7 +298,7 @@ def test_the_message_has_the_sums_the_dearest_runs_and_the_place(facts: Facts) -
 
 
 def test_a_message_without_a_bill_says_why(facts: Facts) -> None:
-    broken = Facts(made=facts.made, bill=Bill("2026-10-26", "2026-11-23", problem="AccessDenied: ce:Get"))
+    broken = Facts(time=facts.time, bill=Bill("2026-10-26", "2026-11-23", problem="AccessDenied: ce:Get"))
     message = cost_page.message(Words("fr"), broken, "s3://b/p.html")
     assert message.subject == "Rapport des coûts du 23/11/2026\u00a0: pas de facture"
     assert "Il n'y a pas de facture\u00a0: AccessDenied: ce:Get" in message.text
@@ -346,9 +346,9 @@ def full_bucket(clusters: LocalAws) -> Iterator[LocalAws]:
 
 
 def test_uploads_that_nobody_completed_are_found_with_their_bytes(full_bucket: LocalAws) -> None:
-    (upload,) = stored_runs.forgotten_uploads(full_bucket.s3, BUCKET, datetime.now(UTC))
+    (upload,) = stored_runs.abandoned_uploads(full_bucket.s3, BUCKET, datetime.now(UTC))
     assert (upload.key, upload.bytes) == ("runs/half/sample/big", 6_000_000)
-    assert stored_runs.forgotten_uploads(full_bucket.s3, BUCKET, upload.started) == []
+    assert stored_runs.abandoned_uploads(full_bucket.s3, BUCKET, upload.started) == []
 
 
 def test_the_report_is_a_page_in_the_bucket_and_a_message(
@@ -358,7 +358,7 @@ def test_the_report_is_a_page_in_the_bucket_and_a_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster_id = full_bucket.run(name=name_of("r9"), tags={RUN_TAG: "r9"})
-    monkeypatch.setattr(tasks, "FORGOTTEN_DAYS", 0)
+    monkeypatch.setattr(tasks, "ABANDONED_DAYS", 0)
     yesterday = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
     # moto answers by the request's text: a number of days of its own for each test.
     billed([day(yesterday, group("r1", EMR, "0.5"), group("r2", EC2, "1.5"))])
@@ -414,4 +414,4 @@ def test_without_a_bucket_it_is_refused_with_the_variable(
 
 def test_the_days_of_the_form_are_those_that_cost_explorer_has() -> None:
     assert 7 <= bill.MAX_DAYS <= 14 * 30
-    assert settings.load({}).retention_days > tasks.FORGOTTEN_DAYS
+    assert settings.load({}).retention_days > tasks.ABANDONED_DAYS

@@ -24,6 +24,7 @@ from fruit_pipeline.aws import clusters as aws_clusters
 from fruit_pipeline.aws.clusters import RUN_TAG, UNTIL_TAG, name_of
 from fruit_pipeline.cluster import emr_limits
 from fruit_pipeline.cluster import shapes as cluster_shapes
+from fruit_pipeline.dag.form import airflow_params
 from fruit_pipeline.dag.sensors import ClusterEnded
 from fruit_pipeline.housekeeping import stored_runs
 from fruit_pipeline.housekeeping.reaper import UNTIL, living_clusters
@@ -80,7 +81,7 @@ def test_what_means_no_moment_within_a_day_is_refused(text: str) -> None:
 
 
 def form(owner: str | None = "ada") -> dict[str, Any]:
-    return notebook_cluster_plan.form({"notebook": "a small one"}, owner, PARIS)
+    return airflow_params(notebook_cluster_plan.param_specs({"notebook": "a small one"}, owner, PARIS))
 
 
 @pytest.mark.parametrize("text", ["18:30", "9:05", "3h", "90m"])

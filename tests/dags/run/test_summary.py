@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from fruit_pipeline import settings
 from fruit_pipeline.aws import clusters as aws_clusters
 from fruit_pipeline.aws.clusters import DAG_RUN_TAG
+from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.cluster import job_code, shapes
 from fruit_pipeline.cluster.steps import EXTRACTION, REDUCTION
 from fruit_pipeline.dag import tasks
@@ -113,7 +115,8 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
 def test_the_cost_by_the_clock_is_that_of_the_clusters_whole_life(
     params: dict[str, Any], clusters: InstantAws
 ) -> None:
-    request, aws = RunRequest.from_dict(tasks.preflight(params, "manual__1")), tasks._aws()
+    request = RunRequest.from_dict(tasks.preflight(params, "manual__1"))
+    aws = Aws.of_deployment(settings.load())
     cluster_id = clusters.run(name="whole life")
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
     cost = summary_module.actual_cost(request, aws, cluster_id)
@@ -123,7 +126,8 @@ def test_the_cost_by_the_clock_is_that_of_the_clusters_whole_life(
 
 @pytest.mark.usefixtures("deployed")
 def test_a_cost_that_cannot_be_known_does_not_fail_a_run_that_is_through(params: dict[str, Any]) -> None:
-    request, aws = RunRequest.from_dict(tasks.preflight(params, "manual__1")), tasks._aws()
+    request = RunRequest.from_dict(tasks.preflight(params, "manual__1"))
+    aws = Aws.of_deployment(settings.load())
     cost = summary_module.actual_cost(request, aws, "j-NOSUCHCLUSTER")
     assert isinstance(cost, UnknownCost)
     assert cost.unknown.startswith("the cluster's cost: ")
