@@ -209,5 +209,5 @@ def warn_when_open(host: str) -> None:
     except ValueError:
         loopback = host == "localhost"
     if not loopback:
-        text = f"{host} is not loopback; whoever reaches this port can run commands on this machine"
+        text = f"{host} is not loopback; anyone who reaches this port can run commands on this machine"
         print(f"local_emr: warning: {text}", file=sys.stderr, flush=True)

@@ -33,7 +33,7 @@ class Worker(Protocol):
     """
 
     def prepare(self) -> None:
-        """Lays out the node, before the first bootstrap action."""
+        """Creates the node, before the first bootstrap action."""
 
     def bootstrap(self, number: int, path: str, args: Sequence[str]) -> str | None:
         """Runs one bootstrap action, counted from 1; returns its failure in EMR's words, or None."""
@@ -42,10 +42,10 @@ class Worker(Protocol):
         """Runs one step until it ends; returns its FailureDetails, or None when it completed."""
 
     def cancel(self, step_id: str, force: bool) -> None:
-        """Makes ``run_step`` of this step return: soon when ``force`` is set, else as the step likes."""
+        """Interrupts the step, which may ignore it unless ``force`` is set; ``run_step`` then returns."""
 
     def close(self) -> None:
-        """Ends all that runs on the node; nothing starts afterwards."""
+        """Ends all bootstrap actions and steps; none starts afterwards."""
 
     def remove_node(self) -> None:
         """Removes the node's files, after all steps have ended."""
@@ -61,7 +61,7 @@ class Ending:
 
 
 class ClusterLifecycle:
-    """Drives ``cluster`` in threads of its own after ``begin``.
+    """Drives ``cluster`` in its own threads after ``begin``.
 
     ``on_change`` is called without the lock after each change of state, with the cluster's summary and the
     step, or None for a change of the cluster itself. ``clock`` measures idle seconds.

@@ -62,9 +62,9 @@ class CommandBuilder:
             return self._script(args, work, env)
         if jar == "command-runner.jar" and args and args[0] == "spark-submit":
             return self._spark(args[1:], work, env)
-        what = f"command-runner.jar with {args[0]!r}" if jar == "command-runner.jar" and args else jar
+        program = f"command-runner.jar with {args[0]!r}" if jar == "command-runner.jar" and args else jar
         raise RefusedError(
-            f"local EMR does not run {what}: only command-runner.jar with spark-submit, "
+            f"local EMR does not run {program}: only command-runner.jar with spark-submit, "
             "and script-runner.jar with a script from an s3:// bucket"
         )
 
@@ -148,7 +148,7 @@ class CommandBuilder:
             target = Path(self.node.resolve(source))
             if not self.node.owns(target):
                 raise RefusedError(
-                    f"{source} is not on the node; give an s3:// URI or a path that a bootstrap action made"
+                    f"{source} is not on the node; give an s3:// URI or a path that a bootstrap action created"
                 )
         else:
             raise RefusedError(f"only s3:// URIs and absolute paths of the node are run, not {uri}")

@@ -173,7 +173,7 @@ class ObjectStore:
         for name, (member, _) in SETTINGS.items():
             try:
                 result = getattr(self.s3, f"get_{name}")(Bucket=bucket)
-            except ClientError:  # S3's answer for a setting that was never made
+            except ClientError:  # S3's answer when the bucket does not have the setting
                 continue
             value = result[member] if member else self._accepted_by_put(name, result)
             if value:

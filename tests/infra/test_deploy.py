@@ -5,20 +5,18 @@ from __future__ import annotations
 import ast
 import copy
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
-from botocore.config import Config
-from moto import mock_aws
 from moto.cloudformation.parsing import get_model_map
 from template_stack import ACCOUNT, REGION, WITH_SOURCE, Stack
 
 from fruit_pipeline import settings
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.checks import preflight
+from support.local_aws import AwsProcess, client
 
 # moto makes these through their services, but not through CloudFormation. Of a bucket it makes the
 # name and the encryption only; of the rest, what is asserted below.
@@ -42,16 +40,18 @@ def test_exactly_these_are_left_out(template: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def aws() -> Iterator[dict[str, Any]]:
-    """Clients of an empty account, by service."""
-    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("AWS_")}
-    try:
-        with mock_aws():
-            names = ("budgets", "cloudformation", "ec2", "emr", "events", "iam", "s3", "sns")
-            config = Config(retries={"total_max_attempts": 1})
-            yield {name: boto3.client(name, region_name=REGION, config=config) for name in names}
-    finally:
-        os.environ.update(kept)
+def server() -> Iterator[AwsProcess]:
+    """An empty account: `mock_aws` would empty the one that other tests share in this process."""
+    server = AwsProcess()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def aws(server: AwsProcess) -> dict[str, Any]:
+    """Clients of the account, by service."""
+    names = ("budgets", "cloudformation", "ec2", "emr", "events", "iam", "s3", "sns")
+    return {name: client(server.endpoint, name, REGION) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +93,11 @@ def test_the_environment_names_what_was_made(deployed: dict[str, str]) -> None:
     assert found.sns_topic_arn == deployed["Topic"]
 
 
-@pytest.mark.usefixtures("aws")
-def test_the_preflight_finds_the_roles_by_the_environment(deployed: dict[str, str]) -> None:
-    preflight.check_roles(settings.load(environment(deployed)), Aws.from_environment(REGION))
+def test_the_preflight_finds_the_roles_by_the_environment(
+    deployed: dict[str, str], server: AwsProcess
+) -> None:
+    account = Aws(boto3.Session("test", "test", region_name=REGION), REGION, server.endpoint)
+    preflight.check_roles(settings.load(environment(deployed)), account)
 
 
 def test_the_bucket_is_encrypted(aws: dict[str, Any], deployed: dict[str, str]) -> None:
