@@ -1,47 +1,54 @@
-"""What AWS asks for instances, volumes and requests in a region: one dated file, and its renewal.
+"""Prices of instances, volumes and requests in a region: one dated file a region.
 
-prints `emr_configs/prices/<region>.json`. With --refresh the file is written anew, as a whole, from
-the AWS Price List and EC2's Spot price history, for the types that it has, those of all cluster
-shapes, and --types. The credentials need pricing:GetProducts and ec2:DescribeSpotPriceHistory.
-
-All prices are in USD without tax, for Linux on shared tenancy. Each names its source.
+All prices of ``emr_configs/prices/<region>.json`` are in USD without tax, for Linux on shared tenancy. Each
+names its source. ``price_list`` writes the files.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from image_features.errors import JobError
 
-if TYPE_CHECKING:
-    pass
+_EXACT = ConfigDict(extra="forbid", strict=True)
+
+
+def _iso_day(text: str) -> str:
+    date.fromisoformat(text)
+    return text
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where prices come from: ``date`` (ISO) is that of the prices, or of reading where ``text`` says so."""
+    """Origin of prices."""
 
-    date: str
-    text: str
+    __pydantic_config__ = _EXACT
+
+    date: Annotated[str, AfterValidator(_iso_day)]  # of the prices, or of reading where ``text`` says so
+    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A price in USD; ``source`` is a key of Prices.sources."""
+    """A price."""
 
-    usd: float
-    source: str
+    __pydantic_config__ = _EXACT
+
+    usd: Annotated[float, Field(gt=0)]
+    source: str  # a key of Prices.sources
 
 
 @dataclass(frozen=True)
 class InstancePrice:
-    """USD an hour of one instance. Without a Spot price, the one on demand stands for it."""
+    """Prices of one instance for an hour. Without a Spot price, that on demand is taken."""
+
+    __pydantic_config__ = _EXACT
 
     ec2: Figure
     emr: Figure  # EMR's fee, on top of EC2's price
@@ -54,11 +61,13 @@ class InstancePrice:
 
 @dataclass(frozen=True)
 class Prices:
-    """The file of one region."""
+    """The prices of one region."""
+
+    __pydantic_config__ = _EXACT
 
     region: str
     sources: dict[str, Source]
-    instances: dict[str, InstancePrice]
+    instances: Annotated[dict[str, InstancePrice], Field(min_length=1)]
     gp3_gb_month: Figure  # EBS
     s3_put_1000: Figure  # PUT, COPY, POST, LIST
     s3_get_1000: Figure  # GET and all others
@@ -66,7 +75,7 @@ class Prices:
 
     @property
     def date(self) -> str:
-        """Of the oldest source."""
+        """Day of the oldest source."""
         return min(source.date for source in self.sources.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,7 +87,7 @@ class Prices:
         return asdict(self, dict_factory=without_none)
 
     def of(self, instance_type: str) -> InstancePrice:
-        """Raises JobError, with the closest names, for a type that the file does not have."""
+        """The prices of an instance type. Raises JobError, with the closest names, when there are none."""
         if instance_type not in self.instances:
             near = difflib.get_close_matches(instance_type, self.instances, n=3, cutoff=0.5)
             near = near or sorted(self.instances)[:3]
@@ -90,9 +99,6 @@ class Prices:
         return self.instances[instance_type]
 
 
-_RATES = ("gp3_gb_month", "s3_put_1000", "s3_get_1000", "s3_gb_month")
-
-
 def path_of(home: Path, region: str) -> Path:
     return home / "emr_configs" / "prices" / f"{region}.json"
 
@@ -101,71 +107,45 @@ def load(home: Path, region: str) -> Prices:
     """Read and check a region's file. Raises JobError that names file and field."""
     path = path_of(home, region)
     try:
-        values = json.loads(path.read_text())
+        prices = TypeAdapter(Prices).validate_json(path.read_bytes())
     except FileNotFoundError:
         raise JobError(
             f"no prices of {region}: {path} does not exist; make it with "
             f"python -m fruit_pipeline prices --region {region} --refresh"
         ) from None
-    except ValueError as error:
-        raise JobError(f"{path} is not JSON: {error}") from error
-    try:
-        return _parsed(values, region)
-    except _Wrong as wrong:
-        raise JobError(f"{path}: {wrong}") from None
+    except ValidationError as error:
+        raise JobError(f"{path}: {_first_error(error)}") from None
+    if prices.region != region:
+        raise JobError(f"{path}: region is {prices.region!r}; expected {region!r}, as in the file's name")
+    for name, figure in _figures(prices):
+        if figure.source not in prices.sources:
+            raise JobError(
+                f"{path}: {name}.source is {figure.source!r}; expected one of {', '.join(prices.sources)}"
+            )
+    return prices
 
 
-class _Wrong(Exception):
-    """What is wrong with a file of prices, and where in it."""
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the file"
+    if first["type"] in ("missing", "json_invalid", "dataclass_type"):
+        return f"{where}: {first['msg']}"
+    return f"{where} is {first['input']!r}: {first['msg']}"
 
 
-def _parsed(values: Any, region: str) -> Prices:
-    _keys(values, "the file", {item.name for item in fields(Prices)})
-    if values["region"] != region:
-        raise _Wrong(f"region is {values['region']!r}; expected {region!r}, as the file's name says")
-    sources = {}
-    for name, source in _items(values["sources"], "sources"):
-        where = f"sources.{name}"
-        _keys(source, where, {"date", "text"})
-        try:
-            date.fromisoformat(source["date"])
-        except (TypeError, ValueError):
-            raise _Wrong(f"{where}.date is {source['date']!r}; expected a day such as 2026-11-20") from None
-        if not isinstance(source["text"], str) or not source["text"].strip():
-            raise _Wrong(f"{where}.text must say where the prices come from")
-        sources[name] = Source(**source)
-    instances = {}
-    for name, prices in _items(values["instances"], "instances"):
-        where = f"instances.{name}"
-        _keys(prices, where, {"ec2", "emr"}, {"spot"})
-        figures = {key: _figure(value, f"{where}.{key}", sources) for key, value in prices.items()}
-        instances[name] = InstancePrice(**figures)
-    rates = {name: _figure(values[name], name, sources) for name in _RATES}
-    return Prices(region=region, sources=sources, instances=instances, **rates)
+def _figures(prices: Prices) -> list[tuple[str, Figure]]:
+    """All prices of a file, each with the name of its field."""
+    instances = [
+        (f"instances.{name}.{market}", figure)
+        for name, price in prices.instances.items()
+        for market, figure in (("ec2", price.ec2), ("emr", price.emr), ("spot", price.spot))
+        if figure
+    ]
+    return [*instances, *((name, getattr(prices, name)) for name in RATES)]
 
 
-def _items(value: Any, where: str) -> Iterable[tuple[str, Any]]:
-    if not isinstance(value, dict) or not value:
-        raise _Wrong(f"{where} must be an object with at least one entry")
-    return value.items()
-
-
-def _keys(value: Any, where: str, needed: set[str], optional: Iterable[str] = ()) -> None:
-    if not isinstance(value, dict) or not needed <= set(value) <= {*needed, *optional}:
-        raise _Wrong(f"{where} must be an object of {', '.join(sorted([*needed, *optional]))}")
-
-
-def _figure(value: Any, where: str, sources: Mapping[str, Source]) -> Figure:
-    _keys(value, where, {"usd", "source"})
-    if isinstance(value["usd"], bool) or not isinstance(value["usd"], int | float) or value["usd"] <= 0:
-        raise _Wrong(f"{where}.usd is {value['usd']!r}; expected a price above 0")
-    if value["source"] not in sources:
-        raise _Wrong(f"{where}.source is {value['source']!r}; expected one of {', '.join(sources)}")
-    return Figure(float(value["usd"]), value["source"])
-
-
-# The attributes of the Price List that single out one product; usagetype is checked as well, since
-# one set of attributes may match several products. A region's usagetypes start with its short name.
+RATES = ("gp3_gb_month", "s3_put_1000", "s3_get_1000", "s3_gb_month")
+"""Fields of Prices that are one price each."""
 
 
 def table(prices: Prices) -> str:

@@ -75,21 +75,30 @@ Values = dict[str, Any]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.pop("sources"), "the file must be an object of gp3_gb_month, instances, region, s3"),
+        (lambda v: v.pop("sources"), "sources: Field required"),
         (lambda v: v.update(region="eu-west-1"), "region is 'eu-west-1'; expected 'eu-west-3'"),
-        (lambda v: v.update(instances={}), "instances must be an object with at least one entry"),
+        (lambda v: v.update(instances={}), "instances is {}: Dictionary should have at least 1 item"),
         (lambda v: v["sources"]["tables"].update(date="last week"), "sources.tables.date is 'last week'"),
-        (lambda v: v["sources"]["tables"].update(text=" "), "sources.tables.text must say where"),
+        (
+            lambda v: v["sources"]["tables"].update(text=" "),
+            "sources.tables.text is ' ': String should have at least 1 character",
+        ),
         (
             lambda v: v["instances"]["m5.xlarge"].pop("emr"),
-            "instances.m5.xlarge must be an object of ec2, emr, spot",
+            "instances.m5.xlarge.emr: Field required",
         ),
-        (lambda v: v["instances"]["m5.xlarge"]["ec2"].update(usd=0), "instances.m5.xlarge.ec2.usd is 0;"),
+        (
+            lambda v: v["instances"]["m5.xlarge"]["ec2"].update(usd=0),
+            "instances.m5.xlarge.ec2.usd is 0: Input should be greater than 0",
+        ),
         (
             lambda v: v["instances"]["m5.xlarge"]["ec2"].update(usd="0.2"),
-            "ec2.usd is '0.2'; expected a price",
+            "ec2.usd is '0.2': Input should be a valid number",
         ),
-        (lambda v: v["gp3_gb_month"].update(usd=True), "gp3_gb_month.usd is True; expected a price above 0"),
+        (
+            lambda v: v["gp3_gb_month"].update(usd=True),
+            "gp3_gb_month.usd is True: Input should be a valid number",
+        ),
         (
             lambda v: v["s3_get_1000"].update(source="me"),
             "s3_get_1000.source is 'me'; expected one of tables",
@@ -111,7 +120,7 @@ def test_a_file_at_fault_is_refused_by_name_and_field(
 
 def test_a_file_that_is_no_json_and_one_that_is_missing(home: Path) -> None:
     prices.path_of(home, REGION).write_text("{")
-    with pytest.raises(JobError, match=r"eu-west-3\.json is not JSON"):
+    with pytest.raises(JobError, match=r"eu-west-3\.json: the file: Invalid JSON"):
         prices.load(home, REGION)
     with pytest.raises(JobError, match=r"no prices of eu-north-1: .*--region eu-north-1 --refresh"):
         prices.load(home, "eu-north-1")
@@ -228,7 +237,7 @@ def spot_history(*entries: tuple[str, str, str, str]) -> tuple[Any, Stubber]:
 
 
 def test_the_documented_example_of_the_price_list_is_read() -> None:
-    assert cost_price_list._price([documented()]) == 0.138
+    assert cost_price_list.first_unit_price([documented()]) == 0.138
 
 
 def test_prices_are_fetched_from_the_price_list_and_the_spot_history() -> None:
