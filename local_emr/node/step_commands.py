@@ -148,7 +148,7 @@ class CommandBuilder:
             target = Path(self.node.resolve(source))
             if not self.node.owns(target):
                 raise RefusedError(
-                    f"{source} is not on the node; give an s3:// URI or a path that a bootstrap action created"
+                    f"{source} is not on the node; give an s3:// URI or a path created by a bootstrap action"
                 )
         else:
             raise RefusedError(f"only s3:// URIs and absolute paths of the node are run, not {uri}")
