@@ -1,12 +1,14 @@
-"""The report of a run: one HTML file that shows what the run made, and works offline.
+"""The report of a run: one HTML file that shows the results of the run, and works offline.
 
 | module | what |
 |---|---|
-| `rows` | some rows of features and embeddings, drawn by the run's seed |
+| `rows` | a random sample of the rows of features and embeddings |
 | `quality` | nearest neighbours without near duplicates, silhouette, confusions |
 | `maps` | images as points of a plane |
 | `pictures` | the images themselves, small, in sprite sheets |
-| `rejected` | images without features |
+| `rejected` | images without features, and why |
+| `views` | what the page shows of neighbours: a gallery, confusions, labels |
 | `charts` | geometry of the charts |
-| `build` | the page from all of these |
+| `page` | the page, rendered |
+| `build` | reads the run, and calls all of these |
 """

@@ -1,4 +1,4 @@
-"""The report of a run, from what the run left in its prefix."""
+"""Builds the report of a run from the objects below the run's prefix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from PIL.Image import Image
 
 from fruit_pipeline.report import maps, page, pictures, quality, rejected, rows, views
-from fruit_pipeline.report.page import Run, Shown
+from fruit_pipeline.report.page import Run, PageContent
 from fruit_pipeline.report.rejected import Reject
 from fruit_pipeline.report.rows import Rows
 from fruit_pipeline.run.summary import from_json
@@ -35,18 +35,18 @@ log = logging.getLogger(__name__)
 SMALL, LARGE = 64, 112
 """Pixels of a picture on the map, and in galleries and tables."""
 
-_SMALL_BYTES, _LARGE_BYTES = 3_000_000, 700_000  # base64 makes a third more of them
+_SMALL_BYTES, _LARGE_BYTES = 3_000_000, 700_000  # of the image files; base64 adds a third
 
 Opener = Callable[[str], Storage]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was made."""
+    """A report that was written, and its figures."""
 
-    place: str
+    place: str  # its URI or path
     bytes: int
-    rows: int  # that quality was measured on
+    rows: int  # on which quality was measured
     points: int  # on the map
     pictures: int
     seconds: float
@@ -58,9 +58,9 @@ def make(
     source: Storage | None = None,
     save: Callable[[bytes], str] | None = None,
 ) -> Report:
-    """Make a run's report and put it into the run's prefix; or give it to ``save``, which says where it is.
+    """Write a run's report into the run's prefix, or pass it to ``save``, which returns its place.
 
-    ``source`` reads the images of a sample that is not packed, see samples.SampleReader. Raises
+    ``source`` reads the images of a sample that is not packed, see sample_reader.SampleReader. Raises
     JobError when the run has no finished features and PCA, or they do not belong together.
     """
     started = time.monotonic()
@@ -73,30 +73,30 @@ def make(
     log.info("their neighbours measured")
     points = np.sort(rng.permutation(len(drawn))[: maps.POINTS]).tolist()
     gallery = views.gallery(drawn, measured.neighbours, rng)
-    pairs = views.pairs(drawn, measured.neighbours)
+    confusions = views.confusions(drawn, measured.neighbours)
     rejects = rejected.read(open_storage(layout.rejects), run.features) if run.features.rejects else []
     images = pictures.Images(sample_store, run.sample, source)
     small, large = _pictures(
-        images, drawn, points, [*views.images_of(gallery), *views.images_of(pairs)], rejects
+        images, drawn, points, [*views.rows_of(gallery), *views.rows_of(confusions)], rejects
     )
     log.info("%d pictures read", len(small) + len(large))
     embeddings = drawn.embeddings[points]
     labels = [drawn.labels[row] for row in points]
-    shown = Shown(
+    content = PageContent(
         drawn=drawn,
         measured=measured,
         points=points,
         components_map=maps.of_components(embeddings, labels),
         neighbours_map=maps.of_neighbours(embeddings, run.seed),
         gallery=gallery,
-        pairs=pairs,
+        confusions=confusions,
         rejects=rejects,
         small=pictures.sprites(small, SMALL, _SMALL_BYTES),
         large=pictures.sprites(large, LARGE, _LARGE_BYTES),
         missing=images.missing,
     )
     log.info("%d images placed on the maps", len(points))
-    body = page.render(run, shown).encode()
+    body = page.render(run, content).encode()
     return Report(
         place=(save or _saver(open_storage(layout.root)))(body),
         bytes=len(body),
@@ -109,7 +109,9 @@ def make(
 
 def _saver(root: Storage) -> Callable[[bytes], str]:
     def save(body: bytes) -> str:
-        root.put(REPORT, body, content_type="text/html; charset=utf-8")  # or a browser would download it
+        root.put(
+            REPORT, body, content_type="text/html; charset=utf-8"
+        )  # without it a browser would download the page
         return root.uri_of(REPORT)
 
     return save
@@ -153,22 +155,22 @@ def _pictures(
     others: Sequence[int],
     rejects: Sequence[Reject],
 ) -> tuple[dict[str, Image], dict[str, Image]]:
-    """Pictures by name: those of the map, and those of galleries and tables, the rejects among them."""
+    """Pictures by the image's name: those of the map; those of galleries and tables, including rejects."""
     small, large = {drawn.images[row] for row in points}, {drawn.images[row] for row in others}
-    refused = {reject.image for reject in rejects}
+    rejected_names = {reject.image for reject in rejects}
     wanted: dict[int, set[str]] = {}
     for reject in rejects:
         wanted.setdefault(reject.shard, set()).add(reject.image)
     for row in {*points, *others}:
         wanted.setdefault(drawn.shards[row], set()).add(drawn.images[row])
-    found_small: dict[str, Image] = {}
-    found_large: dict[str, Image] = {}
+    small_pictures: dict[str, Image] = {}
+    large_pictures: dict[str, Image] = {}
     for name, content in images.read(wanted):
-        full = pictures.picture(content, LARGE, lenient=name in refused)
+        full = pictures.picture(content, LARGE, lenient=name in rejected_names)
         if full is None:
             continue
         if name in small:
-            found_small[name] = full.resize((SMALL, SMALL), pictures.SHARPEST)
-        if name in large or name in refused:
-            found_large[name] = full
-    return found_small, found_large
+            small_pictures[name] = full.resize((SMALL, SMALL), pictures.SHARPEST)
+        if name in large or name in rejected_names:
+            large_pictures[name] = full
+    return small_pictures, large_pictures

@@ -1,4 +1,4 @@
-"""Geometry of the charts: numbers in, coordinates of an SVG of 400 x 250 out."""
+"""Geometry of the charts: coordinates in an SVG of 400 x 250 for lists of numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 400, 250
 LEFT, RIGHT, TOP, BOTTOM = 50, 392, 22, 206
-"""Edges of the area that is drawn in; the axes' texts stand outside."""
+"""Edges of the plot area; the texts of the axes are outside."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """A value of a chart: where it is, and its words."""
+    """A value of a chart: its position and its text."""
 
     x: float
     y: float
     text: str
-    anchor: str = "start"  # of the words
+    anchor: str = "start"  # of the text
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Chart:
     y_ticks: list[Tick]
     marks: list[Mark]
     bar: float = 0.0  # width of a mark as a bar; 0: a line
-    rules: list[Mark] = field(default_factory=list)  # horizontal lines with words
-    chosen: list[Mark] = field(default_factory=list)  # vertical lines with words
+    rules: list[Mark] = field(default_factory=list)  # horizontal lines with a text
+    chosen: list[Mark] = field(default_factory=list)  # vertical lines with a text
 
     @property
     def path(self) -> str:
@@ -65,8 +65,8 @@ def variance_by_component(ratio: Sequence[float]) -> Chart:
     )
 
 
-def cumulative_variance(ratio: Sequence[float], asked: float | None) -> Chart:
-    """Share of the variance that the first components keep together; ``asked``: the share to be kept."""
+def cumulative_variance(ratio: Sequence[float], requested: float | None) -> Chart:
+    """Share of the variance that the first components keep; ``requested``: the share to be kept."""
     count, total, marks = len(ratio), 0.0, []
     for at, share in enumerate(ratio):
         total += share
@@ -74,7 +74,11 @@ def cumulative_variance(ratio: Sequence[float], asked: float | None) -> Chart:
             Mark(_x(at + 0.5, count), _y(min(total, 1), 1), f"{at + 1} components: {_percent(total)}")
         )
     ticks = [Tick(_x(number - 0.5, count), str(number)) for number in _whole_ticks(count)]
-    rules = [Mark(LEFT + 4, _y(asked, 1), f"asked for: {_percent(asked)}")] if asked is not None else []
+    rules = (
+        [Mark(LEFT + 4, _y(requested, 1), f"asked for: {_percent(requested)}")]
+        if requested is not None
+        else []
+    )
     chosen = [Mark(marks[-1].x, marks[-1].y, f"k = {count} keeps {_percent(total)}")]
     return Chart(
         "components kept", "variance kept", ticks, _percent_ticks(1), marks, rules=rules, chosen=chosen
@@ -82,7 +86,7 @@ def cumulative_variance(ratio: Sequence[float], asked: float | None) -> Chart:
 
 
 def accuracy_by_components(points: Sequence[tuple[int, float]], full: float | None, width: int) -> Chart:
-    """Share of right nearest neighbours by components, on a logarithmic axis; ``full``: with all features."""
+    """Share of correct nearest neighbours by number of components (logarithmic); ``full``: all features."""
     most = max(points[-1][0], 2)
 
     def at(count: int) -> float:
@@ -93,7 +97,7 @@ def accuracy_by_components(points: Sequence[tuple[int, float]], full: float | No
         for count, share in points
     ]
     ticks = [Tick(at(count), str(count)) for count, _ in points]
-    if len(ticks) > 1 and ticks[-1].at - ticks[-2].at < 22:  # no room for both
+    if len(ticks) > 1 and ticks[-1].at - ticks[-2].at < 22:  # too close together
         del ticks[-2]
     rules = (
         [Mark(LEFT + 4, _y(full, 1), f"all {width:,} features: {_percent(full)}")] if full is not None else []

@@ -1,4 +1,4 @@
-"""Images as points of a plane: the first two components, and t-SNE of all of them."""
+"""Maps of the images, as points of a plane: the first two components, and t-SNE of all components."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 POINTS = 2_000
-"""Images on the map."""
+"""Most images on a map."""
 
 PERPLEXITY = 30.0
 SMALLEST = 5
-"""Points below which a neighbour embedding shows nothing."""
+"""Fewest points for which t-SNE is computed."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -27,7 +27,7 @@ class Plane:
 
 
 def of_components(embeddings: Floats, labels: list[str]) -> Plane:
-    """First and second component; of one only, the labels in alphabetical order stand for the second."""
+    """First and second component; if there is only one, the second axis is the label, alphabetically."""
     if embeddings.shape[1] > 1:
         return Plane(embeddings[:, :2].astype(np.float64), square=True)
     rank = {label: at for at, label in enumerate(sorted(set(labels), reverse=True))}
@@ -37,7 +37,7 @@ def of_components(embeddings: Floats, labels: list[str]) -> Plane:
 
 
 def of_neighbours(embeddings: Floats, seed: int) -> Plane | None:
-    """t-SNE of the embeddings (n, components), None of fewer than SMALLEST points."""
+    """t-SNE of the embeddings (n, components); None for fewer than SMALLEST points."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
@@ -48,7 +48,7 @@ def of_neighbours(embeddings: Floats, seed: int) -> Plane | None:
         init="pca" if embeddings.shape[1] > 1 and embeddings.std() > 0 else "random",
         random_state=seed,
     )
-    # Threads would add up in another order each time, and wait for each other on a busy worker.
+    # With several threads, sums would depend on their order, and threads would wait on a busy worker.
     with threadpool_limits(1):
         return Plane(np.asarray(tsne.fit_transform(embeddings), np.float64), square=True)
 
@@ -58,7 +58,7 @@ def perplexity(points: int) -> float:
 
 
 def scaled(plane: Plane, steps: int = 10_000) -> list[list[int]]:
-    """The points in whole steps, 0 to ``steps``, the second axis upwards: two lists, x and y."""
+    """The points as integers from 0 to ``steps``, the second axis upwards: two lists, x and y."""
     low, high = plane.points.min(axis=0), plane.points.max(axis=0)
     span: Any = high - low
     if plane.square:

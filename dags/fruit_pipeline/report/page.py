@@ -1,4 +1,4 @@
-"""The page itself: what was gathered, as the template and its script want it."""
+"""Renders the report's page: the values that the template and its script need."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fruit_pipeline import pages
 from fruit_pipeline.notify.texts import Words
 from fruit_pipeline.report import charts, maps, rejected, rows, views
 from fruit_pipeline.report.maps import Plane
-from fruit_pipeline.report.pictures import Spot, Sprites
+from fruit_pipeline.report.pictures import SpritePosition, Sprites
 from fruit_pipeline.report.quality import NEIGHBOURS, Quality
 from fruit_pipeline.report.rejected import Reject
 from fruit_pipeline.report.rows import Rows
-from fruit_pipeline.report.views import Asked, Pair
+from fruit_pipeline.report.views import GalleryRow, Confusion
 from image_features.contract import FeaturesMarker, PcaMarker, RunLayout, RunSummary, SampleMarker
 from image_features.pca import PcaModel
 
 _NAME = 160  # characters of a name that are shown
 
-# Not Params of another run: its own key, and the tag of its DAG run.
+# Not Params that another run can take: the run's own key, and the tag of its DAG run.
 _OF_THE_RUN = ("run_key", "dag_run")
 
 
@@ -51,16 +51,16 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the page shows beside the run's own figures."""
+class PageContent:
+    """What the page shows, beside the figures of the run itself."""
 
     drawn: Rows
     measured: Quality
     points: list[int]  # rows on the maps
     components_map: Plane
     neighbours_map: Plane | None
-    gallery: list[Asked]
-    pairs: list[Pair]
+    gallery: list[GalleryRow]
+    confusions: list[Confusion]
     rejects: list[Reject]
     small: Sprites
     large: Sprites
@@ -78,26 +78,26 @@ class _Pictures:
 
     def __call__(self, name: str) -> str | None:
         """Classes of a large picture, None when there is none."""
-        spot = self._large.spots.get(name)
-        if spot is None:
+        position = self._large.positions.get(name)
+        if position is None:
             return None
-        return f"l{spot.sheet} p{self._used.setdefault(name, len(self._used))}"
+        return f"l{position.sheet} p{self._used.setdefault(name, len(self._used))}"
 
     def rules(self) -> str:
-        """CSS of the sheets, and of the pictures that have been asked for."""
+        """CSS of the sheets, and of the pictures that were used."""
         lines = [
             f".{name}{{background-image:url({sheet.uri});background-size:{sheet.width}% {sheet.height}%}}"
             for name, sheet in self._sheets
         ]
         for name, number in self._used.items():
-            spot = self._large.spots[name]
-            lines.append(f".p{number}{{background-position:{spot.x}% {spot.y}%}}")
+            position = self._large.positions[name]
+            lines.append(f".p{number}{{background-position:{position.x}% {position.y}%}}")
         return "\n".join(lines)
 
 
-def render(run: Run, shown: Shown) -> str:
+def render(run: Run, content: PageContent) -> str:
     """The page as HTML."""
-    picture = _Pictures(shown.small, shown.large)
+    picture = _Pictures(content.small, content.large)
     versions = run.summary.versions if run.summary else {}
     places = asdict(run.summary.places) if run.summary else {}
     values: dict[str, Any] = {
@@ -105,23 +105,23 @@ def render(run: Run, shown: Shown) -> str:
         "title": f"Report of run {run.key}",
         "words": Words("en"),
         "run": run,
-        "shown": shown,
-        "measured": shown.measured,
-        "labels": _labels(run, shown),
+        "content": content,
+        "measured": content.measured,
+        "labels": _labels(run, content),
         "cost": run.summary.cost if run.summary else None,
         "actual": run.summary.cost.actual if run.summary else None,
         "seconds": _seconds(run),
         "scree": _variance_charts(run),
-        "accuracy": _accuracy_chart(shown.measured),
-        "matrix": views.matrix(shown.drawn, shown.measured.neighbours),
-        "label_scores": views.label_scores(shown.drawn, shown.measured.neighbours),
+        "accuracy": _accuracy_chart(content.measured),
+        "matrix": views.matrix(content.drawn, content.measured.neighbours),
+        "label_scores": views.label_scores(content.drawn, content.measured.neighbours),
         "most_labels": views.LABELS,
         "neighbours": NEIGHBOURS,
         "per_reason": rejected.PER_REASON,
         "meaning": rejected.meaning,
         "read_bytes": rows.READ_BYTES,
-        "perplexity": maps.perplexity(len(shown.points)),
-        "data": _data(shown),
+        "perplexity": maps.perplexity(len(content.points)),
+        "data": _data(content),
         "params": _params(run.summary) if run.summary else "",
         "digests": _digests(run),
         "versions": {**versions, "scikit-learn": version("scikit-learn")},
@@ -129,19 +129,19 @@ def render(run: Run, shown: Shown) -> str:
         "cut": cut,
         "picture": picture,
     }
-    # Two passes: only the first one knows which pictures are used, which the style must name.
+    # Rendered twice: the style must name the pictures that are used, which are known after the first time.
     pages.render("report.html", **values)
     style = f"{pages.asset('report.css')}\n{picture.rules()}"
     return pages.render("report.html", style=style, script=pages.asset("report.js"), **values)
 
 
 def cut(name: str, limit: int = _NAME) -> str:
-    """A long name without its middle."""
+    """A long name, shortened in its middle."""
     return name if len(name) <= limit else f"{name[: limit // 2]}…{name[-limit // 2 + 1 :]}"
 
 
-def _labels(run: Run, shown: Shown) -> int | None:
-    """Labels of the run; None when only those of the drawn rows are known."""
+def _labels(run: Run, content: PageContent) -> int | None:
+    """Number of labels of the run; None when only the labels of the drawn rows are known."""
     if run.sample:
         return len(run.sample.labels)
     return run.summary.labels if run.summary else None
@@ -156,14 +156,16 @@ def _seconds(run: Run) -> dict[str, float]:
 def _variance_charts(run: Run) -> list[charts.Chart]:
     ratio = run.model.explained_variance_ratio.tolist()
     kind, _, value = run.pca.request.partition("=")
-    asked = float(value) if kind == "variance" else None
-    return [charts.variance_by_component(ratio), charts.cumulative_variance(ratio, asked)]
+    requested = float(value) if kind == "variance" else None
+    return [charts.variance_by_component(ratio), charts.cumulative_variance(ratio, requested)]
 
 
 def _accuracy_chart(measured: Quality) -> charts.Chart | None:
     if not measured.by_components:
         return None
-    return charts.accuracy_by_components(measured.by_components, measured.full.first, measured.full.width)
+    return charts.accuracy_by_components(
+        measured.by_components, measured.full.first_right, measured.full.width
+    )
 
 
 def _params(summary: RunSummary) -> str:
@@ -183,26 +185,26 @@ def _digests(run: Run) -> dict[str, str]:
     return {name: value for name, value in digests if value}
 
 
-def _data(shown: Shown) -> dict[str, Any]:
-    """What the map's script reads: columns, one entry an image."""
-    drawn = shown.drawn
-    names = sorted({drawn.labels[row] for row in shown.points})
+def _data(content: PageContent) -> dict[str, Any]:
+    """The data of the map's script: columns, with one entry for each image."""
+    drawn = content.drawn
+    names = sorted({drawn.labels[row] for row in content.points})
     number = {label: at for at, label in enumerate(names)}
-    nearest = shown.measured.neighbours
-    found = dict(zip(nearest.asked.tolist(), nearest.found[:, :1].ravel().tolist(), strict=True))
-    planes = [shown.components_map, shown.neighbours_map]
+    nearest = content.measured.neighbours.first
+    planes = [content.components_map, content.neighbours_map]
     return {
         "labels": [cut(label) for label in names],
-        "images": [cut(drawn.images[row]) for row in shown.points],
-        "label": [number[drawn.labels[row]] for row in shown.points],
-        "nearest": [cut(drawn.labels[found[row]]) if row in found else None for row in shown.points],
+        "images": [cut(drawn.images[row]) for row in content.points],
+        "label": [number[drawn.labels[row]] for row in content.points],
+        "nearest": [cut(drawn.labels[nearest[row]]) if row in nearest else None for row in content.points],
         "right": [
-            drawn.labels[found[row]] == drawn.labels[row] if row in found else None for row in shown.points
+            drawn.labels[nearest[row]] == drawn.labels[row] if row in nearest else None
+            for row in content.points
         ],
         "maps": [maps.scaled(plane) for plane in planes if plane],
-        "pictures": [_place(shown.small.spots.get(drawn.images[row])) for row in shown.points],
+        "pictures": [_place(content.small.positions.get(drawn.images[row])) for row in content.points],
     }
 
 
-def _place(spot: Spot | None) -> Sequence[float] | None:
-    return None if spot is None else (spot.sheet, spot.x, spot.y)
+def _place(position: SpritePosition | None) -> Sequence[float] | None:
+    return None if position is None else (position.sheet, position.x, position.y)

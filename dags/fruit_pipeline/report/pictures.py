@@ -1,4 +1,4 @@
-"""The images of a run, small, in sprite sheets that a page carries in itself."""
+"""Small pictures of a run's images, in sprite sheets that are embedded in the page."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from image_features.contract import SampleMarker
-from image_features.errors import JobError, NotFound, StorageError
+from image_features.errors import JobError, NotFound
 from image_features.images import DEFAULT_MAX_PIXELS
 from image_features.sample_reader import SampleReader
 from image_features.storage import Storage
 
 READ_BYTES = 2_000_000_000
-"""Of packed shards, which are read whole: beyond it images are left out."""
+"""Most bytes of packed shards to read, which are read whole; images beyond that are left out."""
 
 SHARPEST = Image.Resampling.LANCZOS
 
 _PAD = (236, 236, 236)
-_EDGE = 2  # pixels that a sprite's edge goes on: scaled, it would else show its neighbours
-_COLUMNS = 20  # of a sheet: 400 images, which any browser decodes
+_EDGE = 2  # pixels by which a sprite's edge is repeated, so that it never shows its neighbours when scaled
+_COLUMNS = 20  # of a sheet: 400 images, a size that any browser decodes
 _ATTEMPTS = ((1.0, 80), (1.0, 60), (0.75, 60), (0.75, 40), (0.5, 40), (0.5, 20))
 """Scale and WebP quality, until the sheets are small enough."""
 
 
 @dataclass(frozen=True)
-class Spot:
-    """Where a sprite stands: sheet, and CSS' background-position in percent."""
+class SpritePosition:
+    """Position of a sprite: the sheet, and CSS' background-position in percent."""
 
     sheet: int
     x: float
@@ -50,14 +50,14 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Sprites:
-    """Sheets, and the spot of each image by name."""
+    """Sheets, and the position of each image's sprite by the image's name."""
 
     sheets: list[Sheet]
-    spots: dict[str, Spot]
+    positions: dict[str, SpritePosition]
 
 
 class Images:
-    """Reads images of the sample by name, as far as they are still there."""
+    """Reads images of the sample by name, as far as they still exist."""
 
     def __init__(
         self, sample_store: Storage | None, sample: SampleMarker | None, source: Storage | None = None
@@ -66,12 +66,12 @@ class Images:
         self._store = sample_store
         self._source = source
         self._left = READ_BYTES
-        self.missing: list[str] = []  # why images could not be read, if any could not
+        self.missing: list[str] = []  # why images could not be read
 
     def read(self, wanted: Mapping[int, set[str]]) -> Iterator[tuple[str, bytes | memoryview]]:
-        """Name and file of the images ``wanted``, by shard; each shard is read once.
+        """Yield name and file of the images ``wanted``, which are given by shard; each shard is read once.
 
-        What is gone is noted in ``missing``. Raises StorageError when reading fails for now.
+        Images that no longer exist are noted in ``missing``. Raises StorageError when reading fails for now.
         """
         if self._sample is None or self._store is None:
             self.missing.append("the run's sample has been deleted")
@@ -83,24 +83,24 @@ class Images:
                 return
             self._left -= shards[number].bytes if self._sample.packed else 0
             try:
-                # Opened here: without a packed image there may be no source left to open.
-                found = SampleReader(self._store, self._sample, self._source).read(shards[number], names)
-            except StorageError:
-                raise
+                # Opened here, because the source of images that are not packed may no longer exist.
+                read = SampleReader(self._store, self._sample, self._source).read(shards[number], names)
             except NotFound as error:
                 self.missing.append(str(error))
                 return
             except JobError as error:
+                if error.retryable:
+                    raise
                 self.missing.append(str(error))
                 continue
-            yield from zip(found.images, found.contents, strict=True)
+            yield from zip(read.images, read.contents, strict=True)
 
 
 def picture(content: bytes | memoryview, size: int, *, lenient: bool = False) -> Image.Image | None:
     """An image as RGB, fitted into a square of ``size`` pixels; None when it does not decode.
 
-    ``lenient`` shows what can be shown of one that the run rejected. Nothing of more than
-    DEFAULT_MAX_PIXELS is decoded; of a larger JPEG a smaller version is, as its format allows.
+    ``lenient`` decodes as much as possible of an image that the run rejected. Images of more than
+    DEFAULT_MAX_PIXELS are not decoded, except that a JPEG may be decoded at a smaller scale.
     """
     try:
         with warnings.catch_warnings(), _limits(lenient), Image.open(io.BytesIO(content)) as image:
@@ -110,13 +110,13 @@ def picture(content: bytes | memoryview, size: int, *, lenient: bool = False) ->
                 return None
             image.load()
             return ImageOps.pad(_to_rgb(image), (size, size), SHARPEST, color=_PAD)
-    except Exception:  # decoders raise what they like at hostile bytes; a report has no picture then
+    except Exception:  # decoders raise anything on hostile bytes; the report then has no picture of it
         return None
 
 
 @contextmanager
 def _limits(lenient: bool) -> Iterator[None]:
-    """Pillow's switches, which are those of the whole process."""
+    """Set Pillow's limits, which are global to the process, and restore them."""
     before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, lenient
     try:
@@ -126,7 +126,7 @@ def _limits(lenient: bool) -> Iterator[None]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):  # their own range, as light as it gets
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):  # scaled from their own range
         values = np.nan_to_num(np.asarray(image, np.float64))
         span = values.max() - values.min()
         grey = (values - values.min()) / (span or 1) * 255
@@ -141,7 +141,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def sprites(pictures: Mapping[str, Image.Image], size: int, most_bytes: int) -> Sprites:
     """Put pictures of ``size`` pixels into sheets of at most about ``most_bytes`` in all.
 
-    Where they would be larger, they are made smaller and coarser.
+    If the sheets are larger, the pictures are scaled down and their quality is reduced.
     """
     names = list(pictures)
     groups = [names[at : at + _COLUMNS**2] for at in range(0, len(names), _COLUMNS**2)]
@@ -152,7 +152,7 @@ def sprites(pictures: Mapping[str, Image.Image], size: int, most_bytes: int) -> 
         files = [_sheet([pictures[name] for name in group], pixels, quality) for group in groups]
         if sum(map(len, files)) <= most_bytes:
             break
-    sheets, spots = [], {}
+    sheets, positions = [], {}
     for number, (group, file) in enumerate(zip(groups, files, strict=True)):
         columns, rows = _grid(len(group))
         uri = f"data:image/webp;base64,{base64.b64encode(file).decode()}"
@@ -160,8 +160,10 @@ def sprites(pictures: Mapping[str, Image.Image], size: int, most_bytes: int) -> 
         sheets.append(Sheet(uri, *(round(100 * count * cell / pixels, 4) for count in (columns, rows))))
         for at, name in enumerate(group):
             row, column = divmod(at, columns)
-            spots[name] = Spot(number, _position(column, columns, pixels), _position(row, rows, pixels))
-    return Sprites(sheets, spots)
+            positions[name] = SpritePosition(
+                number, _position(column, columns, pixels), _position(row, rows, pixels)
+            )
+    return Sprites(sheets, positions)
 
 
 def _grid(count: int) -> tuple[int, int]:
@@ -171,7 +173,7 @@ def _grid(count: int) -> tuple[int, int]:
 
 
 def _position(at: int, count: int, size: int) -> float:
-    """Percent by which a sheet of ``count`` cells is moved to show sprite ``at`` without its edge."""
+    """Percent by which a sheet of ``count`` cells is moved, to show sprite ``at`` without its edge."""
     cell = size + 2 * _EDGE
     return round(100 * (at * cell + _EDGE) / (count * cell - size), 4)
 

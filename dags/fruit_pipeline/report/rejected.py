@@ -9,7 +9,7 @@ from image_features.shards import read_shard
 from image_features.storage import Storage
 
 PER_REASON = 20
-"""Rejects that a report shows of each reason; the others are counted."""
+"""Most rejects that a report shows for each reason; the others are only counted."""
 
 MEANINGS = {
     RejectReason.EMPTY: "The file has no bytes.",
@@ -33,19 +33,20 @@ class Reject:
 
 
 def read(storage: Storage, marker: FeaturesMarker, per_reason: int = PER_REASON) -> list[Reject]:
-    """The first ``per_reason`` rejects of each reason, by reason. Reads only the shards that it needs."""
-    found: dict[str, list[Reject]] = {reason: [] for reason in sorted(marker.rejects_by_reason)}
+    """The first ``per_reason`` rejects of each reason, in order of the reasons; reads only as many shards."""
+    rejects: dict[str, list[Reject]] = {reason: [] for reason in sorted(marker.rejects_by_reason)}
     for shard in marker.shards:
-        if all(len(found.get(reason, ())) >= per_reason for reason in shard.rejects):
+        if all(len(rejects.get(reason, ())) >= per_reason for reason in shard.rejects):
             continue
         table = read_shard(storage, shard_key(shard.shard), REJECTS_SCHEMA)
         columns = (table.column(name).to_pylist() for name in ("image", "label", "reason", "detail"))
         for image, label, reason, detail in zip(*columns, strict=True):
-            rows = found.setdefault(reason, [])
+            rows = rejects.setdefault(reason, [])
             if len(rows) < per_reason:
                 rows.append(Reject(image, label, reason, detail, shard.shard))
-    return [reject for rows in found.values() for reject in rows]
+    return [reject for rows in rejects.values() for reject in rows]
 
 
 def meaning(reason: str) -> str:
+    """A sentence about a reason; "" for a reason of another release."""
     return MEANINGS.get(RejectReason(reason), "") if reason in set(RejectReason) else ""

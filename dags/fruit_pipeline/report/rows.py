@@ -1,4 +1,4 @@
-"""Some rows of a run's features and embeddings: enough to judge the whole by, few enough to hold."""
+"""A random sample of a run's rows, with features and embeddings, small enough to hold in memory."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from image_features.shards import read_shard
 from image_features.storage import Storage
 
 ROWS = 4_000
-"""Rows that quality is measured on."""
+"""Rows on which quality is measured."""
 
 READ_BYTES = 2_000_000_000
-"""Of a larger run, as many shards as reach this are read, chosen by the seed."""
+"""Bytes of features to read. Of a larger run, only some shards are read, chosen by the seed."""
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a run in its own order, that of the images' names."""
+    """Rows of a run, in order of the images' names."""
 
     images: list[str]
     labels: list[str]
-    shards: list[int]  # of each row
+    shards: list[int]  # the shard of each row
     features: Floats  # (rows, width)
     embeddings: Floats  # (rows, components)
     shards_read: int
@@ -49,9 +49,9 @@ def draw(
     limit: int = ROWS,
     read_bytes: int = READ_BYTES,
 ) -> Rows:
-    """Draw at most ``limit`` rows, each as likely as any other of the shards that are read.
+    """Draw at most ``limit`` rows, with equal probability, from the shards that are read.
 
-    One shard is in memory at a time. Raises JobError when a shard is not what the markers list.
+    One shard is in memory at a time. Raises JobError when a shard is not the one that the markers list.
     """
     shards = _shards(features, rng, read_bytes)
     ends = np.cumsum([shard.features for shard in shards])
@@ -77,15 +77,15 @@ def draw(
 
 
 def _shards(marker: FeaturesMarker, rng: np.random.Generator, read_bytes: int) -> list[FeaturesShard]:
-    """Shards with rows, in their order: all of them, or as many as reach ``read_bytes`` of features."""
-    having = [shard for shard in marker.shards if shard.features]
-    taken, size = [], 0
-    for number in rng.permutation(len(having)):
+    """Shards that have rows, in their order: all, or as many random ones as reach ``read_bytes``."""
+    candidates = [shard for shard in marker.shards if shard.features]
+    chosen, size = [], 0
+    for number in rng.permutation(len(candidates)):
         if size >= read_bytes:
             break
-        taken.append(int(number))
-        size += having[number].features * marker.width * 4
-    return [having[number] for number in sorted(taken)]
+        chosen.append(int(number))
+        size += candidates[number].features * marker.width * 4
+    return [candidates[number] for number in sorted(chosen)]
 
 
 def _embeddings(

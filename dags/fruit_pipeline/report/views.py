@@ -1,4 +1,4 @@
-"""What the page shows of rows and their neighbours: a gallery, confusions, labels."""
+"""What the page shows of neighbours: a gallery of examples, confusions, and a score for each label."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fruit_pipeline.report.quality import Neighbours, confusions
+from fruit_pipeline.report.quality import Neighbours, confusion_counts
 from fruit_pipeline.report.rows import Rows
 
 AT_RANDOM, MISTAKEN = 16, 8
-"""Rows of the gallery: of all images, and of those whose nearest neighbour has another label."""
+"""Gallery rows: of any images, and of images whose nearest neighbour has another label."""
 
-PAIRS = 15
+CONFUSIONS = 15
 MATRIX = 16
 LABELS = 300
-"""Confusions in the table, labels in the matrix, rows in the table of labels."""
+"""Rows of the table of confusions, labels of the matrix, rows of the table of labels."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """A row that was found for another."""
+    """A neighbour of a query."""
 
     row: int
     right: bool
@@ -30,64 +30,64 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A row that was asked about, with its nearest rows."""
+class GalleryRow:
+    """A query with its nearest neighbours."""
 
     row: int
-    found: list[Match]
-    mistaken: bool  # drawn from the mistaken ones
+    neighbours: list[Match]
+    mistaken: bool  # drawn from the queries whose nearest neighbour has another label
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A label that was taken for another one, with an example."""
+class Confusion:
+    """A label that was taken for another one, with the nearest pair as an example."""
 
     label: str
     taken_for: str
     count: int
-    share: float  # of the label's images that were asked about
+    share: float  # of the label's queries
     row: int
-    found: int
+    neighbour: int
 
 
 @dataclass(frozen=True)
 class LabelScore:
-    """How often the nearest neighbour of a label's images is right."""
+    """How often the nearest neighbour of a label's queries is right."""
 
     label: str
-    asked: int
+    queries: int
     right: int
     taken_for: list[tuple[str, int]]  # other labels, most frequent first
 
     @property
     def share(self) -> float:
-        return self.right / self.asked
+        return self.right / self.queries
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """Counts of labels (rows) taken for labels (columns); ``others``: for labels that have no column."""
+class ConfusionMatrix:
+    """How often labels (rows) were taken for labels (columns)."""
 
     labels: list[str]
     counts: list[list[int]]
-    others: list[int]
-    asked: list[int]
+    others: list[int]  # how often each was taken for a label that has no column
+    totals: list[int]  # queries of each label
 
 
-def gallery(drawn: Rows, nearest: Neighbours, rng: np.random.Generator) -> list[Asked]:
-    """Some rows at random, then some of the mistaken, none twice."""
+def gallery(drawn: Rows, neighbours: Neighbours, rng: np.random.Generator) -> list[GalleryRow]:
+    """Random queries, then random ones whose nearest neighbour has another label, none twice."""
     labels = np.array(drawn.labels, object)
-    right = nearest.right(labels)
-    order = rng.permutation(len(nearest.asked))
+    right = neighbours.right(labels)
+    order = rng.permutation(len(neighbours.queries))
     chosen = order[:AT_RANDOM].tolist()
     wrong = [at for at in order[AT_RANDOM:].tolist() if not right[at, 0]][:MISTAKEN]
     return [
-        Asked(
-            row=int(nearest.asked[at]),
-            found=[
+        GalleryRow(
+            row=int(neighbours.queries[at]),
+            neighbours=[
                 Match(int(row), bool(is_right), float(distance))
                 for row, is_right, distance in zip(
-                    nearest.found[at], right[at], nearest.distances[at], strict=True
+                    neighbours.nearest[at], right[at], neighbours.distances[at], strict=True
                 )
             ],
             mistaken=mistaken,
@@ -97,67 +97,68 @@ def gallery(drawn: Rows, nearest: Neighbours, rng: np.random.Generator) -> list[
     ]
 
 
-def pairs(drawn: Rows, nearest: Neighbours) -> list[Pair]:
-    """The most frequent confusions, each with its nearest example."""
-    counts = confusions(drawn.labels, nearest)
-    asked = _asked(counts)
+def confusions(drawn: Rows, neighbours: Neighbours) -> list[Confusion]:
+    """The most frequent confusions, each with its nearest pair as an example."""
+    counts = confusion_counts(drawn.labels, neighbours)
+    queries = _queries_of(counts)
     examples: dict[tuple[str, str], tuple[float, int, int]] = {}
-    for row, found, distance in zip(
-        nearest.asked.tolist(), nearest.found[:, :1].ravel(), nearest.distances[:, :1].ravel(), strict=True
-    ):
-        key = drawn.labels[row], drawn.labels[found]
-        examples[key] = min(examples.get(key, (np.inf, -1, -1)), (float(distance), row, int(found)))
+    distances = neighbours.distances[:, :1].ravel().tolist()
+    for (row, nearest), distance in zip(neighbours.first.items(), distances, strict=True):
+        key = drawn.labels[row], drawn.labels[nearest]
+        examples[key] = min(examples.get(key, (np.inf, -1, -1)), (distance, row, nearest))
     return [
-        Pair(label, other, count, count / asked[label], *examples[label, other][1:])
-        for (label, other), count in _mistakes(counts)[:PAIRS]
+        Confusion(label, other, count, count / queries[label], *examples[label, other][1:])
+        for (label, other), count in _mistakes(counts)[:CONFUSIONS]
     ]
 
 
-def matrix(drawn: Rows, nearest: Neighbours) -> Matrix:
-    """Confusions among the labels that take part in the most frequent ones, alphabetical."""
-    counts = confusions(drawn.labels, nearest)
+def matrix(drawn: Rows, neighbours: Neighbours) -> ConfusionMatrix:
+    """The confusion matrix of the labels in the most frequent confusions, in alphabetical order."""
+    counts = confusion_counts(drawn.labels, neighbours)
     chosen: list[str] = []
     for pair, _ in _mistakes(counts):
         new = [label for label in pair if label not in chosen]
         if len(chosen) + len(new) > MATRIX:
             break
         chosen += new
-    labels, asked = sorted(chosen), _asked(counts)
+    labels, queries = sorted(chosen), _queries_of(counts)
     cells = [[counts[label, other] for other in labels] for label in labels]
-    return Matrix(
+    return ConfusionMatrix(
         labels,
         cells,
-        [asked[label] - sum(row) for label, row in zip(labels, cells, strict=True)],
-        [asked[label] for label in labels],
+        [queries[label] - sum(row) for label, row in zip(labels, cells, strict=True)],
+        [queries[label] for label in labels],
     )
 
 
-def label_scores(drawn: Rows, nearest: Neighbours) -> list[LabelScore]:
-    """Every label that was asked about, the worst first."""
-    counts = confusions(drawn.labels, nearest)
+def label_scores(drawn: Rows, neighbours: Neighbours) -> list[LabelScore]:
+    """The score of every label that has queries, the worst first."""
+    counts = confusion_counts(drawn.labels, neighbours)
     taken: dict[str, list[tuple[str, int]]] = {}
     for (label, other), count in _mistakes(counts):
         taken.setdefault(label, []).append((other, count))
     scores = [
         LabelScore(label, number, counts[label, label], taken.get(label, []))
-        for label, number in _asked(counts).items()
+        for label, number in _queries_of(counts).items()
     ]
     return sorted(scores, key=lambda score: (score.share, score.label))
 
 
-def images_of(shown: Iterable[Asked | Pair]) -> list[int]:
+def rows_of(items: Iterable[GalleryRow | Confusion]) -> list[int]:
     """Rows whose pictures are shown."""
-    found: list[int] = []
-    for one in shown:
-        found += [one.row, one.found] if isinstance(one, Pair) else [one.row, *(m.row for m in one.found)]
-    return found
+    rows: list[int] = []
+    for item in items:
+        rows.append(item.row)
+        rows += [item.neighbour] if isinstance(item, Confusion) else [match.row for match in item.neighbours]
+    return rows
 
 
-def _asked(counts: Counter[tuple[str, str]]) -> Counter[str]:
-    asked: Counter[str] = Counter()
+def _queries_of(counts: Counter[tuple[str, str]]) -> Counter[str]:
+    """Number of queries by their label."""
+    queries: Counter[str] = Counter()
     for (label, _), count in counts.items():
-        asked[label] += count
-    return asked
+        queries[label] += count
+    return queries
 
 
 def _mistakes(counts: Counter[tuple[str, str]]) -> Sequence[tuple[tuple[str, str], int]]:

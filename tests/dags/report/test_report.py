@@ -82,24 +82,26 @@ def test_quality_is_what_scikit_learn_says(standing: tuple[Any, Page, str], stan
     labels = np.array(run["label"])
     # Four images a label, 000 to 003: the first two are one block, the others the second.
     split = PredefinedSplit([int(Path(name).stem) // 2 for name in run["image"]])
-    shares: dict[str, list[float]] = {"first": [], "among": [], "duplicates": [], "silhouette": []}
+    shares: dict[str, list[float]] = {
+        name: [] for name in ("first_right", "any_right", "with_duplicates", "silhouette")
+    }
     for vectors in (run["features"], run["embedding"]):
         nearest = KNeighborsClassifier(1)
-        shares["first"].append((cross_val_predict(nearest, vectors, labels, cv=split) == labels).mean())
-        shares["duplicates"].append(
+        shares["first_right"].append((cross_val_predict(nearest, vectors, labels, cv=split) == labels).mean())
+        shares["with_duplicates"].append(
             (cross_val_predict(nearest, vectors, labels, cv=LeaveOneOut()) == labels).mean()
         )
         known = np.zeros(len(labels), bool)
         for fit, ask in split.split():
             at = KNeighborsClassifier(5).fit(vectors[fit], labels[fit]).kneighbors(vectors[ask])[1]
             known[ask] = (labels[fit][at] == labels[ask][:, None]).any(axis=1)
-        shares["among"].append(known.mean())
+        shares["any_right"].append(known.mean())
         shares["silhouette"].append(silhouette_score(vectors, labels))
     page_rows = {row[0]: row[1:] for row in standing[1].rows}
     for name, words in (
-        ("first", "Nearest neighbour has the label"),
-        ("among", "One of the 5 nearest has it"),
-        ("duplicates", "Nearest neighbour, near duplicates allowed"),
+        ("first_right", "Nearest neighbour has the label"),
+        ("any_right", "One of the 5 nearest has it"),
+        ("with_duplicates", "Nearest neighbour, near duplicates allowed"),
     ):
         assert page_rows[words] == [f"{100 * share:.1f}%" for share in shares[name]]
     assert page_rows["Silhouette of the labels (-1 to 1)"] == [
@@ -121,8 +123,8 @@ def test_near_duplicates_do_not_answer_for_each_other() -> None:
     labels = [f"film {n // 10}" for n in range(20)]
     images = [f"{label}/{n}.jpg" for n, label in enumerate(labels)]
     found = quality.measure(images, labels, frames, frames)
-    assert found.full.duplicates == 1.0
-    for row, nearest in zip(found.neighbours.asked, found.neighbours.found, strict=True):
+    assert found.full.with_duplicates == 1.0
+    for row, nearest in zip(found.neighbours.queries, found.neighbours.nearest, strict=True):
         assert all((int(other) % 10 < 5) != (int(row) % 10 < 5) for other in nearest)
 
 
