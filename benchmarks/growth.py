@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 from benchmarks import goals
 from benchmarks.context import Context, Sizes, features_marker
 from benchmarks.limit import cpu_by_role
-from benchmarks.measure import interleaved, ratio
-from benchmarks.report import Result, Row, row
+from benchmarks.measure import interleaved
+from benchmarks.report import Goal, Result, Row, comparison, row
 
 SIZES = Sizes(quick={200: 1, 400: 1, 800: 1}, full={1_000: 1, 10_000: 1, 90_000: 1})
 _MIB = 2**20
@@ -59,37 +60,30 @@ def _rows(sizes: list[int], runs: dict[str, list[dict[str, Any]]]) -> list[Row]:
             1000 * (b - a) / (large - small)
             for a, b in zip(of(small, "seconds"), of(large, "seconds"), strict=True)
         ]
-        rows.append(
-            row(
-                f"marginal time of an image, from {small:,} on",
-                size=large,
-                ours=median(marginal),
-                other=median(before) if before else None,
-                unit="ms",
-                ratio=ratio(marginal, before) if before else None,
-                goal=goals.at(goals.GROWTH_TIME, large) if before else None,
-            )
-        )
+        what = f"marginal time of an image, from {small:,} on"
+        rows.append(_row(what, large, "ms", marginal, before, goals.GROWTH_TIME))
         before = marginal
     for what, key in (("driver's JVM, peak", "jvm"), ("a Python worker, peak", "worker")):
         for place, size in enumerate(sizes):
-            peaks = of(size, key)
+            peaks = [peak / _MIB for peak in of(size, key)]
             if peaks:
-                rows.append(_memory_row(what, size, peaks, of(sizes[place - 1], key) if place else None))
+                smaller = [peak / _MIB for peak in of(sizes[place - 1], key)] if place else None
+                rows.append(_row(what, size, "MiB", peaks, smaller, goals.GROWTH_MEMORY))
     return rows
 
 
-def _memory_row(what: str, size: int, peaks: list[float], smaller: list[float] | None) -> Row:
-    goal = goals.at(goals.GROWTH_MEMORY, size) if smaller else None
-    return row(
-        what,
-        size=size,
-        ours=median(peaks) / _MIB,
-        other=median(smaller) / _MIB if smaller else None,
-        unit="MiB",
-        ratio=ratio(peaks, smaller) if smaller else None,
-        goal=goal,
-    )
+def _row(
+    what: str,
+    size: int,
+    unit: str,
+    values: list[float],
+    smaller: list[float] | None,
+    goal: Mapping[int, Goal],
+) -> Row:
+    """A figure of a size, compared with that of the smaller size if there is one."""
+    if not smaller:
+        return row(what, size=size, ours=median(values), unit=unit)
+    return comparison(what, values, smaller, size=size, unit=unit, goal=goals.at(goal, size))
 
 
 def extraction(context: Context, sample: Path) -> dict[str, Any]:

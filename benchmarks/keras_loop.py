@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 from benchmarks import goals, machine
 from benchmarks.context import Context, Prepared, Sizes, answer, read_features, shard_times
-from benchmarks.measure import interleaved, ratio, steady_rate
-from benchmarks.report import Result, Row, row
+from benchmarks.measure import interleaved, steady_rate
+from benchmarks.report import Result, Row, comparison, row
 from image_features.errors import JobError
 
 SIZES = Sizes(quick={400: 2}, full={2_000: 3, 10_000: 1})
@@ -34,47 +33,42 @@ def run(context: Context) -> Result:
         engines = {job: name for job, (name, package) in _ENGINES.items() if machine.installed(package)}
         for job in engines:
             sides[job] = partial(engine, context, prepared, job)
-        found = interleaved(sides, repeats, dict.fromkeys(engines, 1))
-        runs[str(size)] = found
-        seconds, theirs = ([r["seconds"] for r in found[side]] for side in ("ours", "keras"))
+        results = interleaved(sides, repeats, dict.fromkeys(engines, 1))
+        runs[str(size)] = results
+        seconds, theirs = ([r["seconds"] for r in results[side]] for side in ("ours", "keras"))
         rows.append(
-            row(
+            comparison(
                 "features of a folder, from the command's start",
+                seconds,
+                theirs,
                 size=size,
-                ours=median(seconds),
-                other=median(theirs),
-                ratio=ratio(theirs, seconds),
+                theirs_over_ours=True,
                 note="ours with packing and JVM start",
-                repeats=repeats,
             )
         )
         for job, name in engines.items():
-            taken = [r["seconds"] for r in found[job]]
+            of_engine = [r["seconds"] for r in results[job]]
             rows.append(
-                row(
+                comparison(
                     f"{name}, from the command's start",
+                    seconds[: len(of_engine)],
+                    of_engine,
                     size=size,
-                    ours=median(seconds[: len(taken)]),
-                    other=median(taken),
-                    ratio=ratio(taken, seconds[: len(taken)]),
+                    theirs_over_ours=True,
                     note="ours with packing and JVM start",
-                    repeats=len(taken),
                 )
             )
-        steady = [r["steady"] for r in found["ours"] if r["steady"]]
+        steady = [r["steady"] for r in results["ours"] if r["steady"]]
         if len(steady) == repeats:
-            loop = [r["rate"] for r in found["keras"]]
             rows.append(
-                row(
+                comparison(
                     "the loop alone",
+                    steady,
+                    [r["rate"] for r in results["keras"]],
                     size=size,
-                    ours=median(steady),
-                    other=median(loop),
                     unit="images/s",
-                    ratio=ratio(steady, loop),
                     ratio_of="ours / theirs",
                     goal=goals.at(goals.KERAS_LOOP, size),
-                    repeats=repeats,
                 )
             )
         rows.append(
@@ -127,8 +121,8 @@ def keras_once(context: Context, prepared: Prepared) -> dict[str, Any]:
         *("--readers", str(context.cores)),
     ]
     use = context.script("keras_loop", arguments, folder / "log")
-    found = answer(folder / "log")
-    return {"seconds": use.seconds, "rate": found["images"] / found["loop_seconds"]}
+    result = answer(folder / "log")
+    return {"seconds": use.seconds, "rate": result["images"] / result["loop_seconds"]}
 
 
 def engine(context: Context, prepared: Prepared, job: str) -> dict[str, Any]:
@@ -141,10 +135,10 @@ def engine(context: Context, prepared: Prepared, job: str) -> dict[str, Any]:
         *("--cores", str(context.cores)),
     ]
     use = context.script(job, arguments, folder / "log")
-    found = answer(folder / "log")
-    if found["images"] != prepared.images:
-        raise JobError(f"{job} gave features of {found['images']} of {prepared.images} images")
-    return {"seconds": use.seconds, "inside": found["seconds"]}
+    result = answer(folder / "log")
+    if result["images"] != prepared.images:
+        raise JobError(f"{job} gave features of {result['images']} of {prepared.images} images")
+    return {"seconds": use.seconds, "inside": result["seconds"]}
 
 
 def difference(context: Context) -> float:

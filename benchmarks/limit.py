@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks import goals
 from benchmarks.context import Context, Prepared, Sizes, seconds_to_marker, shard_times
-from benchmarks.measure import interleaved, ratio, steady_rate
-from benchmarks.report import Result, Row, row
+from benchmarks.measure import interleaved, steady_rate
+from benchmarks.report import Result, Row, comparison
 from image_features.errors import JobError
 
 SIZES = Sizes(quick={400: 2}, full={10_000: 3})
@@ -80,31 +79,18 @@ def _rows(size: int, results: dict[str, list[Any]]) -> list[Row]:
     ):
         values = [r[key] for r in extraction if r[key]]
         if len(values) == len(loop):
-            rows.append(
-                row(
-                    what,
-                    size=size,
-                    ours=median(values),
-                    other=median(rates),
-                    unit="images/s",
-                    ratio=ratio(values, rates),
-                    goal=goal,
-                    repeats=len(loop),
-                )
-            )
+            rows.append(comparison(what, values, rates, size=size, unit="images/s", goal=goal))
     cpu = [r["cpu_seconds"] for r in extraction if r["cpu_seconds"]]
     if len(cpu) == len(loop):
         bare_cpu = [r.cpu_seconds for r in loop]
         rows.append(
-            row(
+            comparison(
                 "CPU seconds of all processes",
+                cpu,
+                bare_cpu,
                 size=size,
-                ours=median(cpu),
-                other=median(bare_cpu),
                 unit="CPU s",
-                ratio=ratio(cpu, bare_cpu),
                 goal=goals.at(goals.LIMIT_CPU, size),
-                repeats=len(loop),
                 note="other: its loops alone",
             )
         )

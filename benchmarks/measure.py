@@ -25,9 +25,9 @@ def interleaved(
     return results
 
 
-def ratio(other: Sequence[float], ours: Sequence[float]) -> float:
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
     """Median of the ratios of each repeat's pair: what affects both sides (a slow minute) cancels."""
-    return median([a / b for a, b in zip(other, ours, strict=True)])
+    return median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
 @dataclass(frozen=True)

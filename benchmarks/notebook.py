@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 from benchmarks import goals
 from benchmarks.context import COMPONENTS, Context, Sizes, answer, pca_marker, read_features
-from benchmarks.measure import interleaved, ratio
-from benchmarks.report import Goal, Result, Row, row
+from benchmarks.measure import interleaved
+from benchmarks.report import Goal, Result, Row, comparison, row
 
 SIZES = Sizes(quick={200: 1}, full={2_000: 2, 10_000: 1}, least=COMPONENTS + 1)
 _REPEATS_AS_PUBLISHED = 1  # takes minutes
@@ -90,40 +89,26 @@ def compare(
         goal = None
     seconds, their_seconds = [r.seconds for r in ours], [r.seconds for r in theirs]
     rows = [
-        row(
-            name,
-            size=size,
-            ours=median(seconds),
-            other=median(their_seconds),
-            ratio=ratio(their_seconds, seconds),
-            goal=goal,
-            repeats=len(theirs),
-        )
+        comparison(name, seconds, their_seconds, size=size, theirs_over_ours=True, goal=goal),
     ]
     if export is not None:
         first = [s + export for s in seconds]
         rows.append(
-            row(
-                f"{name}, with our first export",
-                size=size,
-                ours=median(first),
-                other=median(their_seconds),
-                ratio=ratio(their_seconds, first),
-                repeats=len(theirs),
+            comparison(
+                f"{name}, with our first export", first, their_seconds, size=size, theirs_over_ours=True
             )
         )
     cpu = [r.cpu_seconds for r in ours if r.cpu_seconds]
     their_cpu = [r.cpu_seconds for r in theirs if r.cpu_seconds]
     if len(cpu) == len(ours) and len(their_cpu) == len(theirs):
         rows.append(
-            row(
+            comparison(
                 f"{name}, CPU seconds of all processes",
+                cpu,
+                their_cpu,
                 size=size,
-                ours=median(cpu),
-                other=median(their_cpu),
                 unit="CPU s",
-                ratio=ratio(their_cpu, cpu),
-                repeats=len(theirs),
+                theirs_over_ours=True,
             )
         )
     kept = variance_rows(name, size, ours[0].variance_kept, theirs[0].variance_kept, exact)

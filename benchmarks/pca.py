@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks import goals
 from benchmarks.context import COMPONENTS, Context, Sizes, answer, pca_marker
-from benchmarks.measure import interleaved, ratio
+from benchmarks.measure import interleaved
 from benchmarks.notebook import variance_rows
-from benchmarks.report import Result, Row, row
+from benchmarks.report import Result, Row, comparison
 from image_features.contract import FEATURES_SCHEMA, MARKER, FeaturesMarker, FeaturesShard
 from image_features.documents import to_json
 from image_features.shards import list_array, write_shard
@@ -83,7 +83,7 @@ def _rows(size: int, results: dict[str, list[dict[str, Any]]]) -> list[Row]:
         (f"scikit-learn ({solver}) in memory; ours without JVM start", computing, inside, in_memory),
     )
     rows = [
-        row(what, size=size, ours=median(us), other=median(them), ratio=ratio(them, us), goal=bound)
+        comparison(what, us, them, size=size, theirs_over_ours=True, goal=bound)
         for what, them, us, bound in sides
     ]
     # scikit-learn is the reference, since either pyspark.ml or ours could be wrong.

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks import goals, limit
 from benchmarks.context import Context, Sizes, read_features
-from benchmarks.measure import interleaved, ratio
-from benchmarks.report import Goal, Result, Row, row
+from benchmarks.measure import interleaved
+from benchmarks.report import Goal, Result, Row, comparison, row
 from fruit_pipeline.model import backbones, quantise
 from image_features.contract import MODEL_JSON
 
@@ -136,16 +135,7 @@ def _speed_rows(size: int, results: dict[str, list[Any]], goal: Goal | None) -> 
         ),
     )
     return [
-        row(
-            what,
-            size=size,
-            ours=median(fast),
-            other=median(exact),
-            unit="images/s",
-            ratio=ratio(fast, exact),
-            goal=bound,
-            repeats=repeats,
-        )
+        comparison(what, fast, exact, size=size, unit="images/s", goal=bound)
         for what, fast, exact, bound in sides
         if len(fast) == len(exact) == repeats
     ]

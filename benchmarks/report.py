@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+from benchmarks.measure import ratio
 
 JSON_NAME = "results.json"
 TABLE_NAME = "RESULTS.md"
@@ -61,6 +64,36 @@ def row(
     reached = goal.reached(value) if goal and value is not None else None
     bound = str(goal) if goal else None
     return Row(what, size, ours, other, unit, ratio, bound, reached, note, ratio_of, repeats)
+
+
+def comparison(
+    what: str,
+    ours: Sequence[float],
+    other: Sequence[float],
+    *,
+    size: int,
+    theirs_over_ours: bool = False,
+    unit: str = "s",
+    goal: Goal | None = None,
+    note: str = "",
+    ratio_of: str = "",
+) -> Row:
+    """A row that compares the repeats of two sides: both medians, and the median of the pairs' ratios.
+
+    The ratio is ours over theirs, as for rates, or with ``theirs_over_ours`` the inverse, as for times.
+    """
+    return row(
+        what,
+        size=size,
+        ours=median(ours),
+        other=median(other),
+        unit=unit,
+        ratio=ratio(other, ours) if theirs_over_ours else ratio(ours, other),
+        goal=goal,
+        note=note,
+        ratio_of=ratio_of,
+        repeats=len(ours),
+    )
 
 
 @dataclass(frozen=True)

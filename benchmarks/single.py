@@ -43,7 +43,7 @@ def run(context: Context) -> Result:
         notes=[
             "Theirs: one spark-submit; mapPartitions builds the model once for each partition (four "
             "partitions for each core) and calls model.predict for each image. pyspark.ml's PCA uses cached "
-            "features. "
+            "features."
         ],
         runs=runs,
     )
