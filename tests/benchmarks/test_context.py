@@ -1,4 +1,4 @@
-"""Sizes, folders of images and the made features of the benchmarks."""
+"""Sizes, image folders and generated features of the benchmarks."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def test_sizes_are_scaled_and_differ(tmp_path: Path) -> None:
 
 
 def test_images_are_repeated_under_other_names(tmp_path: Path, drawn_folder: Path) -> None:
-    made = context(tmp_path, drawn_folder).folder_of(100)
-    files = [path for path in made.folder.rglob("*") if path.is_file()]
-    assert (len(files), made.images, made.distinct) == (100, 100, 48)
+    prepared = context(tmp_path, drawn_folder).folder_of(100)
+    files = [path for path in prepared.folder.rglob("*") if path.is_file()]
+    assert (len(files), prepared.images, prepared.distinct) == (100, 100, 48)
     assert len({path.read_bytes() for path in files}) == 48
     assert {path.suffix for path in files} == {".jpg"}
 
 
 def test_fewer_images_are_a_stratified_draw(tmp_path: Path, drawn_folder: Path) -> None:
-    made = context(tmp_path, drawn_folder).folder_of(24)
-    assert (made.images, made.distinct) == (24, 24)
-    assert len(list(made.folder.iterdir())) == 12
+    prepared = context(tmp_path, drawn_folder).folder_of(24)
+    assert (prepared.images, prepared.distinct) == (24, 24)
+    assert len(list(prepared.folder.iterdir())) == 12
 
 
-def test_made_features_are_a_finished_prefix(tmp_path: Path) -> None:
+def test_generated_features_are_a_finished_prefix(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path / "features"), create=True)
     write_features(storage, 1500, width=16)
     marker = features_marker(tmp_path)
@@ -59,7 +59,7 @@ def test_made_features_are_a_finished_prefix(tmp_path: Path) -> None:
     assert np.concatenate(parts).dtype == np.float32
 
 
-def test_what_airflow_keeps_is_utc() -> None:
+def test_airflows_times_are_utc() -> None:
     assert _epoch("2026-01-02 03:04:05.500000") == _epoch("2026-01-02T03:04:05.5+00:00") == 1767323045.5
 
 
@@ -72,5 +72,5 @@ def test_arguments(capsys: pytest.CaptureFixture[str]) -> None:
         assert ended.value.code == 2
     with pytest.raises(SystemExit):
         parse(["--help"])
-    said = capsys.readouterr().out
-    assert all(name in said for name in BENCHMARKS)
+    help_text = capsys.readouterr().out
+    assert all(name in help_text for name in BENCHMARKS)

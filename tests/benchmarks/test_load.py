@@ -1,4 +1,4 @@
-"""The images, features and counts that the load is measured with."""
+"""The images, features and request counts of the load benchmark."""
 
 from __future__ import annotations
 
@@ -60,23 +60,23 @@ def test_drawn_features_are_those_of_the_sample(tmp_path: Path, random_backbone:
         ("HEAD", "", "HEAD"),
     ],
 )
-def test_requests_are_told_apart_as_they_are_priced(method: str, query: str, kind: str) -> None:
+def test_requests_are_classified_as_in_the_price_list(method: str, query: str, kind: str) -> None:
     assert kind_of(method, query) == kind
 
 
-def test_what_the_server_is_asked_is_counted() -> None:
+def test_the_server_counts_its_requests() -> None:
     with load.served() as server:
         storage = Storage(f"s3://{load.BUCKET}/x")
         before = server.counts()
         storage.put("a", b"12345")
         storage.put("b", b"1")
         assert storage.get("a").to_pybytes() == b"12345"
-        assert sorted(found.key for found in storage.list()) == ["a", "b"]
+        assert sorted(stored.key for stored in storage.list()) == ["a", "b"]
         counts = {kind: n - before.get(kind, 0) for kind, n in server.counts().items()}
     assert {kind: n for kind, n in counts.items() if n} == {"PUT": 2, "GET": 1, "LIST": 1, "bytes sent": 6}
 
 
-def test_a_size_stands_beside_the_one_before() -> None:
+def test_a_size_is_compared_with_the_smaller_one() -> None:
     def stages(seconds: float, peak: int) -> dict[str, Any]:
         stage = {"seconds": seconds, "requests": {"PUT": 3, "bytes sent": 99}, "peaks": {"python": peak}}
         return {"check": stage, "report": {**stage, "bytes": 2**20}, "objects": {"count": 5, "bytes": 2**21}}

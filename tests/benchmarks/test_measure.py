@@ -1,4 +1,4 @@
-"""The arithmetic of the benchmarks' figures."""
+"""The arithmetic of the benchmarks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_sides_take_turns() -> None:
     assert order == ["a", "b", "a", "b"]
 
 
-def test_a_long_side_takes_part_in_the_first_rounds_only() -> None:
+def test_a_side_with_fewer_rounds_takes_part_in_the_first_ones() -> None:
     order: list[str] = []
     sides = {name: partial(order.append, name) for name in "abc"}
     assert list(map(len, interleaved(sides, 3, {"b": 1}).values())) == [3, 1, 3]
@@ -57,7 +57,7 @@ def singles(shards: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("shards", [9, 16, 17])
 @pytest.mark.parametrize("opening", [0.0, 5.0])
-def test_steady_rate_leaves_start_and_end_out(shards: int, opening: float) -> None:
+def test_steady_rate_excludes_start_and_end(shards: int, opening: float) -> None:
     assert steady_rate(simulate(2, singles(shards), 1.0, opening), 2) == pytest.approx(20)
 
 
@@ -84,8 +84,8 @@ def test_steady_rate_counts_shards_in_flight() -> None:
 
 def test_steady_rate_of_uneven_shards() -> None:
     # Shards take 1.0, 1.1 and 1.2 s in turn: the mean, whichever the window cuts.
-    found = steady_rate(simulate(2, bundles(60, 2), 1.0, 2.0, jitter=0.1), 2)
-    assert found == pytest.approx(2 * 10 / 1.1, rel=0.02)
+    rate = steady_rate(simulate(2, bundles(60, 2), 1.0, 2.0, jitter=0.1), 2)
+    assert rate == pytest.approx(2 * 10 / 1.1, rel=0.02)
 
 
 def test_too_few_shards_have_no_steady_rate() -> None:

@@ -1,4 +1,4 @@
-"""Results: the table is made from the JSON, and says which goals were reached."""
+"""RESULTS.md is made from the JSON, and shows which goals were reached."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_goals_have_a_direction() -> None:
     assert not Goal(1.1, at_least=False).reached(1.2)
 
 
-def test_the_table_says_what_was_reached_and_on_what(tmp_path: Path) -> None:
+def test_the_table_shows_the_goals_reached_and_the_machine(tmp_path: Path) -> None:
     save(tmp_path, MACHINE, result("first", 4.0))
     text = (tmp_path / "RESULTS.md").read_text()
     assert "| a run | 2,000 | 3 | 10.0 | 40.0 | s | 4.00 | at least 3 | yes |" in text
@@ -68,7 +68,7 @@ def test_the_table_is_made_from_the_json_alone(tmp_path: Path) -> None:
     assert markdown(document) == (tmp_path / "RESULTS.md").read_text()
 
 
-def test_a_benchmark_that_was_not_run_again_stays(tmp_path: Path) -> None:
+def test_the_result_of_a_benchmark_that_was_not_run_again_is_kept(tmp_path: Path) -> None:
     save(tmp_path, MACHINE, result("first", 4.0))
     save(tmp_path, MACHINE, result("second", 2.0))
     save(tmp_path, MACHINE, result("first", 5.0))
