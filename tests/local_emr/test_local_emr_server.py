@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import urllib.request
@@ -28,7 +29,7 @@ from local_emr.server import app
 from local_emr.settings import Settings
 from local_emr.state import snapshot
 from support.local_aws import REGION, AwsProcess, LocalAws, client
-from support.processes import command, processes_with, python
+from support.processes import processes_with, python
 from support.waiting import eventually
 
 Start = Callable[..., AwsProcess]
@@ -120,7 +121,8 @@ def test_a_java_that_spark_cannot_use_is_passed_over(tmp_path: Path, monkeypatch
 
 def test_state_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "clusters.json").write_text("{broken")
-    done = command("local_emr", "--port", "0", "--directory", str(tmp_path))
+    command = [sys.executable, "-m", "local_emr", "--port", "0", "--directory", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 2
     check_refusal(done.stdout, done.stderr, "move it away to start empty")
     assert (tmp_path / "clusters.json").read_text() == "{broken"
