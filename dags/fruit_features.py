@@ -83,7 +83,7 @@ ASSETS = assets.outlets(DEPLOYMENT.bucket)
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "retry_exponential_backoff": True,
-        "on_failure_callback": messages.remember_error,
+        "on_failure_callback": messages.store_error,
     },
 )
 def fruit_features() -> None:

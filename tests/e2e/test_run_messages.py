@@ -67,7 +67,7 @@ def test_a_run_tells_that_its_cluster_is_ready_and_what_came_of_it(
     assert "Images: 48 of 12 labels; 48 features, 0 rejects" in ended
     assert f"20 components keep {100 * summary['variance_kept']:.1f}% of the variance" in ended
     cost = summary["cost"]["by_the_clock"]["total_usd"]
-    assert f"Cost by the clock: about {cost:,.2f}\u00a0USD" in ended
+    assert f"Actual cost: about {cost:,.2f}\u00a0USD" in ended
     assert "The weights are random" in ended
     assert f"Results: {summary['places']['embeddings']}" in ended
 

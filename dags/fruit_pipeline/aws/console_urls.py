@@ -1,4 +1,4 @@
-"""URLs at which a browser shows objects of S3."""
+"""URLs at which a browser shows objects of S3, and clusters."""
 
 from __future__ import annotations
 
@@ -32,3 +32,8 @@ def step_log_url(log: str) -> str:
         return ""
     deployment = settings.load()
     return browser_url(log if deployment.browser_endpoint_url else f"{log.rpartition('/')[0]}/", deployment)
+
+
+def cluster_console_url(cluster_id: str, region: str) -> str:
+    """URL of a cluster in the AWS console."""
+    return f"https://{region}.console.aws.amazon.com/emr/home?region={region}#/clusterDetails/{cluster_id}"

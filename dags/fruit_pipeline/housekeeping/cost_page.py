@@ -141,7 +141,7 @@ def _bill_tables(words: Words, facts: Facts) -> list[_Table]:
         name = run or words("report.untagged")
         runs.append((name, billed(amount), usd(actual), usd(difference), usd(estimated)))
     services = [(service, billed(amount)) for service, amount in bill.by_service.items()]
-    names = [words(f"column.{name}") for name in ("run", "bill", "clock", "difference", "estimate")]
+    names = [words(f"column.{name}") for name in ("run", "bill", "actual", "difference", "estimate")]
     return [
         _Table(words("report.by_run"), names, runs),
         _Table(words("report.by_day"), [words("column.day"), words("column.bill"), ""], days),

@@ -50,7 +50,7 @@ def how_to_connect(
         until=words.moment(datetime.fromisoformat(planned["until"])),
         idle=words.duration(planned["idle_seconds"]),
     )
-    kept = [words("notebook.kept", place=planned["kept"])] if planned["kept"] else []
+    kept = [words("notebook.place", place=planned["kept"])] if planned["kept"] else []
     lines = [
         *(text, "", words("notebook.ssm"), f"  {ssm}", "", words("notebook.ssh"), f"  {ssh}", ""),
         words("notebook.open", url=f"https://localhost:{_PORT}"),

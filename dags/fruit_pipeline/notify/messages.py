@@ -1,7 +1,7 @@
-"""Messages to a topic of SNS: the cluster is ready, the run has finished, the run has failed.
+"""Messages to an SNS topic: the cluster is ready, the run has finished, the run has failed.
 
-A message is a help. One that cannot be sent is a warning in the log and fails nothing; without
-`FRUITS_SNS_TOPIC_ARN` none is sent, and the log says so.
+A message that cannot be sent is a warning in the log; it never fails a run. Without
+`FRUITS_SNS_TOPIC_ARN`, none is sent, and the log says so.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fruit_pipeline import settings
-from fruit_pipeline.aws.console_urls import browser_url
+from fruit_pipeline.aws.console_urls import browser_url, cluster_console_url
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.notify.texts import Words
 from fruit_pipeline.run.request import RunRequest
@@ -24,7 +24,7 @@ from image_features.storage import join_uri
 log = logging.getLogger(__name__)
 
 ERROR = "error"
-"""Key of the XCom that holds why a task failed."""
+"""Key of the XCom that holds the error of a failed task."""
 
 # https://docs.aws.amazon.com/sns/latest/api/API_Publish.html: less than 100 characters, no control
 # characters; 262,144 bytes of text, of which a character takes up to four.
@@ -50,7 +50,7 @@ def words_of(deployment: Settings) -> Words:
 
 
 def send(compose: Callable[[Words], Message | None]) -> str | None:
-    """Compose and send a message; SNS's id of it, or None when none was sent. Raises nothing."""
+    """Compose and send a message. Returns its id, or None when none was sent. Raises nothing."""
     try:
         deployment = settings.load()
         topic = deployment.sns_topic_arn
@@ -59,14 +59,14 @@ def send(compose: Callable[[Words], Message | None]) -> str | None:
             return None
         message = compose(words_of(deployment))
         if message is None:
-            log.info("no message is sent: there is nothing to tell")
+            log.info("no message is sent: this run's end needs none")
             return None
         aws = Aws.from_connection(deployment.aws_conn_id, topic.split(":")[3])
         sns = aws.client("sns", retries=_RETRIES, connect_timeout=5, read_timeout=10)
         sent = sns.publish(
             TopicArn=topic, Subject=_subject(message.subject), Message=_cut(message.text, _TEXT_CHARACTERS)
         )["MessageId"]
-    except Exception as error:  # whatever it is: no run may fail for its message
+    except Exception as error:  # of any kind: a message must not fail a run
         log.warning("the message was not sent: %s: %s", type(error).__name__, error)
         return None
     log.info("message %s sent to %s: %s", sent, topic, message.subject)
@@ -81,14 +81,14 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-# Texts
+# Composition
 
 
 def ready(words: Words, run_key: str, cluster_id: str, region: str) -> Message:
-    """The cluster takes steps."""
+    """The cluster accepts steps."""
     lines = [
         words("ready.text", cluster_id=cluster_id, run_key=run_key),
-        words("console", url=console_url(cluster_id, region)),
+        words("console", url=cluster_console_url(cluster_id, region)),
     ]
     return Message(words("ready.subject", run_key=run_key), "\n\n".join(lines))
 
@@ -129,10 +129,10 @@ def finished(words: Words, layout: RunLayout, summary: RunSummary) -> Message:
 def failed(
     words: Words, name: str, errors: Mapping[str, str | None], *, refused: bool, leak: bool
 ) -> Message:
-    """Which tasks failed, and why.
+    """The failed tasks of a run with their errors.
 
-    ``name`` is the run's key, or Airflow's run id when there is no key yet; ``errors`` has the
-    error of each failed task, None where it is not known; ``refused``: nothing was begun;
+    ``name``: the run's key, or Airflow's run id when there is no key yet. ``errors``: the error of each
+    failed task, None where it is not known. ``refused``: the run was refused before it started anything.
     ``leak``: the cluster could not be terminated.
     """
     lines = [words("failed.text", run_key=name)]
@@ -149,25 +149,24 @@ def failed(
 
 
 def _error_lines(words: Words, error: str | None) -> list[str]:
-    """An error's first line, and its last: a step's error ends with the end of the step's log."""
+    """The first and the last line of an error. The error of a step ends with the end of the step's log."""
     lines = [line.rstrip() for line in (error or "").splitlines() if line.strip()]
     if not lines:
         return [words("failed.unknown")]
-    shown = [_cut(lines[0], _ERROR_CHARACTERS)]
+    selected = [_cut(lines[0], _ERROR_CHARACTERS)]
     if len(lines) > 1:
-        shown.append(words("failed.last_line", line=_cut(lines[-1], _ERROR_CHARACTERS)))
-    return shown
+        selected.append(words("failed.last_line", line=_cut(lines[-1], _ERROR_CHARACTERS)))
+    return selected
 
 
-def console_url(cluster_id: str, region: str) -> str:
-    return f"https://{region}.console.aws.amazon.com/emr/home?region={region}#/clusterDetails/{cluster_id}"
-
-
-# What the tasks of the DAGs call
+# Called by the tasks of the DAGs
 
 
 def notify_cluster_ready(values: Mapping[str, Any], cluster_id: str) -> None:
-    """Tell that the cluster of the run ``values`` is ready, unless the run's ``notify`` says not to."""
+    """Send the message that the run's cluster is ready, if the run's ``notify`` allows it.
+
+    ``values`` is the run's request.
+    """
     if values["notify"] != "always":
         log.info("no message is sent: this run's notify is %s", values["notify"])
         return
@@ -175,10 +174,10 @@ def notify_cluster_ready(values: Mapping[str, Any], cluster_id: str) -> None:
 
 
 def notify_run_ended(values: Mapping[str, Any] | None, notify: str, ti: Any) -> None:
-    """Tell how the run ended, by the states of its tasks, as far as ``notify`` (a Param) allows.
+    """Send the message that the run has finished or failed, if ``notify`` (a Param) allows it.
 
-    ``values`` is the run's request, None when it was refused; ``ti`` is the instance of the task
-    that asks, which runs after all others.
+    ``values``: the run's request, None when it was refused. ``ti``: the instance of the calling task, which
+    runs after all others.
     """
     if notify == "never":
         log.info("no message is sent: this run's notify is never")
@@ -196,7 +195,7 @@ def notify_run_ended(values: Mapping[str, Any] | None, notify: str, ti: Any) -> 
         elif values and states.get("summarise") == "success":
             summary = from_values(ti.xcom_pull(task_ids="summarise"))
             message = finished(words, RunRequest.from_dict(values).layout, summary)
-        else:  # marked as done by hand, say
+        else:  # for example, somebody marked tasks as successful by hand
             return None
         where = words("airflow", dag_id=ti.dag_id, run_id=ti.run_id)
         return Message(message.subject, f"{message.text}\n\n{where}")
@@ -204,11 +203,11 @@ def notify_run_ended(values: Mapping[str, Any] | None, notify: str, ti: Any) -> 
     send(compose)
 
 
-def remember_error(context: Any) -> None:
-    """``on_failure_callback`` of every task: keeps its error for the message, as an XCom.
+def store_error(context: Any) -> None:
+    """``on_failure_callback`` of every task: stores its error as an XCom, for the message.
 
-    It runs in the task's own process. Where that was killed, Airflow runs it elsewhere, without a
-    place for XComs: the message then names the task only.
+    It runs in the task's own process. If that process was killed, Airflow calls it in another one, where
+    XComs cannot be stored: the message then names only the task.
     """
     error = context.get("exception")
     text = str(error)
@@ -216,5 +215,5 @@ def remember_error(context: Any) -> None:
         text = f"{type(error).__name__}: {text}"
     try:
         context["ti"].xcom_push(ERROR, text)
-    except Exception as trouble:  # the task's own failure stays the one that is reported
-        log.warning("the error is not kept for the message: %s", trouble)
+    except Exception as trouble:  # must not replace the task's own failure
+        log.warning("the error cannot be stored for the message: %s", trouble)

@@ -1,4 +1,4 @@
-"""What people are told, in English and in French: texts by name, and numbers as each language writes them."""
+"""Texts and number formats of messages and pages, in English and in French."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ TEXTS: dict[str, dict[str, str]] = {
     "en": {
         # Messages of a run
         "ready.subject": "Cluster ready: {run_key}",
-        "ready.text": "The cluster {cluster_id} of the run {run_key} is ready and takes steps.\n"
-        "It ends with the run, or when it has nothing to do.",
+        "ready.text": "The cluster {cluster_id} of the run {run_key} is ready and accepts steps.\n"
+        "It is terminated with the run, or when it has been idle for too long.",
         "finished.subject": "Run finished: {run_key}",
-        "finished.text": "The run {run_key} has finished, and every row was checked.",
+        "finished.text": "The run {run_key} has finished. Every row was checked.",
         "finished.images": "Images: {images} of {labels} labels; {features} features, {rejects} rejects",
-        "finished.reused": "Taken over from an earlier run: {reused} features",
+        "finished.reused": "Reused from an earlier run: {reused} features",
         "finished.embeddings": "Embeddings: {components} components keep {variance} of the variance",
         "finished.random": "The weights are random: the features mean little.",
         "finished.time": "Time: {duration}",
-        "finished.cost": "Cost by the clock: about {cost}",
+        "finished.cost": "Actual cost: about {cost}",
         "finished.report": "Report: {report}",
         "finished.places": "Results: {embeddings}\nSummary: {summary}",
         "failed.subject": "Run failed: {run_key} ({task})",
         "failed.text": "The run {run_key} has failed.",
         "failed.task": "Task: {task}",
-        "failed.unknown": "Its log in Airflow says why.",
+        "failed.unknown": "Its log in Airflow has the reason.",
         "failed.last_line": "Last line: {line}",
         "failed.resume": "To resume, clear the failed task in Airflow, or trigger again with run_key set "
-        "to {run_key}: what stands is not computed again.",
-        "failed.report": "The results are whole and were checked: only the report is missing. Clear the "
-        "failed task in Airflow to make it again; it needs no cluster.",
-        "failed.refused": "Nothing was started. Mend what it names, and trigger again.",
-        "failed.leak": "THE CLUSTER MAY STILL BE ALIVE, AND COST MONEY: look at it in the EMR console.",
+        "to {run_key}: finished shards are not computed again.",
+        "failed.report": "The results are complete and checked; only the report is missing. Clear the "
+        "failed task in Airflow to write it again, which needs no cluster.",
+        "failed.refused": "Nothing was started. Correct what the message names, then trigger again.",
+        "failed.leak": "THE CLUSTER MAY STILL BE ALIVE, AND COST MONEY: check it in the EMR console.",
         "airflow": "Airflow: {dag_id}, {run_id}",
         "console": "Console: {url}",
         # Notebook clusters
         "notebook.subject": "Notebook cluster ready: {owner}",
         "notebook.text": "The notebook cluster {cluster_id} of {owner} is ready until {until}. "
-        "It ends earlier when it has been idle for {idle}.",
+        "It is terminated earlier when it has been idle for {idle}.",
         "notebook.ssm": "1. Tunnel by Session Manager (no open port, no key; needs the AWS CLI with its "
         "session-manager-plugin):",
         "notebook.ssh": "2. Or by SSH (needs the cluster's key, and port 22 open to you):",
         "notebook.open": "Then open {url}. Your browser warns of the certificate, which the cluster "
         "signed itself.",
         "notebook.login": "Log in as jovyan with the password jupyter, which EMR sets: change it first.",
-        "notebook.kept": "Notebooks are kept in {place}.",
+        "notebook.place": "Notebooks are stored in {place}.",
         "notebook.end": "Terminate it when you are done:",
         # Reaper
-        "reaper.subject.one": "One cluster that nobody waits for",
-        "reaper.subject.many": "{count} clusters that nobody waits for",
-        "reaper.text": "Nobody waits for these clusters any more, and they cost money:",
-        "reaper.line": "- {cluster_id} ({run_key}), alive for {age}: {reason}. {outcome}",
-        "reaper.until": "its time was over at {until}",
+        "reaper.subject.one": "One orphaned cluster",
+        "reaper.subject.many": "{count} orphaned clusters",
+        "reaper.text": "No run needs these clusters any more, and they cost money:",
+        "reaper.line": "- {cluster_id} ({run_key}), running for {age}: {reason}. {outcome}",
+        "reaper.until": "its end was due at {until}",
         "reaper.age": "older than the {limit} of FRUITS_REAP_HOURS",
         "reaper.idle": "without a step for {idle}",
         "reaper.terminated": "It is being terminated.",
-        "reaper.reported": "It is left alone, since FRUITS_REAP is not true.",
-        "reaper.protected": "It is left alone, since somebody protected it against termination.",
+        "reaper.reported": "It keeps running, because FRUITS_REAP is not true.",
+        "reaper.protected": "It keeps running, because it is protected against termination.",
         "reaper.refused": "It could not be terminated: {error}",
         "reaper.command": "To terminate them: {command}",
         # Cost report
@@ -70,41 +70,41 @@ TEXTS: dict[str, dict[str, str]] = {
         "report.total": "Billed in {days} days: {total}",
         "report.week": "Billed in the last 7 days: {total}",
         "report.line": "- {name}: {value}",
-        "report.alive": "Clusters alive now: {count}",
-        "report.forgotten": "Runs without an end: {runs}; uploads without an end: {uploads}",
-        "report.cleaned": "Cleaned up: {size}; runs: {runs}",
+        "report.alive": "Clusters running now: {count}",
+        "report.forgotten": "Unfinished runs: {runs}; incomplete uploads: {uploads}",
+        "report.cleaned": "Deleted: {size}; runs: {runs}",
         "report.page": "Page: {page}",
         "report.problem": "There is no bill: {problem}",
-        "report.empty": "Nothing was billed under this tag. Is it activated as a cost allocation tag? That "
-        "takes up to a day, and does not reach back.",
-        "report.estimated": "AWS still counts: figures of the last days may grow.",
+        "report.empty": "Nothing was billed under this tag. Is it activated as a cost allocation tag? "
+        "Activation takes up to a day, and does not apply to earlier days.",
+        "report.estimated": "AWS has not closed all of these days: the amounts of the last ones may grow.",
         "report.by_day": "Bill by day",
         "report.by_run": "Bill by run",
         "report.by_service": "Bill by service",
-        "report.clusters": "Clusters alive now",
-        "report.unfinished": "Runs without an end",
-        "report.unfinished.note": "No summary.json, and nothing written for {days} days. Resume one with "
-        "its key, or delete it:",
-        "report.uploads": "Uploads without an end",
+        "report.clusters": "Clusters running now",
+        "report.unfinished": "Unfinished runs",
+        "report.unfinished.note": "Without a summary.json, and nothing written for {days} days. Resume one "
+        "with its key, or delete it:",
+        "report.uploads": "Incomplete uploads",
         "report.uploads.note": "Started more than {days} days ago and never completed; their parts cost "
-        "as objects do. A lifecycle rule of the bucket (AbortIncompleteMultipartUpload) takes such away.",
-        "report.cleaned.heading": "Cleaned up",
+        "as much as objects. A lifecycle rule of the bucket (AbortIncompleteMultipartUpload) deletes them.",
+        "report.cleaned.heading": "Deleted",
         "report.cleaned.note": "Samples, code and logs of finished runs, after {days} days. Results stay.",
         "report.none": "None.",
         "report.untagged": "(without a key)",
-        "report.footer": "By the clock: list prices over the life of the cluster's instances; the "
-        "difference is the bill's from it. This and the estimate before the run: its summary.json. Bill: "
-        "Cost Explorer, unblended, before tax.",
+        "report.footer": "Actual cost: list prices times the lifetimes of the cluster's instances. "
+        "Difference: the bill minus the actual cost. The summary.json of a run has its estimate and its "
+        "actual cost. Bill: Cost Explorer, unblended, before tax.",
         "column.day": "Day",
         "column.run": "Run",
         "column.service": "Service",
         "column.bill": "Bill",
-        "column.clock": "By the clock",
+        "column.actual": "Actual cost",
         "column.difference": "Difference",
-        "column.estimate": "Estimate before",
+        "column.estimate": "Estimate",
         "column.cluster": "Cluster",
         "column.state": "State",
-        "column.age": "Alive for",
+        "column.age": "Running for",
         "column.objects": "Objects",
         "column.size": "Size",
         "column.last": "Last written",
@@ -114,17 +114,17 @@ TEXTS: dict[str, dict[str, str]] = {
     "fr": {
         "ready.subject": "Cluster prêt : {run_key}",
         "ready.text": "Le cluster {cluster_id} de l'exécution {run_key} est prêt et accepte des étapes.\n"
-        "Il s'arrêtera avec l'exécution, ou dès qu'il n'aura plus rien à faire.",
+        "Il sera arrêté à la fin de l'exécution, ou s'il reste trop longtemps inactif.",
         "finished.subject": "Exécution terminée : {run_key}",
-        "finished.text": "L'exécution {run_key} est terminée, et chaque ligne a été vérifiée.",
+        "finished.text": "L'exécution {run_key} est terminée. Chaque ligne a été vérifiée.",
         "finished.images": "Images : {images} de {labels} étiquettes ; {features} vecteurs de "
         "caractéristiques, {rejects} rejets",
-        "finished.reused": "Repris d'une exécution antérieure : {reused} vecteurs",
+        "finished.reused": "Réutilisés d'une exécution antérieure : {reused} vecteurs",
         "finished.embeddings": "Vecteurs réduits : {components} composantes conservent {variance} de la "
         "variance",
         "finished.random": "Les poids sont aléatoires : les caractéristiques n'ont guère de sens.",
         "finished.time": "Durée : {duration}",
-        "finished.cost": "Coût selon l'horloge : environ {cost}",
+        "finished.cost": "Coût réel : environ {cost}",
         "finished.report": "Rapport : {report}",
         "finished.places": "Résultats : {embeddings}\nRésumé : {summary}",
         "failed.subject": "Échec de l'exécution : {run_key} ({task})",
@@ -133,10 +133,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "failed.unknown": "Son journal, dans Airflow, en donne la raison.",
         "failed.last_line": "Dernière ligne : {line}",
         "failed.resume": "Pour reprendre, effacez l'état de la tâche en échec dans Airflow (Clear), ou "
-        "relancez avec run_key réglé sur {run_key} : ce qui est fait n'est pas recalculé.",
+        "relancez avec run_key réglé sur {run_key} : les lots terminés ne sont pas recalculés.",
         "failed.report": "Les résultats sont complets et vérifiés : seul le rapport manque. Effacez l'état "
-        "de la tâche en échec dans Airflow (Clear) pour le refaire ; il n'y faut pas de cluster.",
-        "failed.refused": "Rien n'a été démarré. Corrigez ce qui est indiqué, puis relancez.",
+        "de la tâche en échec dans Airflow (Clear) pour le refaire, ce qui ne demande pas de cluster.",
+        "failed.refused": "Rien n'a été démarré. Corrigez ce que le message indique, puis relancez.",
         "failed.leak": "LE CLUSTER EST PEUT-ÊTRE TOUJOURS EN VIE, ET COÛTE DE L'ARGENT : vérifiez-le dans la "
         "console EMR.",
         "airflow": "Airflow : {dag_id}, {run_id}",
@@ -151,18 +151,18 @@ TEXTS: dict[str, dict[str, str]] = {
         "signé lui-même.",
         "notebook.login": "Connectez-vous comme jovyan avec le mot de passe jupyter, fixé par EMR : "
         "changez-le d'abord.",
-        "notebook.kept": "Les notebooks sont conservés dans {place}.",
+        "notebook.place": "Les notebooks sont conservés dans {place}.",
         "notebook.end": "Arrêtez-le quand vous avez fini :",
-        "reaper.subject.one": "Un cluster que personne n'attend plus",
-        "reaper.subject.many": "{count} clusters que personne n'attend plus",
-        "reaper.text": "Personne n'attend plus ces clusters, et ils coûtent de l'argent :",
-        "reaper.line": "- {cluster_id} ({run_key}), en vie depuis {age} : {reason}. {outcome}",
-        "reaper.until": "son temps s'est achevé le {until}",
+        "reaper.subject.one": "Un cluster orphelin",
+        "reaper.subject.many": "{count} clusters orphelins",
+        "reaper.text": "Plus aucune exécution n'a besoin de ces clusters, et ils coûtent de l'argent :",
+        "reaper.line": "- {cluster_id} ({run_key}), en marche depuis {age} : {reason}. {outcome}",
+        "reaper.until": "sa fin était prévue le {until}",
         "reaper.age": "plus vieux que les {limit} de FRUITS_REAP_HOURS",
         "reaper.idle": "sans étape depuis {idle}",
         "reaper.terminated": "Son arrêt est en cours.",
-        "reaper.reported": "Il est laissé en l'état, car FRUITS_REAP ne vaut pas true.",
-        "reaper.protected": "Il est laissé en l'état, car quelqu'un l'a protégé contre l'arrêt.",
+        "reaper.reported": "Il continue, car FRUITS_REAP ne vaut pas true.",
+        "reaper.protected": "Il continue, car il est protégé contre l'arrêt.",
         "reaper.refused": "Il n'a pas pu être arrêté : {error}",
         "reaper.command": "Pour les arrêter : {command}",
         "report.title": "Rapport des coûts, {date}",
@@ -172,43 +172,43 @@ TEXTS: dict[str, dict[str, str]] = {
         "report.total": "Facturé en {days} jours : {total}",
         "report.week": "Facturé ces 7 derniers jours : {total}",
         "report.line": "- {name} : {value}",
-        "report.alive": "Clusters en vie à cet instant : {count}",
-        "report.forgotten": "Exécutions inachevées : {runs} ; envois inachevés : {uploads}",
-        "report.cleaned": "Nettoyé : {size} ; exécutions : {runs}",
+        "report.alive": "Clusters en marche à cet instant : {count}",
+        "report.forgotten": "Exécutions inachevées : {runs} ; envois incomplets : {uploads}",
+        "report.cleaned": "Supprimé : {size} ; exécutions : {runs}",
         "report.page": "Page : {page}",
         "report.problem": "Il n'y a pas de facture : {problem}",
         "report.empty": "Rien n'a été facturé sous cette étiquette. Est-elle activée comme étiquette de "
         "répartition des coûts ? L'activation prend jusqu'à un jour, et n'est pas rétroactive.",
-        "report.estimated": "AWS compte encore : les montants des derniers jours peuvent augmenter.",
+        "report.estimated": "AWS n'a pas clos tous ces jours : les montants des derniers peuvent augmenter.",
         "report.by_day": "Facture par jour",
         "report.by_run": "Facture par exécution",
         "report.by_service": "Facture par service",
-        "report.clusters": "Clusters en vie à cet instant",
+        "report.clusters": "Clusters en marche à cet instant",
         "report.unfinished": "Exécutions inachevées",
         "report.unfinished.note": "Pas de summary.json, et rien d'écrit depuis {days} jours. Reprenez-en une "
         "avec sa clé, ou supprimez-la :",
-        "report.uploads": "Envois inachevés",
+        "report.uploads": "Envois incomplets",
         "report.uploads.note": "Commencés il y a plus de {days} jours et jamais achevés ; leurs parties "
         "coûtent autant que des objets. Une règle de cycle de vie du compartiment "
         "(AbortIncompleteMultipartUpload) les supprime.",
-        "report.cleaned.heading": "Nettoyé",
+        "report.cleaned.heading": "Supprimé",
         "report.cleaned.note": "Échantillons, code et journaux des exécutions terminées, après {days} jours. "
-        "Les résultats restent.",
+        "Les résultats sont conservés.",
         "report.none": "Aucun élément.",
         "report.untagged": "(sans clé)",
-        "report.footer": "Selon l'horloge : prix publics pendant la vie des instances du cluster ; l'écart "
-        "est celui de la facture à ce montant. Celui-ci et l'estimation préalable : summary.json de "
-        "l'exécution. Facture : Cost Explorer, coûts non mélangés, hors taxes.",
+        "report.footer": "Coût réel : prix publics multipliés par la durée de vie des instances du cluster. "
+        "Écart : la facture moins le coût réel. Le summary.json d'une exécution contient son estimation et "
+        "son coût réel. Facture : Cost Explorer, coûts non mélangés, hors taxes.",
         "column.day": "Jour",
         "column.run": "Exécution",
         "column.service": "Service",
         "column.bill": "Facture",
-        "column.clock": "Selon l'horloge",
+        "column.actual": "Coût réel",
         "column.difference": "Écart",
-        "column.estimate": "Estimation préalable",
+        "column.estimate": "Estimation",
         "column.cluster": "Cluster",
         "column.state": "État",
-        "column.age": "En vie depuis",
+        "column.age": "En marche depuis",
         "column.objects": "Objets",
         "column.size": "Taille",
         "column.last": "Dernière écriture",
@@ -219,7 +219,7 @@ TEXTS: dict[str, dict[str, str]] = {
 
 
 class Words:
-    """The texts and number formats of one language, and the time zone of its hours."""
+    """Texts and number formats in one language, and times in one time zone (default: UTC)."""
 
     def __init__(self, language: str, time_zone: ZoneInfo | None = None) -> None:
         self.language = language
@@ -228,7 +228,7 @@ class Words:
     def __call__(self, name: str, /, **values: object) -> str:
         """The text ``name`` with its values. Raises KeyError for a name or a value that is missing."""
         text = TEXTS[self.language][name]
-        if self.language == "fr":  # high punctuation does not begin a line; values stay as they are
+        if self.language == "fr":  # no line break before these signs; values are filled in unchanged
             for sign in ":;?!":
                 text = text.replace(f" {sign}", f"{_WIDE}{sign}")
         return text.format(**values)

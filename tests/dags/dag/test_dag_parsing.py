@@ -153,9 +153,9 @@ def test_how_a_run_ended_is_told_last_and_whatever_happened(dag: Any) -> None:
 
 
 def test_every_task_keeps_its_error_for_the_message(dag: Any) -> None:
-    from fruit_pipeline.notify.messages import remember_error
+    from fruit_pipeline.notify.messages import store_error
 
-    assert {task.task_id for task in dag.tasks if task.on_failure_callback != [remember_error]} == set()
+    assert {task.task_id for task in dag.tasks if task.on_failure_callback != [store_error]} == set()
 
 
 def test_the_report_is_weekly_and_the_reaper_hourly_and_neither_catches_up(bag: Any) -> None:

@@ -213,10 +213,10 @@ def facts() -> Facts:
     )
 
 
-def test_the_page_shows_each_run_with_its_cost_by_the_clock_and_its_estimate(facts: Facts) -> None:
+def test_the_page_shows_each_run_with_its_actual_cost_and_its_estimate(facts: Facts) -> None:
     tables = Page(cost_page.page(Words("en"), facts)).tables
     assert tables["Bill by run"] == [
-        ["Run", "Bill", "By the clock", "Difference", "Estimate before"],
+        ["Run", "Bill", "Actual cost", "Difference", "Estimate"],
         ["r1", "2.00 USD", "1.80 USD", "0.20 USD", "1.60 USD"],
         ["<script>alert('r')</script>", "0.25 USD", NOTHING, NOTHING, NOTHING],
         ["(without a key)", "0.00 USD", NOTHING, NOTHING, NOTHING],
@@ -233,10 +233,10 @@ def test_the_page_shows_each_run_with_its_cost_by_the_clock_and_its_estimate(fac
 
 def test_the_page_shows_what_lives_what_is_forgotten_and_what_went(facts: Facts) -> None:
     tables = Page(cost_page.page(Words("en"), facts)).tables
-    assert tables["Clusters alive now"][1] == ["j-1", "<script>alert('r')</script>", "WAITING", "1 d 6 h"]
-    assert tables["Runs without an end"][1] == ["half & half", "12", "3.4 MB", "2026-11-14 06:00 UTC"]
-    assert tables["Uploads without an end"][1] == ["runs/x/<b>.parquet", "5.0 MB", "2026-11-15 06:00 UTC"]
-    assert tables["Cleaned up"][1] == ["s3://b/runs/old", "1,200", "2.5 GB"]
+    assert tables["Clusters running now"][1] == ["j-1", "<script>alert('r')</script>", "WAITING", "1 d 6 h"]
+    assert tables["Unfinished runs"][1] == ["half & half", "12", "3.4 MB", "2026-11-14 06:00 UTC"]
+    assert tables["Incomplete uploads"][1] == ["runs/x/<b>.parquet", "5.0 MB", "2026-11-15 06:00 UTC"]
+    assert tables["Deleted"][1] == ["s3://b/runs/old", "1,200", "2.5 GB"]
 
 
 def test_the_page_stands_alone_and_escapes_what_it_shows(facts: Facts) -> None:
@@ -254,12 +254,12 @@ def test_the_page_in_french(facts: Facts) -> None:
     assert '<html lang="fr">' in html
     page = Page(html)
     assert page.tables["Facture par exécution"][:2] == [
-        ["Exécution", "Facture", "Selon l'horloge", "Écart", "Estimation préalable"],
+        ["Exécution", "Facture", "Coût réel", "Écart", "Estimation"],
         ["r1", "2,00 USD", "1,80 USD", "0,20 USD", "1,60 USD"],
     ]
     assert "Facturé en 2 jours : 2,25 USD" in page.text
-    assert "AWS compte encore : les montants des derniers jours peuvent augmenter." in page.text
-    assert page.tables["Nettoyé"][1] == ["s3://b/runs/old", "1 200", "2,5 Go"]
+    assert "AWS n'a pas clos tous ces jours : les montants des derniers peuvent augmenter." in page.text
+    assert page.tables["Supprimé"][1] == ["s3://b/runs/old", "1 200", "2,5 Go"]
     english = set(re.findall(r"\b(?:the|runs?|without|alive|cost)\b", " ".join(page.text)))
     assert english <= {"run"}, "only the command's own words"
 
@@ -287,13 +287,13 @@ def test_the_message_has_the_sums_the_dearest_runs_and_the_place(facts: Facts) -
     assert lines[:3] == [
         "Billed in 2 days: 2.25 USD",
         "Billed in the last 7 days: 2.25 USD",
-        "AWS still counts: figures of the last days may grow.",
+        "AWS has not closed all of these days: the amounts of the last ones may grow.",
     ]
     assert "- r1: 2.00 USD" in lines
-    assert "Clusters alive now: 1" in lines
+    assert "Clusters running now: 1" in lines
     assert "- j-1 (<script>alert('r')</script>): 1 d 6 h" in lines
-    assert "Runs without an end: 1; uploads without an end: 1" in lines
-    assert "Cleaned up: 2.5 GB; runs: 1" in lines
+    assert "Unfinished runs: 1; incomplete uploads: 1" in lines
+    assert "Deleted: 2.5 GB; runs: 1" in lines
     assert lines[-1] == "Page: s3://b/reports/cost.html"
 
 
@@ -372,12 +372,10 @@ def test_the_report_is_a_page_in_the_bucket_and_a_message(
         ["r2", "1.50 USD", NOTHING, NOTHING, NOTHING],
         ["r1", "0.50 USD", "0.42 USD", "0.08 USD", "0.30 USD"],
     ]
-    assert page.tables["Clusters alive now"][1][:2] == [cluster_id, "r9"]
-    assert [row[0] for row in page.tables["Runs without an end"][1:]] == ["half"]
-    assert [row[:2] for row in page.tables["Uploads without an end"][1:]] == [
-        ["runs/half/sample/big", "6.0 MB"]
-    ]
-    assert page.tables["Cleaned up"][1] == ["s3://b/runs/old", "3", "4.0 kB"]
+    assert page.tables["Clusters running now"][1][:2] == [cluster_id, "r9"]
+    assert [row[0] for row in page.tables["Unfinished runs"][1:]] == ["half"]
+    assert [row[:2] for row in page.tables["Incomplete uploads"][1:]] == [["runs/half/sample/big", "6.0 MB"]]
+    assert page.tables["Deleted"][1] == ["s3://b/runs/old", "3", "4.0 kB"]
 
     tasks.notify_report(report)
     (received,) = mailbox.read()

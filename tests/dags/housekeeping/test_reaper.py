@@ -182,7 +182,7 @@ def test_a_protected_cluster_is_told_and_left_alone(clusters: InstantAws) -> Non
     assert not orphan.terminated
     assert clusters.alive() == [cluster_id]
     told = reaper.message(Words("en"), [orphan], 24, "eu-west-3").text
-    assert "somebody protected it against termination" in told
+    assert "it is protected against termination" in told
     assert "aws emr" not in told, "AWS would refuse the command"
 
 
@@ -214,9 +214,9 @@ def test_the_reaper_tells_what_it_found_and_the_command_that_ends_it(
     (done,) = tasks.reap()
     assert done == {"cluster_id": cluster_id, "run_key": "over", "reason": "until", "terminated": False}
     (received,) = mailbox.read()
-    assert received["Subject"] == "One cluster that nobody waits for"
-    assert f"- {cluster_id} (over), alive for" in received["Message"]
-    assert "It is left alone, since FRUITS_REAP is not true." in received["Message"]
+    assert received["Subject"] == "One orphaned cluster"
+    assert f"- {cluster_id} (over), running for" in received["Message"]
+    assert "It keeps running, because FRUITS_REAP is not true." in received["Message"]
     assert received["Message"].endswith(
         f"aws emr terminate-clusters --region eu-west-3 --cluster-ids {cluster_id}"
     )
@@ -225,7 +225,7 @@ def test_the_reaper_tells_what_it_found_and_the_command_that_ends_it(
     deployed.setenv("FRUITS_LANGUAGE", "fr")
     assert [orphan["terminated"] for orphan in tasks.reap()] == [True, True]
     (received,) = mailbox.read()
-    assert received["Subject"] == "2 clusters que personne n'attend plus"
+    assert received["Subject"] == "2 clusters orphelins"
     assert received["Message"].count("Son arrêt est en cours.") == 2
     assert "aws emr" not in received["Message"]
     eventually(lambda: clusters.alive() == [])
@@ -258,7 +258,7 @@ def test_a_cluster_that_cannot_be_ended_fails_the_task_after_it_was_told(
     [
         ({"created": -timedelta(hours=25)}, reaper.AGE, "older than the 24 h of FRUITS_REAP_HOURS"),
         ({"idle_since": -timedelta(hours=2, minutes=1)}, reaper.IDLE, "without a step for 2 h 01 min"),
-        ({"until": -timedelta(minutes=1)}, reaper.UNTIL, "its time was over at"),
+        ({"until": -timedelta(minutes=1)}, reaper.UNTIL, "its end was due at"),
     ],
 )
 def test_each_reason_is_told(changed: dict[str, timedelta], reason: str, expected: str) -> None:

@@ -303,7 +303,7 @@ def test_the_owner_is_told_how_to_connect(
     lines = text.splitlines()
     assert lines.index(f"  {ssm}") < lines.index(f"  {ssh}"), "Session Manager comes first"
     assert "https://localhost:9443" in text
-    assert f"Notebooks are kept in s3://{BUCKET}/jupyter/." in lines
+    assert f"Notebooks are stored in s3://{BUCKET}/jupyter/." in lines
     assert lines[-1] == f"  aws emr terminate-clusters --region {REGION} --cluster-ids {cluster_id}"
     logged = [record.getMessage() for record in caplog.records]
     assert [line for line in lines if line not in logged] == [], "the log has the commands, unbroken"

@@ -144,12 +144,12 @@ def test_a_finished_run_says_what_came_of_it_and_where_it_lies(mailbox: Mailbox)
     assert received["Subject"] == "Run finished: r1"
     assert received["Message"] == "\n".join(
         [
-            "The run r1 has finished, and every row was checked.",
+            "The run r1 has finished. Every row was checked.",
             "",
             "Images: 10,243 of 131 labels; 10,240 features, 3 rejects (1 empty, 2 truncated)",
             "Embeddings: 50 components keep 71.7% of the variance",
             "Time: 11 min 40 s",
-            "Cost by the clock: about 0.43\u00a0USD",
+            "Actual cost: about 0.43\u00a0USD",
             "",
             f"Report: https://{REGION}.console.aws.amazon.com/s3/object/{BUCKET}?region={REGION}"
             "&prefix=runs/r1/report.html",
@@ -167,10 +167,10 @@ def test_the_same_in_french(mailbox: Mailbox, deployed: pytest.MonkeyPatch) -> N
     (received,) = mailbox.read()
     assert received["Subject"] == "Exécution terminée : r1"
     text = received["Message"].replace("\u00a0", " ").replace("\u202f", " ")
-    assert "L'exécution r1 est terminée, et chaque ligne a été vérifiée." in text
+    assert "L'exécution r1 est terminée. Chaque ligne a été vérifiée." in text
     assert "Images : 10 243 de 131 étiquettes ; 10 240 vecteurs" in text
     assert "50 composantes conservent 71,7 % de la variance" in text
-    assert "Coût selon l'horloge : environ 0,43 USD" in text
+    assert "Coût réel : environ 0,43 USD" in text
     assert f"Résumé : s3://{BUCKET}/runs/r1/summary.json" in text
 
 
@@ -181,7 +181,7 @@ def test_random_weights_and_features_taken_over_are_told(mailbox: Mailbox) -> No
     )
     (received,) = mailbox.read()
     assert "The weights are random: the features mean little." in received["Message"]
-    assert "Taken over from an earlier run: 1,200 features" in received["Message"]
+    assert "Reused from an earlier run: 1,200 features" in received["Message"]
 
 
 def test_without_a_cost_in_the_summary_none_is_told(mailbox: Mailbox) -> None:
@@ -220,7 +220,7 @@ def test_a_cluster_that_could_not_be_terminated_is_told_loudly_and_after_the_cau
     (received,) = mailbox.read()
     assert received["Subject"] == "Run failed: r1 (check_output)"
     assert "THE CLUSTER MAY STILL BE ALIVE" in received["Message"]
-    assert received["Message"].count("Its log in Airflow says why.") == 2
+    assert received["Message"].count("Its log in Airflow has the reason.") == 2
 
 
 def test_a_leak_is_told_though_all_else_went_well(mailbox: Mailbox) -> None:
@@ -292,13 +292,13 @@ def test_a_run_that_neither_failed_nor_finished_is_not_told(mailbox: Mailbox) ->
 def test_the_error_of_a_task_is_kept_for_the_message(error: Exception, kept: str) -> None:
     pushed: dict[str, str] = {}
     ti = SimpleNamespace(xcom_push=pushed.__setitem__)
-    messages.remember_error({"ti": ti, "exception": error})
+    messages.store_error({"ti": ti, "exception": error})
     assert pushed == {messages.ERROR: kept}
 
 
 def test_an_error_that_cannot_be_kept_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    messages.remember_error({"ti": None, "exception": KeyError("images")})
-    assert "the error is not kept for the message" in caplog.text
+    messages.store_error({"ti": None, "exception": KeyError("images")})
+    assert "the error cannot be stored for the message" in caplog.text
 
 
 # The two languages
