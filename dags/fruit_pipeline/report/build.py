@@ -11,7 +11,7 @@ import numpy as np
 from PIL.Image import Image
 
 from fruit_pipeline.report import maps, page, pictures, quality, rejected, rows, views
-from fruit_pipeline.report.page import Run, PageContent
+from fruit_pipeline.report.page import PageContent, Run
 from fruit_pipeline.report.rejected import Reject
 from fruit_pipeline.report.rows import Rows
 from fruit_pipeline.run.summary import from_json

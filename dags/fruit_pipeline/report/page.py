@@ -16,7 +16,7 @@ from fruit_pipeline.report.pictures import SpritePosition, Sprites
 from fruit_pipeline.report.quality import NEIGHBOURS, Quality
 from fruit_pipeline.report.rejected import Reject
 from fruit_pipeline.report.rows import Rows
-from fruit_pipeline.report.views import GalleryRow, Confusion
+from fruit_pipeline.report.views import Confusion, GalleryRow
 from image_features.contract import FeaturesMarker, PcaMarker, RunLayout, RunSummary, SampleMarker
 from image_features.pca import PcaModel
 
