@@ -7,14 +7,14 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
-# uv makes the environment; when it is not installed, a copy of its own goes to .cache/uv.
+# uv creates the environment. If uv is not installed, a copy is installed into .cache/uv.
 UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 UV_VERSION := 0.13.8
 PYTHONS := >=3.11,<3.14
 
 export FRUITS_CACHE_DIR := $(CURDIR)/.cache
 
-# Airflow, TensorFlow and moto take seconds to compile: each process would do it again.
+# Airflow, TensorFlow and moto take seconds to compile, which each process would repeat.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
@@ -48,20 +48,20 @@ up: env ## start Airflow and its AWS in containers; PROFILE=<local|localstack|aw
 	@echo "Airflow: http://$$($(COMPOSE) port api-server 8080); user and password: UI_USER and UI_PASSWORD in .env"
 
 .PHONY: down
-down: ## stop the containers; what they know stays
+down: ## stop the containers; their data is kept
 	@$(COMPOSE) --profile '*' down --remove-orphans
 
 .PHONY: logs
-logs: ## what the containers say, as they say it; SERVICE=<name> for one
+logs: ## follow the logs of the containers; SERVICE=<name> for one
 	@$(COMPOSE) --profile '*' logs --follow --tail 200 $(SERVICE)
 
 .PHONY: reset
-reset: ## stop the containers and delete all they know: YES=1
+reset: ## stop the containers and delete their data: YES=1
 	@test -n '$(YES)' || { echo "this deletes Airflow's database and logs, the local AWS's buckets and the caches; the same with YES=1 does it"; exit 2; }
 	@$(COMPOSE) --profile '*' down --remove-orphans --volumes
 
 .PHONY: env
-env: ## write .env for the containers: secrets, ports, folders; what stands there is kept
+env: ## write .env for the containers: secrets, ports, folders; existing values are kept
 	@$(PYTHON3) docker/make_env.py
 
 .PHONY: test
@@ -88,7 +88,7 @@ compose: $(VENV)/.dev ## tests of the containers only; skipped, with the reason,
 	@$(BIN)/python -m pytest -m compose tests/compose
 
 .PHONY: screenshots
-screenshots: $(VENV)/.dev ## the browser test of the containers, which keeps what it sees in docs/images; IMAGES=<folder> WEIGHTS=<file>
+screenshots: $(VENV)/.dev ## the browser test of the containers, which saves its pictures in docs/images; IMAGES=<folder> WEIGHTS=<file>
 	@FRUITS_SCREENSHOTS='$(CURDIR)/docs/images' \
 	  $(if $(IMAGES),FRUITS_IMAGES='$(abspath $(IMAGES))') \
 	  $(if $(WEIGHTS),FRUITS_WEIGHTS_DIR='$(dir $(abspath $(WEIGHTS)))' FRUITS_WEIGHTS='/weights/$(notdir $(WEIGHTS))') \
@@ -105,7 +105,7 @@ bench-full: $(VENV)/.dev ## benchmarks at full sizes (hours), written to benchma
 BENCH_OPTIONS = $(if $(IMAGES),--images '$(IMAGES)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 
 .PHONY: notebooks
-notebooks: $(VENV)/.dev ## execute the notebooks and keep what they print; IMAGES=<folder> WEIGHTS=<imagenet|file>
+notebooks: $(VENV)/.dev ## execute the notebooks and save their output; IMAGES=<folder> WEIGHTS=<imagenet|file>
 	@test -n '$(IMAGES)' || { echo "error: give IMAGES=<folder of <label>/<image>>"; exit 2; }
 	@$(BIN)/python notebooks/execute.py --images '$(IMAGES)' --weights '$(or $(WEIGHTS),imagenet)'
 
@@ -129,15 +129,15 @@ lint: $(VENV)/.dev ## ruff, mypy, bandit
 
 CODE := dags spark_jobs local_emr docker infra benchmarks examples notebooks/execute.py
 
-# pip-audit's answer changes by the day, and comes from a service of PyPI: so it is no part of the tests.
-# `--strict`: a package that nothing is known about fails it.
+# pip-audit's result changes daily, and comes from a service of PyPI, so it is not part of the tests.
+# `--strict`: a package without data fails it.
 AUDIT := $(UV) tool run -q --from pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes \
   --progress-spinner off
 AUDITED := requirements.txt requirements-dev.txt bootstrap/requirements-node.txt
 IGNORED = $(shell sed -n 's/^\([A-Za-z0-9-]\{1,\}\) .*/--ignore-vuln \1/p' .pip-audit-ignored)
 
 .PHONY: audit
-audit: $(VENV)/.dev ## known holes of the dependencies (asks PyPI), unsafe code, secrets in the tree and git's history
+audit: $(VENV)/.dev ## known vulnerabilities of the dependencies (asks PyPI), unsafe code, secrets in the tree and git's history
 	@echo "bandit"
 	@$(BIN)/bandit -q -c pyproject.toml -r $(CODE)
 	@echo "secrets in the tree and in the history"
@@ -146,12 +146,12 @@ audit: $(VENV)/.dev ## known holes of the dependencies (asks PyPI), unsafe code,
 	@failed=; for file in $(AUDITED); do \
 	  echo "pip-audit $$file"; $(AUDIT) $(IGNORED) -r "$$file" || failed="$$failed $$file"; \
 	done; test -z "$$failed" || { \
-	  echo "error: NOT AUDITED, or with known holes:$$failed. The lines above say which; where PyPI cannot be"; \
-	  echo "reached, nothing is known. A hole that does not reach us goes into .pip-audit-ignored, with the reason"; \
+	  echo "error: NOT AUDITED, or with known vulnerabilities:$$failed. The lines above say which; without PyPI"; \
+	  echo "nothing is known. A vulnerability that does not affect us goes into .pip-audit-ignored, with the reason"; \
 	  exit 1; }
 
 .PHONY: venv
-venv: $(VENV)/.dev ## make the environment with everything for development
+venv: $(VENV)/.dev ## create the environment with everything for development
 
 .PHONY: lock
 lock: $(UV) ## compile the *.in files to pinned requirements with hashes
@@ -164,7 +164,7 @@ lock: $(UV) ## compile the *.in files to pinned requirements with hashes
 clean: ## delete the environment, caches, the local AWS's buckets and the demo's output
 	rm -rf $(VENV) .cache demo-output .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
-# The environments, made again when what they are made from changes.
+# The environments, created again when their requirements change.
 
 .cache/uv/bin/uv:
 	@echo "installing uv $(UV_VERSION) into .cache/uv"

@@ -2,8 +2,8 @@
 
     python examples/find_neighbours.py --run demo-output/<run> --image photo.jpg --neighbours 5
 
-The photo becomes an embedding through the run's own embed.tflite; the distances are Euclidean.
-Needs what a cluster node has (bootstrap/requirements-node.txt), no TensorFlow and no Spark.
+The run's own embed.tflite computes the photo's embedding; the distances are Euclidean.
+It needs the packages of a cluster node (bootstrap/requirements-node.txt), no TensorFlow and no Spark.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-# With the node packages alone, the job code is not installed: it lies beside this folder.
+# With the node packages alone, the job code is not installed: it is in the folder beside this one.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "spark_jobs"))
 
 from image_features import cli
@@ -30,7 +30,7 @@ from image_features.storage import Storage
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An image of the run, and how far its embedding is from the photo's."""
+    """An image of the run, and the distance of its embedding from the photo's."""
 
     image: str
     label: str
@@ -40,7 +40,7 @@ class Neighbour:
 def find(run: str, photo: Path, neighbours: int) -> list[Neighbour]:
     """The ``neighbours`` images of a run nearest to ``photo``, nearest first.
 
-    Raises JobError when the run has no finished PCA or no embed.tflite, or the photo no pixels.
+    Raises JobError if the run has no finished PCA or no embed.tflite, or if the photo cannot be read.
     """
     pca = Storage(RunLayout(run).pca)
     marker = read_document(PcaMarker, pca)
@@ -50,15 +50,15 @@ def find(run: str, photo: Path, neighbours: int) -> list[Neighbour]:
     except (OSError, RejectedImage) as error:
         raise JobError(f"the photo {photo} cannot be read: {error}") from error
 
-    found: list[Neighbour] = []
+    nearest: list[Neighbour] = []
     for shard in marker.shards:
         table = read_shard(pca, shard_key(shard.shard), EMBEDDINGS_SCHEMA)
         embeddings = table.column("embedding").combine_chunks().flatten().to_numpy()
         distances = np.linalg.norm(embeddings.reshape(-1, marker.components) - query, axis=1)
         for row in np.argsort(distances)[:neighbours]:
             image, label = (table.column(name)[int(row)].as_py() for name in ("image", "label"))
-            found.append(Neighbour(image, label, float(distances[row])))
-    return sorted(found, key=lambda neighbour: neighbour.distance)[:neighbours]
+            nearest.append(Neighbour(image, label, float(distances[row])))
+    return sorted(nearest, key=lambda neighbour: neighbour.distance)[:neighbours]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,8 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    def show(found: list[Neighbour]) -> None:
-        for neighbour in found:
+    def show(neighbours: list[Neighbour]) -> None:
+        for neighbour in neighbours:
             print(f"{neighbour.distance:10.4g}  {neighbour.label:24}  {neighbour.image}")
 
     return cli.main(lambda: find(args.run, args.image, args.neighbours), args, show)

@@ -1,13 +1,12 @@
 """
 ### Follows the runs of `fruit_features`
 
-Starts when a run has passed its checks, and counts the labels of its embeddings: put what you do with
-embeddings in place of that. Copy this file to where your Airflow looks for DAGs; it reads
-`FRUITS_BUCKET`, as the pipeline does.
+Starts when a run has passed its checks, and counts the labels of its embeddings: replace that by your own
+use of embeddings. Copy this file to the DAGs folder of your Airflow; it reads `FRUITS_BUCKET`, as the
+pipeline does.
 
-The event of the asset tells which run it was: `run_key`, `uri` (where the rows lie), `images`,
-`components`, `variance_kept`. Several runs that end while this DAG is paused come as several events of one
-run of it.
+The event of the asset describes the run: `run_key`, `uri` (of the rows), `images`, `components`,
+`variance_kept`. If several runs end while this DAG is paused, one run of it receives several events.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any
 
 from airflow.sdk import Asset, dag, get_current_context, task
 
-# As the pipeline names it. A reference by the name alone would start this DAG, but without the events.
+# The pipeline's name and URI. A reference by the name alone would start this DAG, but without the events.
 EMBEDDINGS = Asset(name="fruit_embeddings", uri=f"s3://{os.environ['FRUITS_BUCKET']}/runs/*/pca")
 
 
@@ -42,7 +41,7 @@ def follow_fruit_features() -> None:
                 shard = io.BytesIO(s3.get_key(key, bucket).get()["Body"].read())
                 labels.update(pq.read_table(shard, columns=["label"]).column("label").to_pylist())
         if labels.total() != run["images"]:
-            raise ValueError(f"{run['uri']} holds {labels.total()} rows, {run['images']} were announced")
+            raise ValueError(f"{run['uri']} has {labels.total()} rows, but the event says {run['images']}")
         return dict(labels)
 
     count_labels.expand(run=runs())

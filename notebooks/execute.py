@@ -1,10 +1,10 @@
-"""Execute the notebooks and keep what they print, each in its own file.
+"""Executes the notebooks and saves their output, each in its own file.
 
     python notebooks/execute.py --images ~/fruits --weights ~/mobilenetv2_no_top.h5
 
-The first makes a run of these images below a temporary folder, the other two read it. What programs
-say of themselves on stderr is left out. 03 is written for the PySpark kernel of JupyterHub on EMR;
-without a cluster it is rehearsed, see `rehearse`.
+The first notebook makes a run of these images below a temporary folder; the other two read it. Output on
+stderr is left out. Notebook 03 is for the PySpark kernel of JupyterHub on EMR; without a cluster it is
+rehearsed, see `rehearse`.
 
 Exit codes: 0 done, 2 bad input (one line on stderr).
 """
@@ -40,7 +40,7 @@ BROKEN = "Broken files"
 
 _CELL_SECONDS = 1800
 
-# The session's Python on EMR has what bootstrap/requirements-node.in names, and no more of these.
+# The session's Python on EMR has the packages of bootstrap/requirements-node.in, but none of these.
 _SESSION_START = """
 import sys
 sys.modules.update(dict.fromkeys(["pandas", "matplotlib", "sklearn", "tensorflow", "fruit_pipeline"]))
@@ -54,7 +54,7 @@ spark = (
 )
 sc = spark.sparkContext
 """
-# The container that Jupyter runs in sees neither Spark nor the job code.
+# Jupyter's container has neither Spark nor the job code.
 _LOCAL_START = """
 %matplotlib inline
 import sys
@@ -63,7 +63,7 @@ sys.modules.update(dict.fromkeys(["pyspark", "image_features", "fruit_pipeline"]
 
 
 def with_broken_files(images: Path, target: Path) -> Path:
-    """Copy a folder of images, and add a label with three files that are none; return the copy."""
+    """Copy a folder of images, and add a label with three files that do not decode; return the copy."""
     shutil.copytree(images, target)
     (target / BROKEN).mkdir()
     whole = next(target.glob("*/*.jpg")).read_bytes()
@@ -77,7 +77,7 @@ def with_broken_files(images: Path, target: Path) -> Path:
 
 
 def environment(scratch: Path, **variables: str) -> dict[str, str]:
-    """What the kernels run with; ``variables`` are the notebooks' own."""
+    """The environment of the kernels; ``variables`` are those of the notebooks."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("FRUITS_")},
         "FRUITS_CACHE_DIR": os.environ.get("FRUITS_CACHE_DIR", str(HERE.parent / ".cache")),
@@ -91,7 +91,7 @@ def environment(scratch: Path, **variables: str) -> dict[str, str]:
 
 
 def execute(path: Path, env: Mapping[str, str]) -> NotebookNode:
-    """Run a notebook from top to bottom in fresh kernels; return it with what it printed.
+    """Run a notebook from top to bottom in new kernels; return it with its output.
 
     Raises nbclient's CellExecutionError at the first cell that fails.
     """
@@ -124,10 +124,9 @@ def _kernel(notebook: NotebookNode, env: Mapping[str, str]) -> Iterator[Notebook
 def rehearse(notebook: NotebookNode, env: Mapping[str, str]) -> None:
     """Run a notebook of sparkmagic's PySpark kernel without EMR, in two kernels of this machine.
 
-    Plain cells run in the session: a Python with Spark and without what a node's Python does not
-    have. ``%%local`` cells run in another Python, without Spark. ``%%spark -o`` carries rows from
-    one to the other as JSON, as sparkmagic does. What only EMR has is not there: Livy, YARN,
-    JupyterHub, s3:// in Spark.
+    Plain cells run in the session: a Python with Spark, and without the packages that a node's Python
+    lacks. ``%%local`` cells run in another Python, without Spark. ``%%spark -o`` copies rows from one to
+    the other as JSON, as sparkmagic does. Livy, YARN, JupyterHub, and s3:// in Spark exist on EMR only.
     """
     with (
         _kernel(nbformat.v4.new_notebook(), env) as session,
@@ -165,18 +164,18 @@ def _run(client: NotebookClient, source: str) -> list[NotebookNode]:
 def _carry(magic: str, session: NotebookClient, local: NotebookClient, rows: Path) -> None:
     parser = argparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("-o", dest="name", required=True)
-    parser.add_argument("-n", dest="most", type=int, default=2500)
-    asked = parser.parse_args(shlex.split(magic)[1:])
+    parser.add_argument("-n", dest="limit", type=int, default=2500)
+    options = parser.parse_args(shlex.split(magic)[1:])
     _run(
         session,
         f"with open({str(rows)!r}, 'w') as file:\n"
-        f"    for row in {asked.name}.toJSON().take({asked.most}):\n"
+        f"    for row in {options.name}.toJSON().take({options.limit}):\n"
         "        print(row, file=file)",
     )
     _run(
         local,
         "import json\nimport pandas\n"
-        f"{asked.name} = pandas.DataFrame([json.loads(row) for row in open({str(rows)!r})])",
+        f"{options.name} = pandas.DataFrame([json.loads(row) for row in open({str(rows)!r})])",
     )
 
 
