@@ -236,6 +236,13 @@ def test_columns_are_those_of_the_contract(file: str, schema: object) -> None:
     ]
 
 
+@pytest.mark.parametrize("field", [field.name for field in fields(contract.RunSummary)])
+def test_fields_of_the_summary_are_listed(field: str) -> None:
+    _, found, section = text_of("docs/output.md").partition("`summary.json` holds:")
+    assert found
+    assert f"`{field}`" in section.partition("\n\n")[0]
+
+
 @pytest.mark.parametrize("reason", list(contract.RejectReason))
 def test_reasons_of_rejects_are_explained(reason: str) -> None:
     assert f"`{reason}`" in text_of("docs/output.md")

@@ -1,7 +1,7 @@
-"""What AWS billed, by the tag of the runs, from Cost Explorer.
+"""The bill of AWS for the tag of the runs, from Cost Explorer.
 
-The tag must be activated as a cost allocation tag; that takes up to a day and does not reach
-back. Cost Explorer refreshes its figures at least once a day, and answers for a cent a request.
+The tag must be activated as a cost allocation tag. Activation takes up to a day and does not apply to earlier
+days. Cost Explorer updates its figures at least once a day. Each request costs a cent.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 from fruit_pipeline.aws.clusters import RUN_TAG
 
 # https://docs.aws.amazon.com/aws-cost-management/latest/APIReference/API_GetCostAndUsage.html:
-# days go back 14 months at most, and results are grouped by two things at most.
+# at most 14 months back, and at most two keys to group by.
 MAX_DAYS = 365
 
 
 @dataclass(frozen=True)
 class Bill:
-    """Amounts in ``unit``, of the days from ``start`` to before ``end`` (ISO dates)."""
+    """Amounts in ``unit``, of the days from ``start`` (included) to ``end`` (excluded), ISO dates."""
 
     start: str
     end: str
     unit: str = "USD"
     by_day: dict[str, float] = field(default_factory=dict)
-    by_run: dict[str, float] = field(default_factory=dict)  # "" is what carries the tag without a value
+    by_run: dict[str, float] = field(default_factory=dict)  # "" for costs whose tag has no value
     by_service: dict[str, float] = field(default_factory=dict)
-    estimated: bool = False  # AWS has not closed all of these days yet
+    estimated: bool = False  # AWS may still change the amounts of some of these days
     problem: str = ""  # why there is no bill
 
     @property
@@ -43,10 +43,11 @@ class Bill:
         return round(sum(amount for day, amount in self.by_day.items() if day >= first), 6)
 
 
-def read(ce: Any, today: date, days: int) -> Bill:
-    """The bill of the last ``days`` days before ``today``; ``ce`` is a client of Cost Explorer.
+def fetch(ce: Any, today: date, days: int) -> Bill:
+    """The bill of the ``days`` days before ``today``; ``ce`` is a client of Cost Explorer.
 
-    What Cost Explorer refuses is the bill's ``problem``: the rest of a report is worth having.
+    If Cost Explorer refuses the request, the error is the bill's ``problem``, so that the rest of a report
+    can still be written.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -71,7 +72,7 @@ def read(ce: Any, today: date, days: int) -> Bill:
             by_day[day] += amount
             by_run[tag.removeprefix(f"{RUN_TAG}$")] += amount
             by_service[service] += amount
-    if len(units) > 1:  # accounts of one organisation may be billed in several currencies
+    if len(units) > 1:  # the accounts of an organisation may have different currencies
         return Bill(start, end, problem=f"amounts in several units: {', '.join(sorted(units))}")
     return Bill(
         start,
@@ -85,13 +86,13 @@ def read(ce: Any, today: date, days: int) -> Bill:
 
 
 def _pages(ce: Any, start: str, end: str) -> list[dict[str, Any]]:
-    """All pages of the one request that day, run and service come from."""
+    """All pages of the request for costs by day, run and service."""
     request: dict[str, Any] = {
-        "TimePeriod": {"Start": start, "End": end},  # End is not part of it
+        "TimePeriod": {"Start": start, "End": end},  # End is excluded
         "Granularity": "DAILY",
         "Metrics": ["UnblendedCost"],
         "GroupBy": [{"Type": "TAG", "Key": RUN_TAG}, {"Type": "DIMENSION", "Key": "SERVICE"}],
-        # All that carries the tag, whatever its value.
+        # Every cost with the tag, whatever its value.
         "Filter": {"Not": {"Tags": {"Key": RUN_TAG, "MatchOptions": ["ABSENT"]}}},
     }
     pages = [ce.get_cost_and_usage(**request)]

@@ -47,7 +47,7 @@ def write_report(days: int, cleaned: Sequence[Mapping[str, Any]]) -> dict[str, s
     runs = stored_runs.runs_of(s3, bucket)
     facts = cost_page.Facts(
         time=now,
-        bill=bill.read(aws.client("ce"), now.date(), days),
+        bill=bill.fetch(aws.client("ce"), now.date(), days),
         costs=_costs(s3, bucket, runs, now - timedelta(days=days)),
         clusters=reaper.living_clusters(aws.client("emr")),
         unfinished=[

@@ -92,7 +92,7 @@ def build(
         },
         cost=RunCost(
             estimate=TypeAdapter(CostEstimate).validate_python(parts["estimate"]),
-            by_the_clock=actual_cost(request, aws, cluster_id),
+            by_the_clock=cluster_cost(request, aws, cluster_id),
         ),
         wheel_bytes=parts["code"]["wheel_bytes"],
         versions={**pca["versions"], **spec.exported_with, **_own_versions(request)},
@@ -150,7 +150,7 @@ def _own_versions(request: RunRequest) -> dict[str, str]:
     }
 
 
-def actual_cost(request: RunRequest, aws: Aws, cluster_id: str) -> ActualCost | UnknownCost:
+def cluster_cost(request: RunRequest, aws: Aws, cluster_id: str) -> ActualCost | UnknownCost:
     """Cost of the cluster once it has ended; if that takes too long, its cost so far.
 
     A run that has finished does not fail because its cost cannot be computed.

@@ -88,7 +88,7 @@ def stubber(ce: Any) -> Iterator[Stubber]:
 
 def test_one_request_gives_the_bill_by_run_by_day_and_by_service(ce: Any, stubber: Stubber) -> None:
     stubber.add_response("get_cost_and_usage", {"ResultsByTime": WEEK}, request())
-    found = bill.read(ce, TODAY, 28)
+    found = bill.fetch(ce, TODAY, 28)
     assert (found.start, found.end, found.unit, found.problem) == ("2026-10-26", "2026-11-23", "USD", "")
     assert found.by_run == {"r2": 1.0, "r1": 0.31, "": 0.05}
     assert found.by_day == {
@@ -106,7 +106,7 @@ def test_one_request_gives_the_bill_by_run_by_day_and_by_service(ce: Any, stubbe
 def test_the_end_is_not_part_of_the_bill_and_the_start_is(ce: Any, stubber: Stubber) -> None:
     period = {"Start": "2026-11-16", "End": "2026-11-23"}
     stubber.add_response("get_cost_and_usage", {"ResultsByTime": []}, request(TimePeriod=period))
-    assert bill.read(ce, TODAY, 7).by_day == {}
+    assert bill.fetch(ce, TODAY, 7).by_day == {}
 
 
 def test_further_pages_are_asked_for_and_added(ce: Any, stubber: Stubber) -> None:
@@ -118,7 +118,7 @@ def test_further_pages_are_asked_for_and_added(ce: Any, stubber: Stubber) -> Non
     stubber.add_response("get_cost_and_usage", pages[0], request())
     stubber.add_response("get_cost_and_usage", pages[1], request(NextPageToken="two"))
     stubber.add_response("get_cost_and_usage", pages[2], request(NextPageToken="three"))
-    found = bill.read(ce, TODAY, 28)
+    found = bill.fetch(ce, TODAY, 28)
     assert found.by_run == {"r2": 4.0, "r1": 3.0}
     assert found.by_day == {"2026-11-20": 3.0, "2026-11-21": 4.0}
     assert not found.estimated
@@ -127,13 +127,13 @@ def test_further_pages_are_asked_for_and_added(ce: Any, stubber: Stubber) -> Non
 def test_cents_are_summed_without_binary_rounding(ce: Any, stubber: Stubber) -> None:
     tenths = [group(f"r{n}", EMR, "0.1") for n in range(10)]
     stubber.add_response("get_cost_and_usage", {"ResultsByTime": [day("2026-11-20", *tenths)]}, request())
-    assert bill.read(ce, TODAY, 28).by_service == {EMR: 1.0}
+    assert bill.fetch(ce, TODAY, 28).by_service == {EMR: 1.0}
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "DataUnavailableException"])
 def test_a_refusal_is_the_bills_problem_not_the_reports(ce: Any, stubber: Stubber, code: str) -> None:
     stubber.add_client_error("get_cost_and_usage", code, "not today", expected_params=request())
-    found = bill.read(ce, TODAY, 28)
+    found = bill.fetch(ce, TODAY, 28)
     assert code in found.problem
     assert found.total == 0
 
@@ -141,7 +141,7 @@ def test_a_refusal_is_the_bills_problem_not_the_reports(ce: Any, stubber: Stubbe
 def test_several_currencies_are_not_added_up(ce: Any, stubber: Stubber) -> None:
     groups = [group("r1", EMR, "1"), group("r2", EMR, "1", unit="EUR")]
     stubber.add_response("get_cost_and_usage", {"ResultsByTime": [day("2026-11-20", *groups)]}, request())
-    assert bill.read(ce, TODAY, 28).problem == "amounts in several units: EUR, USD"
+    assert bill.fetch(ce, TODAY, 28).problem == "amounts in several units: EUR, USD"
 
 
 def test_cost_explorer_is_asked_where_it_is_whatever_the_region() -> None:
@@ -387,7 +387,7 @@ def test_without_the_right_to_ask_for_the_bill_the_rest_is_reported(
     full_bucket: LocalAws, deployed: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = Bill("2026-11-16", "2026-11-23", problem="AccessDeniedException: ce:GetCostAndUsage")
-    monkeypatch.setattr(bill, "read", lambda *_: problem)
+    monkeypatch.setattr(bill, "fetch", lambda *_: problem)
     report = tasks.write_report(7, [])
     assert report["subject"].endswith(": no bill")
     assert "There is no bill: AccessDeniedException" in report["text"]

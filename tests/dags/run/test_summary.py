@@ -112,14 +112,14 @@ def test_a_run_is_summed_up_from_what_its_tasks_and_steps_did(
 
 
 @pytest.mark.usefixtures("deployed")
-def test_the_cost_by_the_clock_is_that_of_the_clusters_whole_life(
+def test_the_actual_cost_is_that_of_the_clusters_whole_lifetime(
     params: dict[str, Any], clusters: InstantAws
 ) -> None:
     request = RunRequest.from_dict(tasks.preflight(params, "manual__1"))
     aws = Aws.of_deployment(settings.load())
     cluster_id = clusters.run(name="whole life")
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
-    cost = summary_module.actual_cost(request, aws, cluster_id)
+    cost = summary_module.cluster_cost(request, aws, cluster_id)
     assert isinstance(cost, ActualCost)
     assert cost.ended
 
@@ -128,7 +128,7 @@ def test_the_cost_by_the_clock_is_that_of_the_clusters_whole_life(
 def test_a_cost_that_cannot_be_known_does_not_fail_a_run_that_is_through(params: dict[str, Any]) -> None:
     request = RunRequest.from_dict(tasks.preflight(params, "manual__1"))
     aws = Aws.of_deployment(settings.load())
-    cost = summary_module.actual_cost(request, aws, "j-NOSUCHCLUSTER")
+    cost = summary_module.cluster_cost(request, aws, "j-NOSUCHCLUSTER")
     assert isinstance(cost, UnknownCost)
     assert cost.unknown.startswith("the cluster's cost: ")
 
