@@ -6,7 +6,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from image_features import extraction
 from image_features.contract import SampleMarker
@@ -16,29 +17,31 @@ from image_features.storage import Storage
 from support.runs import Run
 from support.spark import LocalContext, LocalRdd
 
+SLOTS = st.integers(1, 128)
 
-@pytest.mark.parametrize("slots", [1, 2, 3, 8, 96])
-@pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 10, 68, 1000])
+
+@settings(deadline=None)
+@given(count=st.integers(0, 2000), slots=SLOTS)
 def test_every_shard_is_in_one_task_in_order(count: int, slots: int) -> None:
     assert [shard for part in bundles(count, slots) for shard in part] == list(range(count))
 
 
-@pytest.mark.parametrize("slots", [1, 2, 3, 8, 96])
-@pytest.mark.parametrize("count", [1, 2, 7, 10, 68, 1000])
+@settings(deadline=None)
+@given(count=st.integers(1, 2000), slots=SLOTS)
 def test_tasks_get_shorter_and_the_last_are_single_shards(count: int, slots: int) -> None:
     sizes = [len(part) for part in bundles(count, slots)]
     assert sizes == sorted(sizes, reverse=True)
     assert all(size == 1 for size in sizes[-min(slots, len(sizes)) :])
 
 
-@pytest.mark.parametrize("slots", [1, 2, 8])
-def test_cores_of_one_speed_finish_within_a_shard_of_each_other(slots: int) -> None:
+@settings(deadline=None)
+@given(count=st.integers(1, 1000), slots=SLOTS)
+def test_cores_of_one_speed_finish_within_a_shard_of_each_other(count: int, slots: int) -> None:
     """As Spark hands out tasks: in order, to whichever core is free."""
-    for count in range(slots, 200):
-        busy = [0] * slots
-        for part in bundles(count, slots):
-            busy[busy.index(min(busy))] += len(part)
-        assert max(busy) - min(busy) <= 1
+    busy = [0] * slots
+    for part in bundles(count, slots):
+        busy[busy.index(min(busy))] += len(part)
+    assert max(busy) - min(busy) <= 1
 
 
 def test_most_shards_of_a_large_run_have_a_neighbour() -> None:

@@ -8,9 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from image_features.contract import (
     MARKER,
+    SCHEMA_VERSION,
     BackboneSpec,
     EmbeddingsShard,
     FeaturesMarker,
@@ -26,7 +29,7 @@ from image_features.contract import (
     shard_number,
 )
 from image_features.documents import find_document, from_json, own_marker, read_document, to_json, withdraw
-from image_features.errors import JobError
+from image_features.errors import Damaged, JobError, Stage
 from image_features.storage import Storage
 
 DOCUMENTS = [
@@ -67,10 +70,13 @@ def test_a_document_survives_the_round_trip(document: Any) -> None:
 
 
 @every_document
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
+@settings(max_examples=20, deadline=None)
+@given(version=st.integers().filter(lambda version: version != SCHEMA_VERSION))
+@example(version="2")
+@example(version=None)
 def test_another_schema_version_is_refused_with_both_versions(document: Any, version: Any) -> None:
     text = json.dumps(json.loads(to_json(document)) | {"schema_version": version}).encode()
-    assert f"schema version {version}, this code reads 2" in refusal(type(document), text)
+    assert f"schema version {version}, this code reads {SCHEMA_VERSION}" in refusal(type(document), text)
 
 
 @every_document
@@ -92,8 +98,12 @@ def test_a_shard_with_a_missing_field_is_refused(document: Any) -> None:
             refusal(type(document), json.dumps(values | {"shards": shards}).encode())
 
 
+NO_DOCUMENTS = [b"", b"{", b"[]", b"null", b"3", b'"text"', b"{}", b"\xff\xfe", b"[1, 2]"]
+
+
 @every_document
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"3", b'"text"', b"{}", b"\xff\xfe", b"[1, 2]"])
+@settings(max_examples=30, deadline=None)
+@given(text=st.binary() | st.sampled_from(NO_DOCUMENTS))
 def test_what_is_no_document_is_refused(document: Any, text: bytes) -> None:
     assert f"is not a {type(document).__name__}" in refusal(type(document), text)
 
@@ -113,7 +123,9 @@ def test_find_refuses_a_damaged_marker_and_does_not_take_it_for_a_missing_one(tm
         find_document(SampleMarker, Storage(tmp_path))
 
 
-@pytest.mark.parametrize("shard", [0, 1, 99, 99_999, 100_000, 1_234_567])
+@given(shard=st.integers(0, 10**9))
+@example(shard=99_999)
+@example(shard=100_000)
 def test_a_shards_number_can_be_read_from_its_key(shard: int) -> None:
     assert shard_number(shard_key(shard)) == shard
     assert shard_number(f"deep/below/{shard_key(shard)}") == shard
@@ -124,41 +136,41 @@ def test_keys_sort_as_their_numbers_do() -> None:
     assert keys == sorted(keys)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("", "_SUCCESS", "manifest.parquet", "shard-.parquet", "shard-1.parquet", "shard-000001.parquet"),
-        *("shard--0001.parquet", "shard-00001.parquet.tmp", "xshard-00001.parquet", "shard-00001"),
-        *(
-            "shard-00001.parquet/",
-            "shard-²²²²².parquet",
-            "shard-\u0660\u0660\u0660\u0660\u0661.parquet",
-            "Shard-00001.parquet",
-        ),
-    ],
-)
+OTHER_NAMES = [
+    *("", "_SUCCESS", "manifest.parquet", "shard-.parquet", "shard-1.parquet", "shard-000001.parquet"),
+    *("shard--0001.parquet", "shard-00001.parquet.tmp", "xshard-00001.parquet", "shard-00001"),
+    *("shard-00001.parquet/", "shard-²²²²².parquet", "Shard-00001.parquet"),
+    "shard-\u0660\u0660\u0660\u0660\u0661.parquet",
+]
+
+
+@given(name=st.sampled_from(OTHER_NAMES) | st.text())
 def test_other_names_are_no_shards(name: str) -> None:
     assert shard_number(name) is None
 
 
-ROWS = (["a/1.jpg", "b/2.jpg"], ["a", "b"], ["00", "ff"])
+def columns_of(rows: list[tuple[str, str, str]]) -> tuple[list[str], list[str], list[str]]:
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        (["a/1.jpg", "b/3.jpg"], ROWS[1], ROWS[2]),
-        (ROWS[0], ["a", "a"], ROWS[2]),
-        (ROWS[0], ROWS[1], ["00", "fe"]),
-        tuple(column[::-1] for column in ROWS),
-        tuple(column[:1] for column in ROWS),
-        ([], [], []),
-    ],
-    ids=["image", "label", "sha256", "order", "fewer", "none"],
+ROW_LISTS = st.lists(
+    st.tuples(st.text(), st.sampled_from(["a", "b"]), st.sampled_from(["00", "ff"])), max_size=3
 )
-def test_a_shards_digest_changes_with_every_field_and_the_order(other: tuple) -> None:
-    assert content_digest(*ROWS) == content_digest(*ROWS)
-    assert content_digest(*other) != content_digest(*ROWS)
+ROWS = [("a/1.jpg", "a", "00"), ("b/2.jpg", "b", "ff")]
+
+
+@given(rows=ROW_LISTS, other=ROW_LISTS)
+@example(rows=ROWS, other=[ROWS[0], ("b/3.jpg", "b", "ff")])
+@example(rows=ROWS, other=[ROWS[0], ("b/2.jpg", "a", "ff")])
+@example(rows=ROWS, other=[ROWS[0], ("b/2.jpg", "b", "fe")])
+@example(rows=ROWS, other=ROWS[::-1])
+@example(rows=ROWS, other=ROWS[:1])
+@example(rows=ROWS, other=[])
+def test_a_shards_digest_changes_with_every_field_and_the_order(
+    rows: list[tuple[str, str, str]], other: list[tuple[str, str, str]]
+) -> None:
+    same = content_digest(*columns_of(rows)) == content_digest(*columns_of(other))
+    assert same == (rows == other)
 
 
 def test_a_shards_digest_does_not_depend_on_where_one_field_ends() -> None:
@@ -207,12 +219,12 @@ def test_reject_reasons_print_as_the_text_that_is_stored() -> None:
 
 
 @every_document
-@pytest.mark.parametrize("text", [b"", b"[]", b'{"schema_version": 1}', b'{"schema_version": 2}'])
-def test_an_own_marker_that_nobody_can_read_is_none(document: Any, text: bytes, tmp_path: Path) -> None:
+def test_an_own_marker_that_cannot_be_used_is_none(document: Any, tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     assert own_marker(type(document), storage) is None
-    storage.put(MARKER, text)
-    assert own_marker(type(document), storage) is None
+    for text in (b"", b"[]", b'{"schema_version": 1}', b'{"schema_version": 2}'):
+        storage.put(MARKER, text)
+        assert own_marker(type(document), storage) is None
     storage.put(MARKER, to_json(document))
     assert own_marker(type(document), storage) == document
 
@@ -225,6 +237,20 @@ def test_what_was_found_damaged_does_not_look_finished(tmp_path: Path) -> None:
         said == "; _SUCCESS of features and pca was deleted: a run with the same key rewrites what is damaged"
     )
     assert [list(stage.list()) for stage in stages] == [[], []]
+
+
+@every_document
+def test_a_damaged_document_names_the_stage_that_wrote_it(document: Any) -> None:
+    stages = {
+        SampleMarker: Stage.SAMPLE,
+        BackboneSpec: Stage.MODEL,
+        FeaturesMarker: Stage.FEATURES,
+        PcaMarker: Stage.PCA,
+    }
+    with pytest.raises(Damaged) as caught:
+        from_json(type(document), b"{", "s3://b/doc")
+    assert caught.value.stage is stages[type(document)]
+    assert not caught.value.retryable
 
 
 def test_a_document_that_arrives_cut_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -98,17 +98,23 @@ def test_what_is_denied_is_told_with_the_permission_to_give(
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "code", "said"),
     [
-        (THROTTLED, "S3 says SlowDown (Rate exceeded), after 8 retries"),
-        (EXPIRED, "S3 says ExpiredToken (The security token included in the request is expired)"),
+        (THROTTLED, "SlowDown", "S3 says SlowDown (Rate exceeded), after 8 retries"),
+        (
+            EXPIRED,
+            "ExpiredToken",
+            "S3 says ExpiredToken (The security token included in the request is expired)",
+        ),
     ],
     ids=["slow-down", "expired"],
 )
 def test_what_s3_refuses_is_told_in_its_words(
-    error: Error, said: str, storage: Storage, faulty: FaultyAws
+    error: Error, code: str, said: str, storage: Storage, faulty: FaultyAws
 ) -> None:
     faulty.add(Refuse(error, "GET"))
     with pytest.raises(StorageError) as caught:
         storage.get(KEY)
     assert str(caught.value) == f"cannot read {storage.uri_of(KEY)}: {said}"
+    assert caught.value.code == code
+    assert caught.value.retryable
