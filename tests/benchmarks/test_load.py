@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import load, load_data
 from benchmarks.jobs.counting_s3 import kind_of
-from fruit_pipeline.run.progress import Extraction
+from fruit_pipeline.run.progress import ExtractionFollower
 from fruit_pipeline.sample.draw import write_sample
 from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Source
@@ -46,9 +46,9 @@ def test_drawn_features_are_those_of_the_sample(tmp_path: Path, random_backbone:
         table, values = read_features(Storage(layout.features), shard, spec.width, ("image",))
         assert values.shape == (table.num_rows, spec.width)
     Storage(layout.rejects, create=True)
-    progress = Extraction(layout, Storage)
+    progress = ExtractionFollower(layout, Storage)
     now = datetime.now(UTC)
-    assert progress.look(now, now).done == 60
+    assert progress.poll(now, now).done == 60
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from fruit_pipeline import settings
 from fruit_pipeline.dag import triggers
 from fruit_pipeline.dag.triggers import StepTrigger
-from fruit_pipeline.run.progress import Extraction
+from fruit_pipeline.run.progress import ExtractionFollower
 from image_features.contract import (
     FEATURES_SCHEMA,
     MARKER,
@@ -151,15 +151,15 @@ def test_a_day_of_waiting_costs_little_and_nothing_grows(
     caplog.set_level(logging.INFO, logger=triggers.__name__)
     looks: list[float] = []
     held: dict[int, int] = {}
-    look = Extraction.look
+    look = ExtractionFollower.poll
 
-    def noted(self: Extraction, *arguments: Any) -> Any:
+    def noted(self: ExtractionFollower, *arguments: Any) -> Any:
         found = look(self, *arguments)
         looks.append(day.time())
         held[int(day.time() // 3600)] = tracemalloc.get_traced_memory()[0]
         return found
 
-    monkeypatch.setattr(Extraction, "look", noted)
+    monkeypatch.setattr(ExtractionFollower, "poll", noted)
     trigger = StepTrigger(
         job_flow_id="j-1",
         step_id="s-1",

@@ -122,7 +122,7 @@ class ClusterTrigger(_StateTrigger):
 class StepTrigger(_StateTrigger):
     """Waits until a step has ended, and logs its progress.
 
-    ``stage`` is a key of progress.STAGES and ``run_uri`` the run's prefix; without them only states are
+    ``stage`` is a key of progress.FOLLOWERS and ``run_uri`` the run's prefix; without them only states are
     logged.
     """
 
@@ -174,9 +174,9 @@ class StepTrigger(_StateTrigger):
             await asyncio.sleep(self.waiter_delay)
         while True:
             await self._log_progress(hook, started)
-            from fruit_pipeline.run.progress import pause  # the thread has imported the module by now
+            from fruit_pipeline.run.progress import poll_interval  # the thread has imported the module by now
 
-            await asyncio.sleep(pause((self._now() - started).total_seconds(), self.waiter_delay))
+            await asyncio.sleep(poll_interval((self._now() - started).total_seconds(), self.waiter_delay))
 
     async def _log_progress(self, hook: EmrHook, started: datetime) -> None:
         try:
@@ -194,13 +194,13 @@ class StepTrigger(_StateTrigger):
     def _progress(self, hook: EmrHook, started: datetime) -> Progress:
         # Imported here because of pyarrow, which would take the triggerer half a second at its start.
         from fruit_pipeline.aws.session import Aws
-        from fruit_pipeline.run.progress import STAGES
+        from fruit_pipeline.run.progress import FOLLOWERS
         from image_features.contract import RunLayout
 
         if self._follower is None:
             aws = Aws(hook.get_session(), str(hook.region_name), hook.conn_config.endpoint_url)
-            self._follower = STAGES[str(self.stage)](RunLayout(str(self.run_uri)), aws.storage)
-        return self._follower.look(started, self._now())
+            self._follower = FOLLOWERS[str(self.stage)](RunLayout(str(self.run_uri)), aws.storage)
+        return self._follower.poll(started, self._now())
 
     def _now(self) -> datetime:
         """By AWS's clock, which also sets the times of the step and the shards."""

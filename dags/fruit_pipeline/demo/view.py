@@ -98,7 +98,7 @@ class _Step:
         self._console = console
         self._bars = bars
         self._bar = bars.add_task(self._verb, visible=False, figures="")
-        self._follower = progress.STAGES[stage](layout, aws.storage)
+        self._follower = progress.FOLLOWERS[stage](layout, aws.storage)
         self._started, self._started_monotonic = datetime.now(UTC), time.monotonic()
         self._next_poll, self._ended = 0.0, False
         self._next_line, self._last_line = 0.0, ""
@@ -109,12 +109,12 @@ class _Step:
             return
         self._ended, self._next_poll = not active, time.monotonic() + _POLL_SECONDS
         with suppress(JobError):  # the next poll tries again
-            self._show(self._follower.look(self._started, datetime.now(UTC)))
+            self._show(self._follower.poll(self._started, datetime.now(UTC)))
         if self._ended:
             self._bars.update(self._bar, visible=False)
 
     def _show(self, current: progress.Progress) -> None:
-        figures = f"{current.what} · {current.figures}" if current.figures else current.what
+        figures = f"{current.unit} · {current.figures}" if current.figures else current.unit
         self._bars.update(
             self._bar, completed=current.done, total=current.total, figures=figures, visible=True
         )
@@ -122,7 +122,7 @@ class _Step:
         due = self._ended or elapsed >= self._next_line
         if due and not self._console.is_terminal and str(current) != self._last_line:
             self._console.print(f"   {self._verb}: {current}")
-            self._next_line, self._last_line = elapsed + progress.pause(elapsed, 0), str(current)
+            self._next_line, self._last_line = elapsed + progress.poll_interval(elapsed, 0), str(current)
 
 
 def failure(log: Path) -> str:

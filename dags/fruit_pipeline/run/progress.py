@@ -1,8 +1,8 @@
-"""How far a running step has come, told by the objects that it writes: done, pace, time left.
+"""Progress of a running step, measured by the objects that it writes: counts, pace, time left.
 
-The pace comes from the times at which shards were written. So it is known also to one who looks for
-the first time, or again after a restart; and what was there before the step's start, or was taken
-over from an earlier run (``reuse``), is done but no part of the pace.
+The pace follows from the times at which shards were written. So the first poll already knows it, also after
+a restart. Shards from before the step's start, and features that are taken over from an earlier run
+(``reuse``), count as done but not in the pace.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import accumulate
+from statistics import StatisticsError, linear_regression
 
 from image_features.contract import (
     REUSED,
@@ -28,41 +30,41 @@ from image_features.storage import Storage, StoredObject
 
 # The pace is that of the last ten minutes: a cluster may grow, shrink, or lose Spot nodes.
 _WINDOW_SECONDS = 600
-# Listings give whole seconds; over a shorter time a pace would be off by a fifth and more.
+# Listings have whole seconds: over a shorter time, the error of a pace would be a fifth or more.
 _LEAST_SECONDS = 5
 _READERS = 8
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A shard that stands; ``count`` is of what the stage counts, ``computed`` is this step's part of it."""
+class FinishedShard:
+    """A shard that has been written; ``computed``: the part of ``count`` that this step computed."""
 
     written: datetime
-    count: int
+    count: int  # in the unit of the stage
     computed: int
     rejects: int = 0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a look showed. Unknown is None."""
+    """The result of one poll. None: not known."""
 
-    what: str  # "images" or "shards"
+    unit: str  # "images" or "shards"
     done: int
     total: int
-    rejects: int | None = None  # images; None where the stage has none
+    rejects: int | None = None  # images; None for a stage without rejects
     per_second: float | None = None
     seconds_left: float | None = None
-    quiet_seconds: float | None = None  # since the last shard, when that is longer than usual
-    phase: str = ""  # what the step does while it writes no shard
+    quiet_seconds: float | None = None  # since the last shard, when that is unusually long ago
+    phase: str = ""  # the step's work while it writes no shard
 
     @property
     def figures(self) -> str:
-        """What there is to say beside the counts: "812 images/s · 1 min 9 s left · rejects 3"."""
+        """The figures that are known, beside the counts: "812 images/s · 1 min 9 s left · rejects 3"."""
         parts = [self.phase] if self.phase else []
         if self.per_second is not None:
             digits = 0 if round(self.per_second, 1) >= 10 else 1
-            parts.append(f"{self.per_second:,.{digits}f} {self.what}/s")
+            parts.append(f"{self.per_second:,.{digits}f} {self.unit}/s")
         if self.seconds_left:
             parts.append(f"{duration(self.seconds_left)} left")
         if self.quiet_seconds is not None:
@@ -72,7 +74,7 @@ class Progress:
         return " · ".join(parts)
 
     def __str__(self) -> str:
-        counts = f"{self.what} {self.done:,} / {self.total:,}"
+        counts = f"{self.unit} {self.done:,} / {self.total:,}"
         return f"{counts} · {self.figures}" if self.figures else counts
 
 
@@ -86,65 +88,69 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def pause(elapsed: float, poll: float) -> float:
-    """Seconds until the next look at a step that has run for ``elapsed``, and so between two lines.
+def poll_interval(elapsed: float, shortest: float) -> float:
+    """Seconds until the next poll of a step that has run for ``elapsed`` seconds; each poll logs a line.
 
-    A thirtieth of the time so far, but 5 s (or ``poll``, when that is longer) to 10 min: 30 lines in
-    the first three minutes, 130 in an hour, about 300 in a day.
+    A thirtieth of the elapsed time, between 5 s (or ``shortest``, when that is longer) and 10 min: 30
+    lines in the first three minutes, 130 in an hour, about 300 in a day.
     """
-    return max(poll, _LEAST_SECONDS, min(elapsed / 30, 600))
+    return max(shortest, _LEAST_SECONDS, min(elapsed / 30, 600))
 
 
 def measure(
-    what: str, shards: Iterable[Shard], total: int, started: datetime, now: datetime, *, rejects: bool
+    unit: str,
+    shards: Iterable[FinishedShard],
+    total: int,
+    started: datetime,
+    now: datetime,
+    *,
+    count_rejects: bool,
 ) -> Progress:
-    """Sum up the shards that stand, for a step that began at ``started``."""
-    standing = sorted(shards, key=lambda shard: shard.written)
-    done = sum(shard.count for shard in standing)
-    found = sum(shard.rejects for shard in standing) if rejects else None
-    began = started.replace(microsecond=0)  # as the listings have it
-    new = [shard for shard in standing if shard.written >= began and shard.computed]
+    """Progress of a step that began at ``started``, from the shards that are written."""
+    finished = sorted(shards, key=lambda shard: shard.written)
+    progress = Progress(
+        unit,
+        done=sum(shard.count for shard in finished),
+        total=total,
+        rejects=sum(shard.rejects for shard in finished) if count_rejects else None,
+    )
+    began = started.replace(microsecond=0)  # listings have whole seconds
+    new = [shard for shard in finished if shard.written >= began and shard.computed]
     if not new:
-        return Progress(what, done, total, found)
-    # Cores that began together finish together: only after twice the time to the first shard has a
-    # second round been seen, and a pace can be told from the first round's jitter.
+        return progress
+    # Cores that start together finish together. Only after twice the time to the first shard has a
+    # second round ended, and the pace no longer depends on the jitter of the first.
     first = max((new[0].written - began).total_seconds(), _LEAST_SECONDS)
     quiet = (now - new[-1].written).total_seconds()
-    if done < total and quiet > 2 * first:
-        return Progress(what, done, total, found, quiet_seconds=quiet)
+    if progress.done < total and quiet > 2 * first:
+        return replace(progress, quiet_seconds=quiet)
     if (new[-1].written - new[0].written).total_seconds() < first:
-        return Progress(what, done, total, found)
+        return progress
     window = max(_WINDOW_SECONDS, 3 * first)
     recent = [shard for shard in new if (now - shard.written).total_seconds() <= window]
-    per_second = _slope(recent)
+    per_second = _pace(recent)
     if per_second is None:
-        return Progress(what, done, total, found)
-    # Of what is left, as large a share will have to be computed as of what appeared meanwhile.
-    appeared = sum(shard.count for shard in standing if shard.written >= recent[0].written)
-    to_compute = (total - done) * sum(shard.computed for shard in recent) / appeared
-    return Progress(what, done, total, found, per_second, to_compute / per_second)
+        return progress
+    # Assume that the share to compute is the same in the remaining shards as in the recent ones.
+    appeared = sum(shard.count for shard in finished if shard.written >= recent[0].written)
+    to_compute = (total - progress.done) * sum(shard.computed for shard in recent) / appeared
+    return replace(progress, per_second=per_second, seconds_left=to_compute / per_second)
 
 
-def _slope(shards: Sequence[Shard]) -> float | None:
-    """Computed a second: the line of least squares through (time, sum so far), None when there is none.
+def _pace(shards: Sequence[FinishedShard]) -> float | None:
+    """Computed a second: slope of the least-squares line through (time, running total); None if undefined.
 
-    Unlike a quotient it does not ask how much of the first round's work lies before the first shard.
+    Unlike a quotient, it does not depend on the work of the first round before the first shard.
     """
-    if len(shards) < 2:
-        return None
     times = [(shard.written - shards[0].written).total_seconds() for shard in shards]
-    sums, so_far = [], 0
-    for shard in shards:
-        so_far += shard.computed
-        sums.append(so_far)
-    mean_time, mean_sum = sum(times) / len(times), sum(sums) / len(sums)
-    spread = sum((time - mean_time) ** 2 for time in times)
-    joint = sum((time - mean_time) * (total - mean_sum) for time, total in zip(times, sums, strict=True))
-    return joint / spread if spread else None
+    try:
+        return linear_regression(times, list(accumulate(shard.computed for shard in shards))).slope
+    except StatisticsError:  # fewer than two shards, or all written in the same second
+        return None
 
 
-class Extraction:
-    """Looks at the extraction of a run: images, and those rejected."""
+class ExtractionFollower:
+    """Measures the extraction of a run by its images."""
 
     def __init__(self, layout: RunLayout, open_storage: Callable[[str], Storage]) -> None:
         self._sample = open_storage(layout.sample)
@@ -153,36 +159,36 @@ class Extraction:
         self._sizes: dict[int, int] = {}
         self._footers: dict[tuple[int, str], FeaturesShard] = {}
 
-    def look(self, started: datetime, now: datetime) -> Progress:
-        """Blocks. Raises JobError while there is no sample, or S3 does not answer."""
+    def poll(self, started: datetime, now: datetime) -> Progress:
+        """Read the run's prefix (blocks). Raises JobError without a sample, or when S3 does not answer."""
         if not self._sizes:
             marker = read_document(SampleMarker, self._sample)
             self._sizes = {shard.shard: shard.images for shard in marker.shards}
-        # Rejects first, as they are written: those of a shard that stands are then all seen.
-        noted = set(_by_number(self._rejects.list()))
+        # Rejects are written before the features: listed first, they are complete for each finished shard.
+        with_notes = set(_by_number(self._rejects.list()))
         listing = list(self._features.list())
-        noted |= set(_by_number(obj for obj in listing if _folder(obj) == REUSED))
-        standing = _by_number(obj for obj in listing if not _folder(obj))
-        self._read_footers({n: obj for n, obj in standing.items() if n in noted})
-        shards = [self._shard(n, obj) for n, obj in standing.items() if n in self._sizes]
-        return measure("images", shards, sum(self._sizes.values()), started, now, rejects=True)
+        with_notes |= set(_by_number(obj for obj in listing if _folder(obj) == REUSED))
+        finished = _by_number(obj for obj in listing if not _folder(obj))
+        self._read_footers({n: obj for n, obj in finished.items() if n in with_notes})
+        shards = [self._shard(n, obj) for n, obj in finished.items() if n in self._sizes]
+        return measure("images", shards, sum(self._sizes.values()), started, now, count_rejects=True)
 
-    def _shard(self, number: int, obj: StoredObject) -> Shard:
+    def _shard(self, number: int, obj: StoredObject) -> FinishedShard:
         images, info = self._sizes[number], self._footers.get((number, obj.version))
-        if info is None:  # nothing rejected or taken over: the sample's marker says it all
-            return Shard(obj.written, images, images)
-        return Shard(obj.written, images, images - info.reused, sum(info.rejects.values()))
+        if info is None:  # nothing was rejected or taken over: the counts are those of the sample
+            return FinishedShard(obj.written, images, images)
+        return FinishedShard(obj.written, images, images - info.reused, sum(info.rejects.values()))
 
-    def _read_footers(self, standing: Mapping[int, StoredObject]) -> None:
-        """Read the counts in the footers that are new; one that fails is read at the next look."""
-        unread = [(n, obj) for n, obj in standing.items() if (n, obj.version) not in self._footers]
+    def _read_footers(self, finished: Mapping[int, StoredObject]) -> None:
+        """Read the counts in the footers that are new; a later poll tries again what cannot be read."""
+        unread = [(n, obj) for n, obj in finished.items() if (n, obj.version) not in self._footers]
         if not unread:
             return
 
         def read(number: int, obj: StoredObject) -> FeaturesShard | None:
             try:
                 metadata = self._features.parquet_metadata(shard_key(number), obj.size)
-            except JobError:  # being replaced, or damaged: then the step computes it again
+            except JobError:  # being replaced, or damaged, in which case the step computes it again
                 return None
             return shard_info(metadata, FeaturesShard)
 
@@ -192,27 +198,31 @@ class Extraction:
                     self._footers[number, obj.version] = info
 
 
-class Reduction:
-    """Looks at the PCA of a run: shards projected. Its first pass sums and writes nothing."""
+class ReductionFollower:
+    """Measures the PCA of a run by its projected shards. The first pass sums and writes nothing."""
 
     def __init__(self, layout: RunLayout, open_storage: Callable[[str], Storage]) -> None:
         self._features = open_storage(layout.features)
         self._pca = open_storage(layout.pca)
-        self._wanted: set[int] = set()
+        self._expected: set[int] = set()
 
-    def look(self, started: datetime, now: datetime) -> Progress:
-        """Blocks. Raises JobError while there are no features, or S3 does not answer."""
-        if not self._wanted:
-            self._wanted = {shard.shard for shard in read_document(FeaturesMarker, self._features).shards}
+    def poll(self, started: datetime, now: datetime) -> Progress:
+        """Read the run's prefix (blocks). Raises JobError without features, or when S3 does not answer."""
+        if not self._expected:
+            self._expected = {shard.shard for shard in read_document(FeaturesMarker, self._features).shards}
         began = started.replace(microsecond=0)
-        # Those of an earlier PCA are written anew.
-        standing = _by_number(obj for obj in self._pca.list() if obj.written >= began)
-        shards = [Shard(obj.written, 1, 1) for n, obj in standing.items() if n in self._wanted]
-        found = measure("shards", shards, len(self._wanted), started, now, rejects=False)
-        return found if found.done else replace(found, phase="summing")
+        # The step writes the shards of an earlier PCA again.
+        finished = _by_number(obj for obj in self._pca.list() if obj.written >= began)
+        shards = [FinishedShard(obj.written, 1, 1) for n, obj in finished.items() if n in self._expected]
+        progress = measure("shards", shards, len(self._expected), started, now, count_rejects=False)
+        return progress if progress.done else replace(progress, phase="summing")
 
 
-STAGES: dict[str, type[Extraction] | type[Reduction]] = {"extraction": Extraction, "pca": Reduction}
+FOLLOWERS: dict[str, type[ExtractionFollower] | type[ReductionFollower]] = {
+    "extraction": ExtractionFollower,
+    "pca": ReductionFollower,
+}
+"""The followers by stage."""
 
 
 def _by_number(listing: Iterable[StoredObject]) -> dict[int, StoredObject]:

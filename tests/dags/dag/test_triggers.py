@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from fruit_pipeline.dag import triggers
 from fruit_pipeline.dag.triggers import ClusterTrigger, StepTrigger
-from fruit_pipeline.run.progress import Extraction
+from fruit_pipeline.run.progress import ExtractionFollower
 from image_features.contract import MARKER, shard_key
 from support.instant_aws import InstantAws, Script
 from support.local_aws import BUCKET, REGION
@@ -205,7 +205,7 @@ def test_a_progress_that_cannot_be_seen_is_warned_of_once_and_the_wait_goes_on(
     step_id = add_step("extract", gate)
     eventually(lambda: clusters.step_state(clusters.alive()[0], step_id) == "RUNNING")
     looks: list[Any] = []
-    inner = Extraction.look
+    inner = ExtractionFollower.poll
 
     def note(*arguments: Any) -> Any:
         looks.append(arguments)
@@ -213,7 +213,7 @@ def test_a_progress_that_cannot_be_seen_is_warned_of_once_and_the_wait_goes_on(
             gate.set()
         return inner(*arguments)
 
-    monkeypatch.setattr(Extraction, "look", note)
+    monkeypatch.setattr(ExtractionFollower, "poll", note)
     trigger = StepTrigger(
         job_flow_id=clusters.alive()[0],
         step_id=step_id,
