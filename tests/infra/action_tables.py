@@ -1,16 +1,16 @@
-"""What IAM calls what the code does, and what AWS' own libraries do on its behalf."""
+"""IAM's actions for the operations of the code, of Airflow's provider and of obstore."""
 
 from __future__ import annotations
 
 from aws_calls import Call
 
 PROVIDER = {
-    # The base of all: reads the connection. Taking its role needs no right of that role.
+    # The base class, which reads the connection. Assuming a role needs no permission of that role.
     "AwsBaseHook": [],
-    # What the links of the task's page ask included.
+    # Including the requests of the links on the task's page.
     "EmrAddStepsOperator": ["AddJobFlowSteps", "DescribeCluster"],
     "EmrCreateJobFlowOperator": ["RunJobFlow", "DescribeCluster", "TerminateJobFlows"],
-    # Makes the client; what is asked with it stands in our triggers.
+    # Creates the client; our triggers make the requests.
     "EmrHook": [],
     "EmrJobFlowSensor": ["DescribeCluster"],
     "EmrStepSensor": ["DescribeStep", "DescribeCluster"],
@@ -24,7 +24,7 @@ OBSTORE = {
     "head": ["s3:GetObject"],
     "list": ["s3:ListBucket"],
     "open_reader": ["s3:GetObject"],
-    # Large objects go in parts, and parts are taken back when one fails.
+    # Large objects are sent in parts, and an upload with a failed part is aborted.
     "put": ["s3:PutObject", "s3:AbortMultipartUpload"],
 }
 
@@ -32,7 +32,7 @@ COMMANDS = {"s3 cp": ["s3:ListBucket", "s3:GetObject"]}
 
 PREFIXES = {"emr": "elasticmapreduce"}
 
-# Where S3's actions have another name than the operation.
+# S3's actions that do not have the name of the operation.
 S3_ACTIONS = {
     "CompleteMultipartUpload": ["s3:PutObject"],
     "CopyObject": ["s3:GetObject", "s3:PutObject"],
@@ -50,19 +50,19 @@ S3_ACTIONS = {
     "UploadPart": ["s3:PutObject"],
 }
 
-# Allowed on "*" although AWS names a type of resource for them.
+# Actions that are allowed on "*", although AWS has a resource type for them.
 WHOLE_ACCOUNT = [
-    # Without a billing view it is asked for arn:aws:ce:us-east-1:<account>:/GetCostAndUsage, which is
-    # none of the documented forms.
+    # Without a billing view, the resource is arn:aws:ce:us-east-1:<account>:/GetCostAndUsage, which is
+    # not one of the documented forms.
     "ce:GetCostAndUsage",
     # As in https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
     "ssm:UpdateInstanceInformation",
 ]
 
-# Modules that no DAG uses: commands, for people with credentials of their own.
+# Modules of commands that no DAG uses. People run them with their own credentials.
 FOR_PEOPLE = {
     "fruit_pipeline.cluster.clone_shape",
-    # Makes what the local AWS needs.
+    # Creates bucket and roles in the local AWS.
     "fruit_pipeline.demo.local_account",
 }
 

@@ -1,8 +1,8 @@
-"""What the project's code asks of AWS, read from its sources.
+"""A reader of the AWS operations that the project's sources call.
 
-Clients are found where they are made (``x.client("s3")``), where they are assigned, and by name: a
-client of EMR is called ``emr``. What looks like a call of AWS and has no known client is reported,
-so that no call is missed.
+It recognises clients where they are created (``x.client("s3")``), where they are assigned, and by name: a
+client of EMR is called ``emr``. It reports calls that look like AWS calls but have no known client, so
+that no call is missed.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ SERVICES = ("budgets", "ce", "cloudwatch", "ec2", "emr", "events", "iam", "prici
 class Call:
     """One operation of one service, and where it is called."""
 
-    service: str  # as boto3 names it
-    operation: str  # as the service's model names it
+    service: str  # its name in boto3
+    operation: str  # its name in the service's model
     where: str
 
 
 @dataclass
-class Found:
-    """All that the sources say."""
+class Usage:
+    """The AWS operations that the sources use."""
 
     calls: list[Call] = field(default_factory=list)
     obstore: dict[str, str] = field(default_factory=dict)  # function: where
     provider: dict[str, str] = field(default_factory=dict)  # class of Airflow's Amazon provider: where
-    unclear: list[str] = field(default_factory=list)  # what a reader must name better
+    unclear: list[str] = field(default_factory=list)  # calls whose service or operation is unknown
 
 
 @cache
@@ -50,21 +50,21 @@ def _all_methods() -> frozenset[str]:
     return frozenset(name for service in SERVICES for name in methods(service))
 
 
-# Methods of other libraries that have the name of an operation: of Airflow's hooks.
+# Methods of other libraries (of Airflow's hooks) that have the name of an operation.
 _NOT_OF_AWS = {"get_session"}
 
 
-def find(*paths: Path) -> Found:
-    """What the given files, and those below the given folders, ask for."""
-    found = Found()
+def find(*paths: Path) -> Usage:
+    """The operations of the given files, and of the files below the given folders."""
+    usage = Usage()
     for path in paths:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            find_in(file.read_text(), "/".join(file.parts[-4:]), found)
-    return found
+            find_in(file.read_text(), "/".join(file.parts[-4:]), usage)
+    return usage
 
 
 def used_by(roots: list[Path], folders: list[Path]) -> dict[str, Path]:
-    """Modules that ``roots`` reach by their imports, wherever these stand; ``folders`` hold the modules."""
+    """Modules below ``folders`` that ``roots`` reach by any of their imports."""
     reached = {path.stem: path for path in roots}
     waiting = list(roots)
     while waiting:
@@ -88,15 +88,15 @@ def _imports(tree: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def find_in(source: str, name: str, found: Found) -> None:
-    """Add what ``source`` asks for to ``found``."""
-    _Reader(name, found).visit(ast.parse(source))
+def find_in(source: str, name: str, usage: Usage) -> None:
+    """Add the operations of ``source`` to ``usage``."""
+    _Reader(name, usage).visit(ast.parse(source))
 
 
 class _Reader(ast.NodeVisitor):
-    def __init__(self, name: str, found: Found) -> None:
+    def __init__(self, name: str, usage: Usage) -> None:
         self.name = name
-        self.found = found
+        self.usage = usage
         self.imported: set[str] = set()
         self.hooks: set[str] = set()  # services of the provider's modules that are imported
         self.scopes: list[dict[str, str]] = [{}]
@@ -109,15 +109,15 @@ class _Reader(ast.NodeVisitor):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         self.imported |= {alias.asname or alias.name for alias in node.names}
         module = (node.module or "").split(".")
-        # Its `utils` hold no clients.
+        # The provider's `utils` have no clients.
         if module[:3] == ["airflow", "providers", "amazon"] and "utils" not in module:
             for alias in node.names:
-                self.found.provider.setdefault(alias.name, self._at(node))
+                self.usage.provider.setdefault(alias.name, self._at(node))
             if module[-1] != "base_aws":
                 self.hooks.add(module[-1])
         if module[0] == "obstore" and module[1:2] not in (["exceptions"], ["store"], ["auth"]):
             for alias in node.names:
-                self.found.obstore.setdefault(alias.name, self._at(node))
+                self.usage.obstore.setdefault(alias.name, self._at(node))
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> None:
         self.scopes.append({})
@@ -147,7 +147,7 @@ class _Reader(ast.NodeVisitor):
                 self.scopes[-1][target.id] = service
 
     def _service(self, node: ast.expr) -> str | None:
-        """The service whose client an expression is."""
+        """The service of the client that an expression gives."""
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             if node.func.attr == "client" and node.args and isinstance(node.args[0], ast.Constant):
                 return str(node.args[0].value)
@@ -175,11 +175,11 @@ class _Reader(ast.NodeVisitor):
     def visit_Attribute(self, node: ast.Attribute) -> None:
         service = self._service(node.value)
         if isinstance(node.value, ast.Name) and node.value.id == "obstore" and "obstore" in self.imported:
-            self.found.obstore.setdefault(node.attr, self._at(node))
+            self.usage.obstore.setdefault(node.attr, self._at(node))
         elif service in SERVICES and node.attr in methods(service):
-            self.found.calls.append(Call(service, methods(service)[node.attr], self._at(node)))
+            self.usage.calls.append(Call(service, methods(service)[node.attr], self._at(node)))
         elif node.attr in _all_methods() - _NOT_OF_AWS and not self._is_imported(node.value):
-            self.found.unclear.append(f"{self._at(node)}: {ast.unparse(node)}: of which service?")
+            self.usage.unclear.append(f"{self._at(node)}: {ast.unparse(node)}: of which service?")
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -190,23 +190,23 @@ class _Reader(ast.NodeVisitor):
             if function.attr in ("get_paginator", "get_waiter"):
                 self._ask(function, literal, node)
             elif function.attr == "resource" and literal in SERVICES:
-                self.found.unclear.append(f"{self._at(node)}: resources hide their calls; use a client")
+                self.usage.unclear.append(f"{self._at(node)}: resources hide their calls; use a client")
             elif function.attr == "client" and literal not in SERVICES:
-                self.found.unclear.append(f"{self._at(node)}: {ast.unparse(node)[:60]}: which service?")
+                self.usage.unclear.append(f"{self._at(node)}: {ast.unparse(node)[:60]}: which service?")
         elif isinstance(function, ast.Name) and function.id == "getattr" and self._service(node.args[0]):
-            self.found.unclear.append(f"{self._at(node)}: {ast.unparse(node)}: which operation?")
+            self.usage.unclear.append(f"{self._at(node)}: {ast.unparse(node)}: which operation?")
         self.generic_visit(node)
 
     def _ask(self, function: ast.Attribute, literal: object, node: ast.Call) -> None:
         service = self._service(function.value)
         if service not in SERVICES or not isinstance(literal, str):
-            self.found.unclear.append(f"{self._at(node)}: {ast.unparse(node)}: of which service?")
+            self.usage.unclear.append(f"{self._at(node)}: {ast.unparse(node)}: of which service?")
         elif function.attr == "get_paginator":
-            self.found.calls.append(Call(service, methods(service)[literal], self._at(node)))
+            self.usage.calls.append(Call(service, methods(service)[literal], self._at(node)))
         else:
             model = botocore.session.get_session().get_waiter_model(service)
             names = {xform_name(name): name for name in model.waiter_names}
-            self.found.calls.append(Call(service, model.get_waiter(names[literal]).operation, self._at(node)))
+            self.usage.calls.append(Call(service, model.get_waiter(names[literal]).operation, self._at(node)))
 
     def _is_imported(self, node: ast.expr) -> bool:
         return isinstance(node, ast.Name) and node.id in self.imported

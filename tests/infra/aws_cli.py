@@ -1,6 +1,6 @@
-"""The AWS CLI's way of writing requests, held against the services' models, offline.
+"""A checker of AWS CLI commands against the services' models, offline.
 
-Only what the documentation uses: options, lists, and the short form ``Key=a,Value=b``.
+It supports the syntax that the documentation uses: options, lists, and the short form ``Key=a,Value=b``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def aws_of(command: str) -> str | None:
 
 
 def check(command: str) -> None:
-    """Raise ValueError that says what the service's model does not know in an ``aws`` command."""
+    """Raise ValueError for the part of an ``aws`` command that the service's model does not have."""
     words = shlex.split(command)
     if len(words) < 3 or words[0] != "aws":
         raise ValueError(f"no aws command: {command}")

@@ -1,4 +1,4 @@
-"""What IAM would answer: identity policies, evaluated as its documentation says.
+"""A model of IAM: it evaluates identity policies by IAM's documentation.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Request:
-    """One thing that is asked for. ``resource`` is "*" for actions that know no resource."""
+    """One request to AWS. ``resource`` is "*" for actions without resources."""
 
     action: str
     resource: str = "*"
@@ -39,19 +39,19 @@ def _applies(statement: Mapping[str, Any], request: Request) -> bool:
         any(_like(pattern.lower(), request.action.lower()) for pattern in _list(statement["Action"]))
         and any(_like(pattern, request.resource) for pattern in _list(statement["Resource"]))
         and all(
-            _holds(operator, key, _list(wanted), request.context)
+            _holds(operator, key, _list(values), request.context)
             for operator, keys in statement.get("Condition", {}).items()
-            for key, wanted in keys.items()
+            for key, values in keys.items()
         )
     )
 
 
-def _holds(operator: str, key: str, wanted: list[str], context: Mapping[str, str]) -> bool:
-    found = {name.lower(): value for name, value in context.items()}.get(key.lower())
+def _holds(operator: str, key: str, values: list[str], context: Mapping[str, str]) -> bool:
+    actual = {name.lower(): value for name, value in context.items()}.get(key.lower())
     if operator == "StringEquals":
-        return found is not None and found in wanted
+        return actual is not None and actual in values
     if operator == "StringLike":
-        return found is not None and any(_like(pattern, found) for pattern in wanted)
+        return actual is not None and any(_like(pattern, actual) for pattern in values)
     raise NotImplementedError(f"condition operator {operator}")
 
 
@@ -65,13 +65,13 @@ def _list(value: Any) -> list[Any]:
 
 
 def reference() -> dict[str, Any]:
-    """AWS' Service Authorization Reference, as cfn-lint carries it: service, lower-case action."""
+    """AWS' Service Authorization Reference, from cfn-lint: service, then lower-case action."""
     text = files("cfnlint.data.AdditionalSpecs").joinpath("Policies.json").read_text()
     return json.loads(text)
 
 
 def resource_types(action: str) -> list[str]:
-    """The types of resource that an action can be limited to. KeyError for an action that AWS has not."""
+    """The resource types that an action can be limited to. Raises KeyError for an unknown action."""
     service, _, name = action.partition(":")
     return reference_of(service)[name.lower()].get("Resources", [])
 
@@ -81,5 +81,5 @@ _services: dict[str, dict[str, Any]] = {}
 
 def reference_of(service: str) -> dict[str, Any]:
     if not _services:
-        _services.update({name: found["Actions"] for name, found in reference().items()})
+        _services.update({name: service["Actions"] for name, service in reference().items()})
     return _services[service]

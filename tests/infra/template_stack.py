@@ -1,4 +1,4 @@
-"""The template as CloudFormation would fill it in, without an account."""
+"""The template with its functions resolved as by CloudFormation, without an account."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ ACCOUNT = "123456789012"
 REGION = "eu-west-3"
 NAME = "fruits"
 
-# What a user gives; the rest has defaults.
-ASKED = {
+# The parameters of a user; the others have defaults.
+PARAMETERS = {
     "BucketName": "team-fruits",
     "AlertEmail": "team@example.org",
     "VpcId": "vpc-0123456789abcdef0",
     "PrivateSubnetCidr": "172.31.240.0/24",
 }
-WITH_SOURCE = {**ASKED, "SourceBucketName": "photos"}
+WITH_SOURCE = {**PARAMETERS, "SourceBucketName": "photos"}
 OWN_SUBNETS = {
     "BucketName": "team-fruits",
     "AlertEmail": "team@example.org",
@@ -30,14 +30,14 @@ _NOTHING: Any = object()  # AWS::NoValue
 
 @dataclass
 class Stack:
-    """Resolves the intrinsic functions that the template uses; others are an error."""
+    """Resolves the intrinsic functions that the template uses, and raises for others."""
 
     template: dict[str, Any]
     parameters: dict[str, str] = field(default_factory=lambda: dict(WITH_SOURCE))
     region: str = REGION
 
     def resources(self, kind: str = "") -> dict[str, dict[str, Any]]:
-        """Properties of the resources that are made, by logical id; ``kind``: of one type only."""
+        """Properties of the created resources, by logical id; ``kind`` limits them to one type."""
         return {
             name: self.value(resource.get("Properties", {}))
             for name, resource in self.template["Resources"].items()
@@ -48,7 +48,7 @@ class Stack:
         return {name: self.value(output["Value"]) for name, output in self.template["Outputs"].items()}
 
     def environment(self) -> dict[str, str]:
-        """The variables that the output `Environment` sets, as a shell would read them."""
+        """The variables of the output `Environment`, as a shell reads them."""
         lines = self.outputs()["Environment"].splitlines()
         pairs = (line.partition("=") for line in lines)
         return {name: value.strip("'") for name, _, value in pairs}
@@ -68,17 +68,17 @@ class Stack:
         return name is None or bool(self.value(self.template["Conditions"][name]))
 
     def refused_because(self) -> list[str]:
-        """The template's rules that this deployment breaks, in the words it would be told."""
-        found = []
+        """The messages of the template's rules that this deployment breaks."""
+        broken = []
         for rule in self.template["Rules"].values():
             if "RuleCondition" in rule and not self.value(rule["RuleCondition"]):
                 continue
-            found += [
+            broken += [
                 assertion["AssertDescription"]
                 for assertion in rule["Assertions"]
                 if not self.value(assertion["Assert"])
             ]
-        return found
+        return broken
 
     def value(self, value: Any) -> Any:
         if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The commands of docs/aws.md are ones that the AWS CLI, Airflow and make know."""
+"""The commands of docs/aws.md are valid for the AWS CLI, Airflow and make."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def ten(text: str) -> list[str]:
 
 
 def options(words: list[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    options: dict[str, list[str]] = {}
     for word in words:
         if word.startswith("--"):
-            found[word] = []
-        elif found:
-            found[next(reversed(found))].append(word)
-    return found
+            options[word] = []
+        elif options:
+            options[next(reversed(options))].append(word)
+    return options
 
 
 def only(ten: list[str], start: str) -> dict[str, list[str]]:
@@ -51,14 +51,14 @@ def test_ten_commands_are_ten(ten: list[str]) -> None:
     assert len(ten) == 10
 
 
-def test_every_aws_command_is_one_that_the_services_know(text: str) -> None:
-    found = [aws for line in commands(text) if (aws := aws_of(line))]
-    assert len(found) >= 8
-    for command in found:
+def test_every_aws_command_is_valid_for_its_service(text: str) -> None:
+    aws_commands = [aws for line in commands(text) if (aws := aws_of(line))]
+    assert len(aws_commands) >= 8
+    for command in aws_commands:
         check(command)
 
 
-def test_no_aws_command_hides_from_the_check(text: str) -> None:
+def test_the_check_covers_every_aws_command(text: str) -> None:
     lines = commands(text)
     assert [line for line in lines if re.search(r"\baws [a-z]", line) and not aws_of(line)] == []
 
@@ -80,12 +80,12 @@ def test_no_aws_command_hides_from_the_check(text: str) -> None:
         ("aws cloudformation wait stack-create-complete --fruit a", "no option --fruit"),
     ],
 )
-def test_a_command_that_is_wrong_is_found(command: str, reason: str) -> None:
+def test_a_wrong_command_is_reported(command: str, reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(reason)):
         check(command)
 
 
-def test_the_stack_gets_parameters_that_it_takes(
+def test_the_stack_has_the_parameters_of_the_command(
     ten: list[str], template: dict[str, Any], repo: Path
 ) -> None:
     given = only(ten, "aws cloudformation create-stack")
@@ -103,7 +103,7 @@ def test_the_stack_gets_parameters_that_it_takes(
         assert re.fullmatch(known[name].get("AllowedPattern", ".*"), value), name
 
 
-def test_the_output_that_is_read_is_there(ten: list[str], template: dict[str, Any]) -> None:
+def test_the_stack_has_the_output_of_the_command(ten: list[str], template: dict[str, Any]) -> None:
     (query,) = only(ten, "aws cloudformation describe-stacks")["--query"]
     name = re.search(r"OutputKey=='(\w+)'", query)
     assert name

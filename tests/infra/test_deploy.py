@@ -1,4 +1,4 @@
-"""The template deploys, as far as moto knows CloudFormation."""
+"""The template deploys, as far as moto supports CloudFormation."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.checks import preflight
 from support.local_aws import AwsProcess, client
 
-# moto makes these through their services, but not through CloudFormation. Of a bucket it makes the
-# name and the encryption only; of the rest, what is asserted below.
+# moto creates these by their services, but not by CloudFormation. For a bucket it sets name and encryption
+# only; for the other resources, what the tests below assert.
 UNKNOWN_TO_MOTO = {"AWS::Budgets::Budget", "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy"}
 
 EVERYTHING = {**WITH_SOURCE, "SessionManager": "true"}
 
 
 def known_to_moto(template: dict[str, Any]) -> dict[str, Any]:
-    """The template without what moto does not know."""
+    """The template without the resources that moto does not support."""
     kept = copy.deepcopy(template)
     for name, resource in template["Resources"].items():
         if resource["Type"] in UNKNOWN_TO_MOTO:
@@ -58,7 +58,7 @@ def aws(server: AwsProcess) -> dict[str, Any]:
 def deployed(aws: dict[str, Any], template: dict[str, Any]) -> dict[str, str]:
     """Physical ids by logical id, and the output `Environment` as text."""
     vpc = aws["ec2"].create_vpc(CidrBlock="172.31.0.0/16")["Vpc"]["VpcId"]
-    # With every option, since moto trips over a policy that a condition leaves out.
+    # With every option, because moto fails on a policy that a condition excludes.
     parameters = {**EVERYTHING, "VpcId": vpc}
     aws["cloudformation"].create_stack(
         StackName="fruits",
@@ -70,7 +70,7 @@ def deployed(aws: dict[str, Any], template: dict[str, Any]) -> dict[str, str]:
     assert stack["StackStatus"] == "CREATE_COMPLETE"
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     resources = aws["cloudformation"].describe_stack_resources(StackName="fruits")["StackResources"]
-    ids = {found["LogicalResourceId"]: found["PhysicalResourceId"] for found in resources}
+    ids = {item["LogicalResourceId"]: item["PhysicalResourceId"] for item in resources}
     return {**ids, "Environment": outputs["Environment"]}
 
 
@@ -84,13 +84,13 @@ def test_all_that_moto_knows_is_made(deployed: dict[str, str], template: dict[st
 
 
 def test_the_environment_names_what_was_made(deployed: dict[str, str]) -> None:
-    found = settings.load(environment(deployed))
-    assert found.bucket == deployed["Bucket"] == "team-fruits"
-    assert found.subnet_ids == (deployed["PrivateSubnet"],)
-    assert found.service_role == deployed["EmrServiceRole"]
-    assert found.instance_profile == deployed["NodeProfile"] == deployed["NodeRole"]
-    assert found.security_configuration == deployed["SecurityConfiguration"]
-    assert found.sns_topic_arn == deployed["Topic"]
+    loaded = settings.load(environment(deployed))
+    assert loaded.bucket == deployed["Bucket"] == "team-fruits"
+    assert loaded.subnet_ids == (deployed["PrivateSubnet"],)
+    assert loaded.service_role == deployed["EmrServiceRole"]
+    assert loaded.instance_profile == deployed["NodeProfile"] == deployed["NodeRole"]
+    assert loaded.security_configuration == deployed["SecurityConfiguration"]
+    assert loaded.sns_topic_arn == deployed["Topic"]
 
 
 def test_the_preflight_finds_the_roles_by_the_environment(
@@ -101,8 +101,8 @@ def test_the_preflight_finds_the_roles_by_the_environment(
 
 
 def test_the_bucket_is_encrypted(aws: dict[str, Any], deployed: dict[str, str]) -> None:
-    found = aws["s3"].get_bucket_encryption(Bucket=deployed["Bucket"])
-    (rule,) = found["ServerSideEncryptionConfiguration"]["Rules"]
+    encryption = aws["s3"].get_bucket_encryption(Bucket=deployed["Bucket"])
+    (rule,) = encryption["ServerSideEncryptionConfiguration"]["Rules"]
     assert rule["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
     where = aws["s3"].get_bucket_location(Bucket=deployed["Bucket"])["LocationConstraint"]
     assert where == REGION
@@ -113,7 +113,7 @@ def test_the_policies_have_no_function_left(
     aws: dict[str, Any], deployed: dict[str, str], template: dict[str, Any], role: str
 ) -> None:
     name = deployed[role]
-    # moto gives documents that CloudFormation made as Python's own text.
+    # moto returns documents from CloudFormation as Python's repr.
     documents = [
         ast.literal_eval(aws["iam"].get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"])
         for policy in aws["iam"].list_role_policies(RoleName=name)["PolicyNames"]
@@ -131,13 +131,13 @@ def test_the_profile_holds_the_nodes_role(aws: dict[str, Any], deployed: dict[st
 
 def test_the_security_configuration_is_the_one_named(aws: dict[str, Any], deployed: dict[str, str]) -> None:
     name = environment(deployed)["FRUITS_SECURITY_CONFIGURATION"]
-    found = aws["emr"].describe_security_configuration(Name=name)["SecurityConfiguration"]
-    assert "MinimumInstanceMetadataServiceVersion" in str(found)
+    configuration = aws["emr"].describe_security_configuration(Name=name)["SecurityConfiguration"]
+    assert "MinimumInstanceMetadataServiceVersion" in str(configuration)
 
 
-def test_the_address_is_asked_to_confirm(aws: dict[str, Any], deployed: dict[str, str]) -> None:
-    found = aws["sns"].list_subscriptions_by_topic(TopicArn=deployed["Topic"])["Subscriptions"]
-    assert [(one["Protocol"], one["Endpoint"]) for one in found] == [("email", "team@example.org")]
+def test_the_address_is_subscribed_to_the_topic(aws: dict[str, Any], deployed: dict[str, str]) -> None:
+    subscriptions = aws["sns"].list_subscriptions_by_topic(TopicArn=deployed["Topic"])["Subscriptions"]
+    assert [(one["Protocol"], one["Endpoint"]) for one in subscriptions] == [("email", "team@example.org")]
 
 
 def test_the_rule_sends_to_the_topic(aws: dict[str, Any], deployed: dict[str, str]) -> None:
@@ -148,16 +148,16 @@ def test_the_rule_sends_to_the_topic(aws: dict[str, Any], deployed: dict[str, st
 
 
 def test_the_subnet_reaches_s3_by_the_endpoint(aws: dict[str, Any], deployed: dict[str, str]) -> None:
-    found = aws["ec2"].describe_vpc_endpoints()["VpcEndpoints"]
-    endpoints = {endpoint["ServiceName"]: endpoint for endpoint in found}
+    described = aws["ec2"].describe_vpc_endpoints()["VpcEndpoints"]
+    endpoints = {endpoint["ServiceName"]: endpoint for endpoint in described}
     assert set(endpoints) == {f"com.amazonaws.{REGION}.{name}" for name in ("s3", "ssm", "ssmmessages")}
     s3 = endpoints[f"com.amazonaws.{REGION}.s3"]
     assert s3["RouteTableIds"] == [deployed["PrivateRouteTable"]]
-    # moto keeps an association that CloudFormation made to itself; its id is that of the table.
+    # moto does not show an association from CloudFormation; its id is that of the table.
     assert deployed["PrivateRoutes"] == deployed["PrivateRouteTable"]
 
 
-# What moto does not make through CloudFormation is held against the services themselves.
+# Resources that moto does not create by CloudFormation are created by the services themselves.
 
 
 def test_the_budget_is_one_that_the_service_takes(
@@ -165,26 +165,26 @@ def test_the_budget_is_one_that_the_service_takes(
 ) -> None:
     properties = Stack(template).resources()["Budget"]
     budget = properties["Budget"]
-    # CloudFormation takes a number where the service takes text.
+    # CloudFormation accepts a number, the service needs text.
     budget["BudgetLimit"]["Amount"] = str(budget["BudgetLimit"]["Amount"])
     aws["budgets"].create_budget(
         AccountId=ACCOUNT,
         Budget=budget,
         NotificationsWithSubscribers=properties["NotificationsWithSubscribers"],
     )
-    (found,) = aws["budgets"].describe_budgets(AccountId=ACCOUNT)["Budgets"]
-    assert found["BudgetName"] == f"fruits-{REGION}"
+    (budget,) = aws["budgets"].describe_budgets(AccountId=ACCOUNT)["Budgets"]
+    assert budget["BudgetName"] == f"fruits-{REGION}"
 
 
 def test_the_policies_of_bucket_and_topic_are_taken(
     aws: dict[str, Any], deployed: dict[str, str], template: dict[str, Any]
 ) -> None:
-    made = Stack(template).resources()
-    policy = json.dumps(made["BucketPolicy"]["PolicyDocument"])
+    resources = Stack(template).resources()
+    policy = json.dumps(resources["BucketPolicy"]["PolicyDocument"])
     aws["s3"].put_bucket_policy(Bucket=deployed["Bucket"], Policy=policy)
     assert aws["s3"].get_bucket_policy(Bucket=deployed["Bucket"])["Policy"] == policy
-    policy = json.dumps(made["TopicPolicy"]["PolicyDocument"])
+    policy = json.dumps(resources["TopicPolicy"]["PolicyDocument"])
     topic = deployed["Topic"]
     aws["sns"].set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
-    found = aws["sns"].get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"]
-    assert json.loads(found) == json.loads(policy)
+    attached = aws["sns"].get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"]
+    assert json.loads(attached) == json.loads(policy)

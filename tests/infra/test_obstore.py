@@ -1,4 +1,4 @@
-"""What obstore asks S3 for, seen from S3's side: the table of the policies' tests is right."""
+"""The operations that obstore sends to S3, recorded by S3: they are those of the policies' table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGE = bytes(6 * 1024 * 1024)
 
 
 class Recorder:
-    """An S3 that remembers the operations it was asked for."""
+    """An S3 that records the operations of its requests."""
 
     def __init__(self) -> None:
         self.operations: set[str] = set()
@@ -46,9 +46,9 @@ def operation_of(environ: dict[str, Any]) -> str:
         ("PUT", False): lambda: "CreateBucket",
         ("PUT", True): lambda: "UploadPart" if "partNumber" in query else "PutObject",
     }
-    found = known[method, bool(key)]()
-    assert found != "?", f"{method} {environ['PATH_INFO']}?{environ['QUERY_STRING']}"
-    return found
+    operation = known[method, bool(key)]()
+    assert operation != "?", f"{method} {environ['PATH_INFO']}?{environ['QUERY_STRING']}"
+    return operation
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The plan explains all that the template makes and allows."""
+"""The plan explains every resource and permission of the template."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ import pytest
 from infra import plan
 
 
-def test_every_resource_says_what_it_is_for(template: dict[str, Any]) -> None:
+def test_every_resource_states_its_purpose(template: dict[str, Any]) -> None:
     for name, resource in template["Resources"].items():
-        words = resource["Metadata"]["For"]
-        assert words.endswith("."), name
-        assert len(words) > 20, name
+        purpose = resource["Metadata"]["For"]
+        assert purpose.endswith("."), name
+        assert len(purpose) > 20, name
 
 
-def test_every_statement_says_what_it_is_for_and_nothing_else_does(template: dict[str, Any]) -> None:
+def test_every_statement_states_its_purpose_and_no_purpose_lacks_its_statement(
+    template: dict[str, Any],
+) -> None:
     stated: dict[str, set[str]] = {}
     for permission in plan.permissions(template):
         stated.setdefault(permission.resource, set()).add(permission.statement["Sid"])
@@ -33,7 +35,7 @@ def test_every_statement_says_what_it_is_for_and_nothing_else_does(template: dic
 
 
 def test_the_statements_of_a_policy_have_different_names(template: dict[str, Any]) -> None:
-    names = [(found.resource, found.statement["Sid"]) for found in plan.permissions(template)]
+    names = [(permission.resource, permission.statement["Sid"]) for permission in plan.permissions(template)]
     assert len(names) == len(set(names)) > 20
 
 
@@ -68,9 +70,9 @@ def test_the_command_prints_the_contents_as_json(
     template: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert plan.main(["--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == plan.contents(template)
-    assert [item["name"] for item in found["resources"]] == list(template["Resources"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == plan.contents(template)
+    assert [item["name"] for item in printed["resources"]] == list(template["Resources"])
 
 
 @pytest.mark.parametrize(

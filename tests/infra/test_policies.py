@@ -15,32 +15,32 @@ from typing import Any
 
 import pytest
 from action_tables import COMMANDS, FOR_PEOPLE, OBSTORE, PROVIDER, WHOLE_ACCOUNT, actions_of
-from aws_calls import Found, aws_commands, find, find_in, methods, used_by
+from aws_calls import Usage, aws_commands, find, find_in, methods, used_by
 from policy_evaluation import Request, allows, resource_types
-from template_stack import ACCOUNT, ASKED, REGION, WITH_SOURCE, Stack
+from template_stack import ACCOUNT, PARAMETERS, REGION, WITH_SOURCE, Stack
 
 from fruit_pipeline import settings
 from fruit_pipeline.aws import clusters
 from fruit_pipeline.cluster import job_flow, shapes
 from infra import plan
 
-# What is asked
+# The requests
 
 
 @pytest.fixture(scope="session")
 def pipeline(repo: Path) -> dict[str, Path]:
-    """The modules that run with Airflow's role, by name: what the DAGs use, and the renewal of prices."""
+    """The modules that run with Airflow's role, by name: those of the DAGs, and the refresh of prices."""
     prices = repo / "dags" / "fruit_pipeline" / "commands" / "prices.py"
     return used_by([*sorted((repo / "dags").glob("*.py")), prices], [repo / "dags", repo / "spark_jobs"])
 
 
 @pytest.fixture(scope="session")
-def found(pipeline: dict[str, Path]) -> Found:
+def usage(pipeline: dict[str, Path]) -> Usage:
     return find(*pipeline.values())
 
 
 class World:
-    """Names of what a deployment has, and of what is not its own."""
+    """Roles, buckets and clusters of a deployment, and names of others."""
 
     def __init__(self, template: dict[str, Any], repo: Path) -> None:
         self.stack = Stack(template)
@@ -61,7 +61,7 @@ class World:
         self.region = {"aws:RequestedRegion": REGION}
 
     def requests(self, action: str) -> list[Request]:
-        """The action on every resource that the code uses it on."""
+        """The action on every resource for which the code uses it."""
         kinds = [] if action in WHOLE_ACCOUNT else resource_types(action)
         bucket = self.stack.arn("Bucket")
         sources = ["arn:aws:s3:::photos"] if action in ("s3:ListBucket", "s3:GetObject") else []
@@ -85,12 +85,12 @@ class World:
         return [Request(action, resource, self.region) for resource in resources]
 
     def launch(self, request: dict[str, Any]) -> Iterator[Request]:
-        """All that AWS asks for when a cluster is started by ``request``."""
+        """All permissions that AWS checks when ``request`` starts a cluster."""
         tags = {f"elasticmapreduce:RequestTag/{tag['Key']}": tag["Value"] for tag in request["Tags"]}
         yield Request("elasticmapreduce:RunJobFlow", "*", {**self.region, **tags})
         anew = f"arn:aws:elasticmapreduce:{REGION}:{ACCOUNT}:cluster/*"
         yield Request("elasticmapreduce:AddTags", anew, {**self.region, **tags})
-        # Whether AWS asks for these with the tags of the cluster-to-be is not documented.
+        # It is not documented whether AWS checks these with the tags of the new cluster.
         if "AutoTerminationPolicy" in request:
             yield Request("elasticmapreduce:PutAutoTerminationPolicy", anew, self.region)
         if "ManagedScalingPolicy" in request:
@@ -113,23 +113,23 @@ def world(template: dict[str, Any], repo: Path) -> World:
 
 
 @pytest.fixture(scope="session")
-def asked_by_airflow(found: Found, world: World) -> list[Request]:
-    """All that the DAGs ask for."""
-    actions = {action for call in found.calls for action in actions_of(call)}
+def requests_of_airflow(usage: Usage, world: World) -> list[Request]:
+    """All requests of the DAGs."""
+    actions = {action for call in usage.calls for action in actions_of(call)}
     actions |= {
         f"elasticmapreduce:{operation}"
-        for name in found.provider
+        for name in usage.provider
         for operation in PROVIDER[name]
         if operation != "RunJobFlow"
     }
-    actions |= {action for function in found.obstore for action in OBSTORE[function]}
+    actions |= {action for function in usage.obstore for action in OBSTORE[function]}
     requests = [request for action in sorted(actions) for request in world.requests(action)]
     return requests + [request for launch in world.launches.values() for request in world.launch(launch)]
 
 
 @pytest.fixture(scope="session")
-def asked_by_nodes(world: World, repo: Path) -> list[Request]:
-    """All that the jobs, the bootstrap script and EMR's own shipping of logs ask for."""
+def requests_of_nodes(world: World, repo: Path) -> list[Request]:
+    """All requests of the jobs, of the bootstrap script, and of EMR when it uploads logs."""
     bucket = world.stack.arn("Bucket")
     read = [f"{bucket}/runs/r1/sample/s", f"{bucket}/models/d/m", f"{bucket}/runs/r1/code/c.zip"]
     places = {
@@ -139,18 +139,18 @@ def asked_by_nodes(world: World, repo: Path) -> list[Request]:
     actions = {action for name in find(repo / "spark_jobs").obstore for action in OBSTORE[name]}
     for script in (repo / "bootstrap").glob("*.sh"):
         actions |= {action for command in aws_commands(script.read_text()) for action in COMMANDS[command]}
-    # JupyterHub keeps its notebooks below jupyter/ of the bucket that its shape names.
+    # JupyterHub stores its notebooks below jupyter/ in the bucket of its shape.
     own = [f"{bucket}/runs/r1/features/f", f"{bucket}/runs/r1/logs/j-1/steps/s-1/stderr.gz"]
     own.append(f"{bucket}/jupyter/jovyan/notebook.ipynb")
     return [Request(action, place) for action in sorted(actions) for place in places.get(action, own)]
 
 
-# All is seen
+# The requests are complete
 
 
-def test_every_call_is_understood(found: Found) -> None:
-    # Aws.client itself, through which all clients are made, is the one place that names no service.
-    (line,) = found.unclear
+def test_every_call_is_understood(usage: Usage) -> None:
+    # Only Aws.client itself, which creates all clients, names no service.
+    (line,) = usage.unclear
     assert line.startswith("dags/fruit_pipeline/aws/session.py:")
     assert "self.session.client(service" in line
 
@@ -169,8 +169,8 @@ def test_what_no_dag_uses_is_known(repo: Path, pipeline: dict[str, Path]) -> Non
     )
 
 
-def test_the_calls_that_a_reader_sees_are_found(found: Found) -> None:
-    operations = {(call.service, call.operation) for call in found.calls}
+def test_the_calls_that_a_reader_sees_are_found(usage: Usage) -> None:
+    operations = {(call.service, call.operation) for call in usage.calls}
     assert {
         ("emr", "DescribeCluster"),
         ("emr", "DescribeStep"),
@@ -189,13 +189,13 @@ def test_jobs_call_aws_through_obstore_only(repo: Path) -> None:
     assert (jobs.calls, jobs.provider, jobs.unclear) == ([], {}, [])
 
 
-def test_the_table_has_every_class_of_the_provider_in_use(found: Found) -> None:
-    assert sorted(found.provider) == sorted(PROVIDER)
+def test_the_table_has_every_class_of_the_provider_in_use(usage: Usage) -> None:
+    assert sorted(usage.provider) == sorted(PROVIDER)
 
 
-def test_the_table_has_every_function_of_obstore_in_use(found: Found) -> None:
+def test_the_table_has_every_function_of_obstore_in_use(usage: Usage) -> None:
     places = {"exceptions", "store", "auth"}
-    assert sorted(set(found.obstore) - places) == sorted(OBSTORE)
+    assert sorted(set(usage.obstore) - places) == sorted(OBSTORE)
 
 
 def test_the_table_has_every_aws_command_of_the_nodes(repo: Path) -> None:
@@ -209,7 +209,7 @@ def test_the_provider_calls_what_the_table_says() -> None:
     from airflow.providers.amazon.aws.operators import emr as operators
     from airflow.providers.amazon.aws.sensors import emr as sensors
 
-    # The triggers' waiters are data: they look at what the sensors look at.
+    # The triggers' waiters are data; they make the same requests as the sensors.
     source = "\n".join(inspect.getsource(module) for module in (hooks, links, operators, sensors))
     called = {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
     names = {operation: name for name, operation in methods("emr").items()}
@@ -235,10 +235,10 @@ def test_the_provider_calls_what_the_table_says() -> None:
     ],
 )
 def test_calls_are_read_from_sources(source: str, calls: list[str]) -> None:
-    found = Found()
-    find_in(source, "x.py", found)
-    assert [f"{call.service} {call.operation}" for call in found.calls] == calls
-    assert found.unclear == []
+    usage = Usage()
+    find_in(source, "x.py", usage)
+    assert [f"{call.service} {call.operation}" for call in usage.calls] == calls
+    assert usage.unclear == []
 
 
 @pytest.mark.parametrize(
@@ -253,25 +253,25 @@ def test_calls_are_read_from_sources(source: str, calls: list[str]) -> None:
     ],
 )
 def test_a_call_that_cannot_be_understood_is_reported(source: str) -> None:
-    found = Found()
-    find_in(source, "x.py", found)
-    assert len(found.unclear) == 1
-    assert found.unclear[0].startswith("x.py:")
+    usage = Usage()
+    find_in(source, "x.py", usage)
+    assert len(usage.unclear) == 1
+    assert usage.unclear[0].startswith("x.py:")
 
 
-# All is allowed
+# Every request is allowed
 
 
-def test_airflows_role_allows_what_the_dags_ask(world: World, asked_by_airflow: list[Request]) -> None:
-    refused = [str(request) for request in asked_by_airflow if not allows(world.airflow, request)]
+def test_airflows_role_allows_what_the_dags_ask(world: World, requests_of_airflow: list[Request]) -> None:
+    refused = [str(request) for request in requests_of_airflow if not allows(world.airflow, request)]
     assert refused == []
-    assert len(asked_by_airflow) > 30
+    assert len(requests_of_airflow) > 30
 
 
-def test_the_nodes_role_allows_what_the_jobs_ask(world: World, asked_by_nodes: list[Request]) -> None:
-    refused = [str(request) for request in asked_by_nodes if not allows(world.nodes, request)]
+def test_the_nodes_role_allows_what_the_jobs_ask(world: World, requests_of_nodes: list[Request]) -> None:
+    refused = [str(request) for request in requests_of_nodes if not allows(world.nodes, request)]
     assert refused == []
-    assert len(asked_by_nodes) > 10
+    assert len(requests_of_nodes) > 10
 
 
 def test_emrs_role_passes_the_nodes_role_and_makes_that_of_spot(world: World) -> None:
@@ -287,57 +287,57 @@ def test_awss_policy_for_emr_is_one_that_exists_and_leaves_these_two_to_us() -> 
     from moto.iam.aws_managed_policies import aws_managed_policies_data
 
     statements = json.loads(aws_managed_policies_data)["AmazonEMRServicePolicy_v2"]["Document"]["Statement"]
-    passing = [found["Resource"] for found in statements if "iam:PassRole" in found["Action"]]
+    passing = [entry["Resource"] for entry in statements if "iam:PassRole" in entry["Action"]]
     assert passing
     assert all(resource.endswith("_DefaultRole") for resource in passing)
-    assert not [found for found in statements if "iam:CreateServiceLinkedRole" in found["Action"]]
+    assert not [entry for entry in statements if "iam:CreateServiceLinkedRole" in entry["Action"]]
 
 
 def test_without_a_source_the_roles_know_no_other_bucket(template: dict[str, Any]) -> None:
-    for parameters, others in ((WITH_SOURCE, True), (ASKED, False)):
+    for parameters, others in ((WITH_SOURCE, True), (PARAMETERS, False)):
         stack = Stack(template, parameters)
         for role in ("AirflowRole", "NodeRole"):
             assert ("photos" in json.dumps(stack.statements(role))) is others
 
 
-# And not more
+# Nothing else is allowed
 
 
 def test_no_permission_is_left_that_nothing_asks_for(
-    world: World, asked_by_airflow: list[Request], asked_by_nodes: list[Request]
+    world: World, requests_of_airflow: list[Request], requests_of_nodes: list[Request]
 ) -> None:
-    for statements, asked in ((world.airflow, asked_by_airflow), (world.nodes, asked_by_nodes)):
+    for statements, requests in ((world.airflow, requests_of_airflow), (world.nodes, requests_of_nodes)):
         for statement in statements:
-            used = {request.action for request in asked if allows([statement], request)}
+            used = {request.action for request in requests if allows([statement], request)}
             actions = statement["Action"]
             assert used == ({actions} if isinstance(actions, str) else set(actions)), statement["Sid"]
 
 
 def test_no_statement_allows_by_wildcard(template: dict[str, Any]) -> None:
     wildcards = {
-        (found.statement["Effect"], action)
-        for found in plan.permissions(template)
-        for action in found.actions
+        (permission.statement["Effect"], action)
+        for permission in plan.permissions(template)
+        for action in permission.actions
         if "*" in action or "?" in action
     }
     assert wildcards == {("Deny", "s3:*")}
 
 
 def test_actions_exist_and_are_limited_to_resources_where_aws_can(template: dict[str, Any]) -> None:
-    for found in plan.permissions(template):
-        for action in found.actions:
-            if found.statement["Effect"] == "Deny":
+    for permission in plan.permissions(template):
+        for action in permission.actions:
+            if permission.statement["Effect"] == "Deny":
                 continue
             kinds = resource_types(action)
-            if found.statement["Resource"] == "*":
+            if permission.statement["Resource"] == "*":
                 assert kinds == [] or action in WHOLE_ACCOUNT, action
             else:
                 assert kinds, action
 
 
 def test_no_statement_turns_its_meaning_around(template: dict[str, Any]) -> None:
-    for found in plan.permissions(template):
-        assert not set(found.statement) & {"NotAction", "NotResource", "NotPrincipal"}
+    for permission in plan.permissions(template):
+        assert not set(permission.statement) & {"NotAction", "NotResource", "NotPrincipal"}
 
 
 def test_the_pipelines_clusters_carry_the_tags_of_the_conditions(world: World) -> None:
@@ -397,16 +397,14 @@ def test_nodes_cannot_change_what_other_runs_are_made_with(world: World) -> None
             assert not allows(world.nodes, Request(action, f"{bucket}/{key}"))
 
 
-def test_nodes_have_no_service_but_s3_and_if_asked_for_session_manager(
-    world: World, template: dict[str, Any]
-) -> None:
+def test_nodes_use_s3_only_and_optionally_session_manager(world: World, template: dict[str, Any]) -> None:
     def services(statements: list[dict[str, Any]]) -> set[str]:
         texts = [statement["Action"] for statement in statements]
         actions = [action for text in texts for action in ([text] if isinstance(text, str) else text)]
         return {action.partition(":")[0] for action in actions}
 
     assert services(world.nodes) == {"s3"}
-    reachable = Stack(template, {**ASKED, "SessionManager": "true"})
+    reachable = Stack(template, {**PARAMETERS, "SessionManager": "true"})
     assert services(reachable.statements("NodeRole")) == {"s3", "ssm", "ssmmessages"}
 
 
@@ -425,8 +423,8 @@ def test_roles_are_passed_to_their_services_only(world: World) -> None:
 
 def test_the_roles_trust_whom_they_name(template: dict[str, Any]) -> None:
     def trust(role: str, **parameters: str) -> dict[str, Any]:
-        made = Stack(template, {**ASKED, **parameters}).resources()[role]
-        (statement,) = made["AssumeRolePolicyDocument"]["Statement"]
+        properties = Stack(template, {**PARAMETERS, **parameters}).resources()[role]
+        (statement,) = properties["AssumeRolePolicyDocument"]["Statement"]
         assert (statement["Effect"], statement["Action"]) == ("Allow", "sts:AssumeRole")
         return statement
 

@@ -1,4 +1,4 @@
-"""The template is one that CloudFormation takes, and makes what the pipeline needs."""
+"""The template is valid for CloudFormation, and creates what the pipeline needs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ import pytest
 from cfnlint.api import lint_file
 from cfnlint.config import ManualArgs
 from moto.events.models import EventPattern
-from template_stack import ASKED, OWN_SUBNETS, REGION, WITH_SOURCE, Stack
+from template_stack import OWN_SUBNETS, PARAMETERS, REGION, WITH_SOURCE, Stack
 
 from fruit_pipeline import settings
 from fruit_pipeline.aws import clusters
 from infra import plan
 
-ALL = [ASKED, WITH_SOURCE, OWN_SUBNETS, {**ASKED, "AirflowPrincipals": "arn:aws:iam::210987654321:role/a"}]
+ALL = [
+    PARAMETERS,
+    WITH_SOURCE,
+    OWN_SUBNETS,
+    {**PARAMETERS, "AirflowPrincipals": "arn:aws:iam::210987654321:role/a"},
+]
 
 
 def regions_of(template: dict[str, Any]) -> list[str]:
     (assertion,) = template["Rules"]["InsideTheEu"]["Assertions"]
-    regions, asked = assertion["Assert"]["Fn::Contains"]
-    assert asked == {"Ref": "AWS::Region"}
+    regions, value = assertion["Assert"]["Fn::Contains"]
+    assert value == {"Ref": "AWS::Region"}
     return list(regions)
 
 
-def test_cfn_lint_has_nothing_to_say(template: dict[str, Any]) -> None:
+def test_cfn_lint_reports_nothing(template: dict[str, Any]) -> None:
     options = ManualArgs(regions=regions_of(template), include_checks=["I"])
     assert [str(match) for match in lint_file(plan.TEMPLATE, options)] == []
 
@@ -68,7 +73,7 @@ def test_it_takes_what_the_documentation_gives(template: dict[str, Any], paramet
     ],
 )
 def test_it_refuses_half_a_network(template: dict[str, Any], change: dict[str, str], reason: str) -> None:
-    assert Stack(template, {**ASKED, **change}).refused_because() == [reason]
+    assert Stack(template, {**PARAMETERS, **change}).refused_because() == [reason]
 
 
 # Outputs
@@ -80,15 +85,15 @@ def test_the_environment_is_one_that_the_settings_take(
 ) -> None:
     stack = Stack(template, parameters)
     environment = stack.environment()
-    found = settings.load(environment)
-    assert (found.bucket, found.region, found.retention_days) == ("team-fruits", REGION, 30)
-    assert found.service_role == "fruits-EmrServiceRole"
-    assert found.instance_profile == "fruits-NodeRole"
-    assert found.security_configuration == "fruits-SecurityConfiguration"
-    assert found.sns_topic_arn == f"arn:aws:sns:{REGION}:123456789012:fruits-Topic"
+    loaded = settings.load(environment)
+    assert (loaded.bucket, loaded.region, loaded.retention_days) == ("team-fruits", REGION, 30)
+    assert loaded.service_role == "fruits-EmrServiceRole"
+    assert loaded.instance_profile == "fruits-NodeRole"
+    assert loaded.security_configuration == "fruits-SecurityConfiguration"
+    assert loaded.sns_topic_arn == f"arn:aws:sns:{REGION}:123456789012:fruits-Topic"
     own = parameters is OWN_SUBNETS
-    assert found.subnet_ids == (("subnet-1", "subnet-2") if own else ("subnet-privatesubnet",))
-    assert found.private_subnet is not own
+    assert loaded.subnet_ids == (("subnet-1", "subnet-2") if own else ("subnet-privatesubnet",))
+    assert loaded.private_subnet is not own
 
 
 def test_every_variable_is_one_that_the_settings_explain(template: dict[str, Any]) -> None:
@@ -165,8 +170,8 @@ def test_a_profile_has_its_roles_name_as_emr_wants(template: dict[str, Any]) -> 
 
 
 def test_nodes_speak_imdsv2(template: dict[str, Any]) -> None:
-    found = Stack(template).resources()["SecurityConfiguration"]["SecurityConfiguration"]
-    metadata = found["InstanceMetadataServiceConfiguration"]
+    configuration = Stack(template).resources()["SecurityConfiguration"]["SecurityConfiguration"]
+    metadata = configuration["InstanceMetadataServiceConfiguration"]
     assert metadata["MinimumInstanceMetadataServiceVersion"] == 2
     assert 1 <= metadata["HttpPutResponseHopLimit"] <= 64
 
@@ -183,8 +188,8 @@ def test_the_private_subnet_is_tagged_for_emr_and_reaches_s3_only(template: dict
 
 
 def test_own_subnets_leave_the_network_alone(template: dict[str, Any]) -> None:
-    made = {resource["Type"] for resource in template["Resources"].values()}
-    network = {kind for kind in made if kind.startswith("AWS::EC2::")}
+    kinds = {resource["Type"] for resource in template["Resources"].values()}
+    network = {kind for kind in kinds if kind.startswith("AWS::EC2::")}
     assert len(network) == 5
     for kind in network:
         assert Stack(template, OWN_SUBNETS).resources(kind) == {}
@@ -194,14 +199,14 @@ def test_session_manager_is_an_option_that_reaches_a_private_subnet_too(template
     parts = {"SessionsGroup", "SsmEndpoint", "SessionsEndpoint"}
     assert not parts & set(Stack(template).resources())
     assert not parts & set(Stack(template, {**OWN_SUBNETS, "SessionManager": "true"}).resources())
-    made = Stack(template, {**ASKED, "SessionManager": "true"}).resources()
-    assert parts <= set(made)
-    (ingress,) = made["SessionsGroup"]["SecurityGroupIngress"]
+    resources = Stack(template, {**PARAMETERS, "SessionManager": "true"}).resources()
+    assert parts <= set(resources)
+    (ingress,) = resources["SessionsGroup"]["SecurityGroupIngress"]
     assert (ingress["FromPort"], ingress["ToPort"]) == (443, 443)
-    assert ingress["CidrIp"] == made["PrivateSubnet"]["CidrBlock"]
+    assert ingress["CidrIp"] == resources["PrivateSubnet"]["CidrBlock"]
     for name, service in (("SsmEndpoint", "ssm"), ("SessionsEndpoint", "ssmmessages")):
-        assert made[name]["ServiceName"] == f"com.amazonaws.{REGION}.{service}"
-        assert made[name]["SubnetIds"] == ["subnet-privatesubnet"]
+        assert resources[name]["ServiceName"] == f"com.amazonaws.{REGION}.{service}"
+        assert resources[name]["SubnetIds"] == ["subnet-privatesubnet"]
 
 
 # Messages and costs
@@ -269,17 +274,17 @@ def test_only_the_rule_and_the_budget_may_use_the_topic_from_outside(template: d
 
 
 def test_the_budget_counts_what_carries_the_runs_tag(template: dict[str, Any]) -> None:
-    budget = Stack(template, {**ASKED, "MonthlyBudgetUsd": "200"}).resources()["Budget"]
+    budget = Stack(template, {**PARAMETERS, "MonthlyBudgetUsd": "200"}).resources()["Budget"]
     assert budget["Budget"]["BudgetLimit"] == {"Amount": "200", "Unit": "USD"}
-    # The same filter as that of the cost report.
+    # The cost report uses the same filter.
     assert budget["Budget"]["FilterExpression"] == {
         "Not": {"Tags": {"Key": clusters.RUN_TAG, "MatchOptions": ["ABSENT"]}}
     }
     alerts = {
-        (found["Notification"]["NotificationType"], found["Notification"]["Threshold"])
-        for found in budget["NotificationsWithSubscribers"]
+        (entry["Notification"]["NotificationType"], entry["Notification"]["Threshold"])
+        for entry in budget["NotificationsWithSubscribers"]
     }
     assert alerts == {("ACTUAL", 80), ("FORECASTED", 100)}
-    for found in budget["NotificationsWithSubscribers"]:
-        (subscriber,) = found["Subscribers"]
+    for entry in budget["NotificationsWithSubscribers"]:
+        (subscriber,) = entry["Subscribers"]
         assert subscriber["Address"] == f"arn:aws:sns:{REGION}:123456789012:fruits-Topic"
