@@ -151,5 +151,5 @@ def _advice(code: str, call: str, error: Any) -> str:
     if code in _BAD_SECRET:
         return "the credentials' secret is wrong; check the Airflow connection or the environment"
     if code == "301":
-        return "it lies in another region"
+        return "it is in another region"
     return str(error)

@@ -1,4 +1,4 @@
-"""What lies in S3 is shown in the AWS console, or where a deployment says that its browsers reach it."""
+"""URLs of objects in S3: in the AWS console, or at the endpoint that a deployment sets for browsers."""
 
 from __future__ import annotations
 

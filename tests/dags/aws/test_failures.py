@@ -35,7 +35,7 @@ def test_a_step_is_explained_by_the_last_lines_that_are_no_chatter(aws: Aws, fai
     assert lines == [f"line {n}" for n in range(11, 31)]
 
 
-def test_a_jobs_own_words_come_before_what_emr_found_in_its_log(aws: Aws, clusters: InstantAws) -> None:
+def test_a_jobs_own_error_is_preferred_to_emrs_message(aws: Aws, clusters: InstantAws) -> None:
     said = "on the way\nerror: the shard is damaged; run the sample again\n"
     log = "26/11/20 10:00:00 WARN Utils: a name\n26/11/20 10:00:00 INFO ShutdownHookManager: gone\n"
     cluster = clusters.run(name="own-words")
@@ -50,7 +50,7 @@ def test_a_jobs_own_words_come_before_what_emr_found_in_its_log(aws: Aws, cluste
     assert lines == ["on the way", "error: the shard is damaged; run the sample again"]
 
 
-def test_a_step_whose_process_was_killed_is_told_as_that(aws: Aws, clusters: InstantAws) -> None:
+def test_a_step_whose_process_was_killed_is_reported_as_killed(aws: Aws, clusters: InstantAws) -> None:
     """What its log ends with is where it was, not why it ended."""
     cluster = clusters.run(name="killed")
     step = clusters.script("is killed", stderr="Registering block manager\n", exit_code=137)
@@ -127,7 +127,7 @@ def test_every_reason_that_emr_knows_says_what_to_do(code: str) -> None:
     assert ADVICE[code] in text
 
 
-def test_the_details_that_emr_gives_are_told() -> None:
+def test_emrs_error_details_are_in_the_explanation() -> None:
     detail = {
         "ErrorCode": "INTERNAL_ERROR_SPOT_NO_CAPACITY_PRIMARY",
         "ErrorData": [{"instance-types": "m5.xlarge"}],

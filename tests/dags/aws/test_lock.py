@@ -28,7 +28,7 @@ def leave(run: Storage, dag_run: str, age: timedelta) -> None:
 
 
 def try_all(run: Storage, dag_runs: list[str]) -> list[str]:
-    """Who gets the lock of those that ask at once and keep it until all have asked."""
+    """Which DAG runs get the lock, if all try at once and none releases it before all have tried."""
     asked = threading.Barrier(len(dag_runs))
 
     def take(dag_run: str) -> str | None:
@@ -54,12 +54,12 @@ def test_an_old_one_is_taken_over_by_one_of_many(run: Storage) -> None:
     assert len(try_all(run, [f"manual__{n}" for n in range(8)])) == 1
 
 
-def test_a_retry_of_the_same_dag_run_goes_on(run: Storage) -> None:
+def test_a_retry_of_the_same_dag_run_gets_its_own_lock_again(run: Storage) -> None:
     leave(run, "manual__1", timedelta())
     assert try_all(run, ["manual__1"]) == ["manual__1"]
 
 
-def test_another_dag_run_is_refused_and_told_who_holds_it(run: Storage) -> None:
+def test_another_dag_run_is_refused_with_the_name_of_the_holder(run: Storage) -> None:
     leave(run, "manual__1", timedelta(minutes=1))
     with pytest.raises(
         JobError, match=r"^DAG run manual__1 has been creating a cluster .* delete s3://\S+/_LOCK"

@@ -1,4 +1,4 @@
-"""Clients and storage go where the Airflow connection or the environment says."""
+"""Clients and storage use the endpoint and credentials of the Airflow connection or the environment."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def test_a_profile_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch)
             make(REGION)
 
 
-def test_an_endpoint_that_is_no_url_is_told_with_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_about_a_malformed_endpoint_names_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     connection = {"conn_type": "aws", "extra": {"endpoint_url": "127.0.0.1:5000"}}
     monkeypatch.setenv("AIRFLOW_CONN_AWS_ODD", json.dumps(connection))
     with pytest.raises(

@@ -210,7 +210,7 @@ def test_throttling_that_does_not_end_is_left_for_a_retry_of_the_task(
     [
         ("403", "HeadBucket is denied; grant s3:ListBucket to the credentials in use"),
         ("404", "it does not exist; create it, or name another"),
-        ("301", "it lies in another region"),
+        ("301", "it is in another region"),
         ("InvalidAccessKeyId", "AWS does not know the credentials"),
         ("SignatureDoesNotMatch", "the credentials' secret is wrong"),
         ("InternalError", "(InternalError)"),

@@ -20,7 +20,7 @@ from fruit_pipeline.cluster.shape_schema import architecture_of
 from fruit_pipeline.settings import Settings
 from image_features.errors import JobError
 from support.emr_model import refused_by_emr
-from support.local_aws import REGION, LocalAws
+from support.local_aws import REGION
 
 URIS = ("s3://b-1/runs/r1/logs", "s3://b-1/runs/r1/code/install.sh", "s3://b-1/wheelhouse/abc")
 
@@ -435,24 +435,3 @@ def test_a_file_that_is_no_shape_is_refused_by_name(home: Path, text: str, messa
     (home / "emr_configs" / "small.json").write_text(text)
     with pytest.raises(JobError, match=rf"small\.json.*{message}"):
         shapes.load_shape(home, "small")
-
-
-# Finding clusters
-
-
-def test_only_the_living_clusters_of_the_run_are_found_among_others(clusters: LocalAws) -> None:
-    tagged = {aws_clusters.RUN_TAG: "wanted"}
-    name = aws_clusters.name_of("wanted")
-    ended = clusters.run(name=name, tags=tagged)
-    clusters.emr.terminate_job_flows(JobFlowIds=[ended])
-    older = clusters.run(name=name, tags=tagged)
-    for number in range(51):  # a page of list_clusters holds 50
-        clusters.run(
-            name=aws_clusters.name_of(f"other-{number}"), tags={aws_clusters.RUN_TAG: f"other-{number}"}
-        )
-    clusters.run(name=name)  # the name alone is not enough
-    clusters.run(name=name, tags={aws_clusters.RUN_TAG: "other"})
-    newer = clusters.run(name=name, tags=tagged)
-    found = aws_clusters.clusters_of_run(clusters.emr, "wanted")
-    assert [cluster.id for cluster in found] == [newer, older]
-    assert aws_clusters.clusters_of_run(clusters.emr, "nobody") == []

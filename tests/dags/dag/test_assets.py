@@ -1,4 +1,4 @@
-"""What other DAGs can follow: two assets, told of by the run's own figures."""
+"""The two assets that other DAGs can follow, and the events with the run's figures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_without_a_bucket_of_the_deployment_the_assets_have_their_names_only() -
     assert [asset.name for asset in assets.outlets(None)] == ["fruit_features", "fruit_embeddings"]
 
 
-def test_an_event_tells_the_run_where_its_rows_lie_and_how_many_there_are() -> None:
+def test_an_event_has_the_run_key_the_prefix_and_the_number_of_rows() -> None:
     found = assets.extras(run_summary())
     assert found["fruit_features"] == {
         "run_key": "r1",

@@ -1,4 +1,4 @@
-"""The DAG files parse, fast and without heavy packages, and keep the promises that money hangs on."""
+"""The DAG files parse, fast and without heavy packages, and keep the promises that costs depend on."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def test_a_sensor_waits_as_long_as_the_plan_says(dag: Any) -> None:
 
 
 @pytest.mark.parametrize("dag_id", ["fruit_features", "notebook_cluster"])
-def test_the_cluster_is_terminated_whatever_happened_and_a_leak_fails_the_run(bag: Any, dag_id: str) -> None:
+def test_the_cluster_is_terminated_however_the_run_ends_and_a_leak_fails_the_run(
+    bag: Any, dag_id: str
+) -> None:
     from airflow.sdk import TriggerRule
 
     dag = bag.dags[dag_id]
@@ -106,7 +108,7 @@ def test_no_work_on_the_cluster_can_follow_its_end(dag: Any) -> None:
 
 
 class Instance(NamedTuple):
-    """What Airflow looks at of a task instance."""
+    """The fields of a task instance that Airflow reads."""
 
     task_id: str
     state: str
@@ -139,7 +141,7 @@ def test_a_run_fails_when_any_of_its_work_does_and_messages_decide_nothing(bag: 
     assert {task_id for task_id, state in states.items() if state == "success"} <= {"notify_run_ended"}
 
 
-def test_how_a_run_ended_is_told_last_and_whatever_happened(dag: Any) -> None:
+def test_the_message_about_the_end_comes_last_however_the_run_ends(dag: Any) -> None:
     from airflow.sdk import TriggerRule
 
     told = dag.task_dict["notify_run_ended"]
@@ -152,7 +154,7 @@ def test_how_a_run_ended_is_told_last_and_whatever_happened(dag: Any) -> None:
     assert not [task_id for task_id in told.upstream_task_ids if dag.task_dict[task_id].is_setup]
 
 
-def test_every_task_keeps_its_error_for_the_message(dag: Any) -> None:
+def test_every_task_stores_its_error_for_the_message(dag: Any) -> None:
     from fruit_pipeline.notify.messages import store_error
 
     assert {task.task_id for task in dag.tasks if task.on_failure_callback != [store_error]} == set()
@@ -166,7 +168,7 @@ def test_the_report_is_weekly_and_the_reaper_hourly_and_neither_catches_up(bag: 
         assert bag.dags[dag_id].max_active_runs == 1
 
 
-def test_a_notebook_cluster_waits_without_a_worker_and_is_looked_at_now_and_then(bag: Any) -> None:
+def test_the_wait_for_a_notebook_cluster_is_deferred_and_polls_every_five_minutes(bag: Any) -> None:
     dag = bag.dags["notebook_cluster"]
     assert dag.task_dict["cluster_ready"].deferrable
     assert dag.task_dict["wait_for_end"].poke_interval == 300
@@ -197,7 +199,7 @@ def test_every_dag_explains_itself_and_bears_a_tag(bag: Any) -> None:
         assert dag.doc_md.strip().startswith("### ")
 
 
-def test_the_dag_runs_only_when_asked_and_explains_cost_and_resume(dag: Any) -> None:
+def test_the_dag_has_no_schedule_by_default_and_explains_cost_and_resume(dag: Any) -> None:
     assert dag.schedule is None
     assert dag.catchup is False
     assert dag.max_active_runs == 1

@@ -1,4 +1,4 @@
-"""Answers that are lost, late or of another clock: nothing is made twice, nothing lives on, ages are right.
+"""Answers that are lost, late or by another clock: nothing is created twice or leaked, and ages are right.
 
 The operators run against the local AWS, through a proxy that makes the faults.
 """
@@ -56,7 +56,7 @@ def start(clusters: InstantAws, run_key: str) -> str:
 
 
 def unseen(name: str, answer: str) -> LoseAnswer | Amend:
-    """AWS does the call, and it looks as if it did not."""
+    """AWS executes the call, and its answer is lost."""
     if answer == "lost":
         return LoseAnswer(name)
     return Amend(lambda call, _: BROKEN.answer(call), name, times=1)
@@ -69,7 +69,7 @@ def without_newest(call: Call, answer: Answer) -> Answer:
 
 @pytest.mark.parametrize("answer", ["lost", "an error 500"])
 @pytest.mark.parametrize("late", [0, 2])
-def test_a_cluster_whose_making_was_not_answered_is_found_also_when_it_is_listed_late(
+def test_a_cluster_is_found_after_a_lost_answer_even_if_emr_lists_it_late(
     create: Callable[..., Any], clusters: InstantAws, faulty: FaultyAws, context: Any, answer: str, late: int
 ) -> None:
     fault = faulty.add(unseen("RunJobFlow", answer))
@@ -98,7 +98,7 @@ def test_a_step_whose_adding_was_not_answered_is_not_added_again(
 @pytest.mark.parametrize(
     "words", ["Cluster id 'j-1' is not valid.", "Step id 's-1' is not valid."], ids=["cluster", "step"]
 )
-def test_what_emr_does_not_know_yet_is_asked_for_again(
+def test_what_emr_does_not_know_yet_is_requested_again(
     clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any, words: str
 ) -> None:
     faulty.add(Refuse(Error("InvalidRequestException", words), "DescribeStep"))
@@ -114,7 +114,7 @@ def test_what_emr_does_not_know_yet_is_asked_for_again(
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-def test_a_step_has_the_age_that_it_has_on_aws_s_own_clock(
+def test_a_steps_age_is_measured_by_aws_s_own_clock(
     clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any, hours: int
 ) -> None:
     cluster_id = start(clusters, "clock")
@@ -133,7 +133,7 @@ def test_a_step_has_the_age_that_it_has_on_aws_s_own_clock(
 
 
 @pytest.mark.parametrize("hours", [30, -30])
-def test_the_reaper_judges_a_cluster_by_aws_s_own_clock(
+def test_the_reaper_measures_a_clusters_age_by_aws_s_own_clock(
     clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], hours: int
 ) -> None:
     start(clusters, "young")
@@ -144,7 +144,7 @@ def test_the_reaper_judges_a_cluster_by_aws_s_own_clock(
     assert young.age(reaper.server_time(emr)).total_seconds() < 3600
 
 
-def test_a_clock_that_aws_refuses_is_told_with_what_it_is_off_by(
+def test_the_error_about_a_wrong_clock_says_how_far_it_is_off(
     clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any]
 ) -> None:
     fault = faulty.add(RefuseClock(3600, "ListClusters"))

@@ -1,4 +1,4 @@
-"""What AWS refuses the operators while a cluster lives: one line, tried again where it may pass.
+"""Errors of AWS while a cluster lives: one line each, and a retry if it may help.
 
 The operators run against the local AWS, through a proxy that makes the faults.
 """
@@ -59,7 +59,7 @@ def start(clusters: InstantAws, run_key: str, **more: Any) -> str:
 
 
 def refused(operator: Any, context: Any) -> str:
-    """Why a try of the task failed, which Airflow repeats."""
+    """The error of an attempt that Airflow retries."""
     with pytest.raises(AirflowException) as caught:
         operator.execute(context)
     assert not isinstance(caught.value, AirflowFailException), caught.value
@@ -76,7 +76,7 @@ def refused_for_good(operator: Any, context: Any) -> str:
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_each_reason_of_an_end_is_told_for_good(
+def test_each_reason_of_a_clusters_end_fails_the_task_without_a_retry(
     code: str, clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any
 ) -> None:
     cluster_id = start(clusters, "ends")
@@ -93,7 +93,7 @@ def test_each_reason_of_an_end_is_told_for_good(
 # Creating
 
 
-def test_a_cluster_that_may_not_be_made_is_not_asked_for_again(
+def test_a_cluster_creation_that_is_denied_is_not_retried(
     create: Callable[..., Any], clusters: InstantAws, faulty: FaultyAws, context: Any
 ) -> None:
     faulty.add(Refuse(DENIED, "RunJobFlow"))
@@ -111,7 +111,7 @@ def test_the_permission_that_aws_names_is_the_one_to_grant(
     assert "RunJobFlow is denied; grant iam:PassRole to the" in refused_for_good(create("pass-role"), context)
 
 
-def test_a_request_that_emr_refuses_is_told_in_its_words(
+def test_a_request_that_emr_refuses_fails_with_emrs_message(
     create: Callable[..., Any], clusters: InstantAws, faulty: FaultyAws, context: Any
 ) -> None:
     words = "The requested instance type m5.xlarge is not supported in the requested availability zone"
@@ -134,7 +134,7 @@ def test_what_passes_is_left_for_a_retry_that_makes_one_cluster(
 
 
 @pytest.mark.parametrize("error", [THROTTLED, DENIED, EXPIRED], ids=lambda error: error.code)
-def test_a_cluster_that_was_made_is_not_lost_when_it_cannot_be_described(
+def test_a_created_cluster_is_not_lost_when_it_cannot_be_described(
     create: Callable[..., Any], clusters: InstantAws, faulty: FaultyAws, context: Any, error: Error
 ) -> None:
     faulty.add(Refuse(error, "DescribeCluster", after="RunJobFlow"))
@@ -145,7 +145,7 @@ def test_a_cluster_that_was_made_is_not_lost_when_it_cannot_be_described(
 # Steps
 
 
-def test_a_step_that_may_not_be_added_is_not_asked_for_again(
+def test_a_step_that_is_denied_is_not_added_again(
     clusters: InstantAws, faulty: FaultyAws, arguments: dict[str, Any], context: Any
 ) -> None:
     cluster_id = start(clusters, "steps")
@@ -169,7 +169,7 @@ def test_a_step_that_may_not_be_added_is_not_asked_for_again(
     ],
     ids=lambda value: getattr(value, "code", None),
 )
-def test_a_step_that_cannot_be_looked_at_is_waited_for_as_long_as_that_may_pass(
+def test_a_step_that_cannot_be_described_is_awaited_while_the_error_may_be_transient(
     clusters: InstantAws,
     faulty: FaultyAws,
     arguments: dict[str, Any],
@@ -210,7 +210,7 @@ def test_protection_that_may_not_be_lifted_does_not_keep_the_cluster(
 
 
 @pytest.mark.parametrize("call", ["ListClusters", "DescribeCluster"])
-def test_a_cluster_that_may_not_be_looked_for_is_terminated_by_its_id(
+def test_a_cluster_whose_search_is_denied_is_terminated_by_its_id(
     terminate: Callable[..., Any], clusters: InstantAws, faulty: FaultyAws, context: Any, call: str
 ) -> None:
     cluster_id = start(clusters, "hidden")
@@ -234,7 +234,7 @@ def test_a_cluster_that_may_not_be_looked_for_is_terminated_by_its_id(
     ],
     ids=lambda value: getattr(value, "code", None),
 )
-def test_a_cluster_that_cannot_be_terminated_is_told_loudly_until_a_retry_ends_it(
+def test_a_cluster_that_cannot_be_terminated_is_warned_about_until_a_retry_ends_it(
     terminate: Callable[..., Any],
     clusters: InstantAws,
     faulty: FaultyAws,

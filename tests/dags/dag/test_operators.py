@@ -1,4 +1,4 @@
-"""A retry makes no second cluster or step, a failure says why, and everything is terminated.
+"""A retry creates no second cluster or step, a failure has its reason, and everything is terminated.
 
 The operators run against the local AWS, as a worker runs them; a deferred one's trigger runs here.
 """
@@ -241,7 +241,7 @@ def test_a_step_leads_to_its_own_log(
     assert b"what it says" in gzip.decompress(log)
 
 
-def test_a_step_whose_cluster_cannot_be_asked_leads_nowhere(waiting: dict[str, Any]) -> None:
+def test_a_step_that_cannot_be_described_has_an_empty_log_link(waiting: dict[str, Any]) -> None:
     sensor = sensors.StepDone(job_flow_id="j-NONE", step_id="s-NONE", **waiting)
     assert sensors.StepLogLink().get_link(sensor, ti_key=None) == ""
 
@@ -295,7 +295,7 @@ def test_a_step_that_waits_for_its_turn_is_not_over_its_limit(
     assert clusters.step_state(cluster_id, step_id) == "PENDING"
 
 
-def test_a_trigger_looks_until_just_after_the_limit_and_airflows_own_timeout_is_later(
+def test_a_trigger_polls_until_just_after_the_limit_and_airflows_own_timeout_is_later(
     cluster_id: str, waiting: dict[str, Any], context: Any, clusters: InstantAws
 ) -> None:
     step_id = start_step(clusters, cluster_id, "waited for")
@@ -326,7 +326,7 @@ def test_a_cluster_that_does_not_start_within_its_limit_fails_for_good_with_what
     assert "clear the task that created it, and those after it" in text
 
 
-def test_without_a_limit_a_cluster_is_waited_for_as_long_as_its_looks_take(
+def test_without_a_limit_the_wait_for_a_cluster_lasts_as_long_as_its_polls(
     aws_arguments: dict[str, Any],
 ) -> None:
     sensor = sensors.ClusterReady(job_flow_id="j-1", poke_interval=20, max_attempts=90, **aws_arguments)

@@ -1,4 +1,4 @@
-"""When the DAG runs by the clock, and with which Params; what cannot be is refused as it is parsed."""
+"""Scheduled runs: when they start, and with which Params; invalid settings are refused at parsing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_schedule_is_a_cron_expression_in_the_deployments_zone(text: str, expr
 
 
 @pytest.mark.parametrize("text", ["", "   "])
-def test_without_a_schedule_nothing_runs_by_the_clock(text: str, form: dict[str, Any]) -> None:
+def test_without_a_schedule_no_run_starts_by_itself(text: str, form: dict[str, Any]) -> None:
     quiet = deployed(FRUITS_SCHEDULE=text, FRUITS_SCHEDULE_PARAMS="/no/such.json")
     assert schedule.timetable(quiet) is None
     assert schedule.scheduled_params(quiet, form) == {}
@@ -124,7 +124,7 @@ def test_a_deployments_own_source_and_bucket_are_enough() -> None:
         ("asset_triggered", {}, 50),
     ],
 )
-def test_only_runs_by_the_clock_take_the_files_params(
+def test_only_scheduled_runs_and_backfills_take_the_files_params(
     run_type: str, conf: dict[str, Any] | None, components: int
 ) -> None:
     context = {

@@ -1,4 +1,4 @@
-"""The triggerer waits for clusters and steps of the local AWS, and the log says what goes on."""
+"""The triggerer waits for clusters and steps of the local AWS, and log states and progress."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def stood(clusters: InstantAws, standing_run: Path) -> str:
     return f"s3://{BUCKET}/{root}"
 
 
-def test_a_steps_states_and_progress_are_told(
+def test_a_steps_states_and_progress_are_logged(
     clusters: InstantAws,
     add_step: Callable[[str, threading.Event], str],
     arguments: dict[str, Any],
@@ -193,7 +193,7 @@ def test_a_steps_states_and_progress_are_told(
     assert counts[-1].endswith("rejects 2")
 
 
-def test_a_progress_that_cannot_be_seen_is_warned_of_once_and_the_wait_goes_on(
+def test_an_unreadable_progress_is_warned_about_once_and_the_wait_goes_on(
     clusters: InstantAws,
     add_step: Callable[[str, threading.Event], str],
     arguments: dict[str, Any],
@@ -228,14 +228,14 @@ def test_a_progress_that_cannot_be_seen_is_warned_of_once_and_the_wait_goes_on(
     assert f"s3://{BUCKET}/runs/no-such-run/sample has no {MARKER}" in warnings[0]
 
 
-def test_a_slow_look_at_the_progress_does_not_hold_up_the_wait(
+def test_slow_progress_reading_does_not_delay_the_end_of_the_wait(
     clusters: InstantAws,
     add_step: Callable[[str, threading.Event], str],
     arguments: dict[str, Any],
     stood: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The look lasts until the trigger is over, and the trigger is over all the same."""
+    """Reading the progress hangs until the trigger has ended, and the trigger still ends."""
     monkeypatch.setattr(triggers, "_LAST_PROGRESS_SECONDS", 0.1)
     gate, over = threading.Event(), threading.Event()
 
@@ -304,7 +304,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]) -> Cal
         EndpointConnectionError(endpoint_url="https://x"),
     ],
 )
-def test_trouble_that_passes_is_waited_out_and_said_once(
+def test_a_transient_error_does_not_end_the_wait_and_is_logged_once(
     trouble: Exception, answering: Callable[..., dict[str, Any]], lines: Callable[[], list[str]]
 ) -> None:
     assert answering("RUNNING", trouble, trouble, "RUNNING", "COMPLETED")["status"] == "success"
@@ -320,5 +320,5 @@ def test_a_refusal_ends_the_wait_with_its_reason(answering: Callable[..., dict[s
     assert "AccessDeniedException" in event["message"]
 
 
-def test_a_trigger_gives_up_after_its_looks(answering: Callable[..., dict[str, Any]]) -> None:
+def test_a_trigger_ends_with_timeout_after_its_attempts(answering: Callable[..., dict[str, Any]]) -> None:
     assert answering("RUNNING") == {"status": "timeout", "message": "step s-1 (extract) is RUNNING"}

@@ -1,4 +1,4 @@
-"""Temporary data goes, results stay, and a run that is alive is left alone."""
+"""Temporary data is deleted, results stay, and an active run is not touched."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def names(aws: LocalAws, key: str) -> set[str]:
     return set(aws.keys(f"runs/{key}"))
 
 
-def test_temporary_data_goes_and_results_stay(clients: tuple[Any, Any], clusters: LocalAws) -> None:
+def test_temporary_data_is_deleted_and_results_stay(clients: tuple[Any, Any], clusters: LocalAws) -> None:
     s3, emr = clients
     key = make_run(clusters, "cleaned")
     cleaning = clean.plan(s3, emr, BUCKET, key)
@@ -67,7 +67,7 @@ def test_temporary_data_goes_and_results_stay(clients: tuple[Any, Any], clusters
     assert names(clusters, key) == set(RESULTS)
 
 
-def test_everything_goes_when_that_is_asked_for(clients: tuple[Any, Any], clusters: LocalAws) -> None:
+def test_everything_is_deleted_on_request(clients: tuple[Any, Any], clusters: LocalAws) -> None:
     s3, emr = clients
     make_run(clusters, "every")
     make_run(clusters, "every-other")
@@ -78,7 +78,7 @@ def test_everything_goes_when_that_is_asked_for(clients: tuple[Any, Any], cluste
     assert names(clusters, "every-other") == {*TEMPORARY, *RESULTS}
 
 
-def test_what_is_half_deleted_does_not_look_whole(clients: tuple[Any, Any], clusters: LocalAws) -> None:
+def test_a_partly_deleted_run_does_not_look_complete(clients: tuple[Any, Any], clusters: LocalAws) -> None:
     s3, emr = clients
     make_run(clusters, "markers")
     keys = clean.plan(s3, emr, BUCKET, "markers", everything=True).keys
@@ -114,7 +114,7 @@ def test_an_object_that_stays_is_an_error() -> None:
         clean.delete(Refusing(), "b", ["runs/r/sample/a"])
 
 
-# Runs that are alive
+# Active runs
 
 
 @pytest.mark.parametrize("everything", [True, False])
@@ -238,7 +238,7 @@ def test_a_run_is_given_by_key_or_uri(run: str, expected: tuple[str, str]) -> No
         ("", "'' is not a run key"),
     ],
 )
-def test_what_is_no_run_is_refused_before_anything_is_looked_at(run: str, message: str) -> None:
+def test_a_uri_that_is_not_a_run_is_refused_before_any_call(run: str, message: str) -> None:
     with pytest.raises(JobError, match=message):
         clean.locate(run, "default")
     with pytest.raises(JobError, match="no bucket"):

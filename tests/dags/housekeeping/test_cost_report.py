@@ -109,7 +109,7 @@ def test_the_end_is_not_part_of_the_bill_and_the_start_is(ce: Any, stubber: Stub
     assert bill.fetch(ce, TODAY, 7).by_day == {}
 
 
-def test_further_pages_are_asked_for_and_added(ce: Any, stubber: Stubber) -> None:
+def test_further_pages_are_requested_and_added(ce: Any, stubber: Stubber) -> None:
     pages = [
         {"ResultsByTime": [day("2026-11-20", group("r1", EMR, "1"))], "NextPageToken": "two"},
         {"ResultsByTime": [day("2026-11-20", group("r1", EC2, "2"))], "NextPageToken": "three"},
@@ -144,7 +144,7 @@ def test_several_currencies_are_not_added_up(ce: Any, stubber: Stubber) -> None:
     assert bill.fetch(ce, TODAY, 28).problem == "amounts in several units: EUR, USD"
 
 
-def test_cost_explorer_is_asked_where_it_is_whatever_the_region() -> None:
+def test_cost_explorer_is_called_in_its_own_region() -> None:
     client = boto3.client("ce", "eu-west-3", aws_access_key_id="x", aws_secret_access_key="x")
     assert client.meta.endpoint_url == "https://ce.us-east-1.amazonaws.com"
 
@@ -231,7 +231,7 @@ def test_the_page_shows_each_run_with_its_actual_cost_and_its_estimate(facts: Fa
     assert tables["Bill by service"][1:] == [[EMR, "0.50 USD"], [EC2, "1.75 USD"]]
 
 
-def test_the_page_shows_what_lives_what_is_forgotten_and_what_went(facts: Facts) -> None:
+def test_the_page_shows_living_clusters_unfinished_runs_and_what_was_cleaned(facts: Facts) -> None:
     tables = Page(cost_page.page(Words("en"), facts)).tables
     assert tables["Clusters running now"][1] == ["j-1", "<script>alert('r')</script>", "WAITING", "1 d 6 h"]
     assert tables["Unfinished runs"][1] == ["half & half", "12", "3.4 MB", "2026-11-14 06:00 UTC"]
@@ -239,7 +239,7 @@ def test_the_page_shows_what_lives_what_is_forgotten_and_what_went(facts: Facts)
     assert tables["Deleted"][1] == ["s3://b/runs/old", "1,200", "2.5 GB"]
 
 
-def test_the_page_stands_alone_and_escapes_what_it_shows(facts: Facts) -> None:
+def test_the_page_is_self_contained_and_escapes_its_values(facts: Facts) -> None:
     html = cost_page.page(Words("en"), facts)
     assert Page(html).foreign == []
     assert "http://" not in html
@@ -323,7 +323,7 @@ def billed(local_aws: LocalAws) -> Callable[[list[dict[str, Any]]], None]:
 
 @pytest.fixture
 def full_bucket(clusters: LocalAws) -> Iterator[LocalAws]:
-    """Two finished runs, one that is not, and an upload that nobody completed."""
+    """Two finished runs, one that is not, and an incomplete upload."""
     clusters.terminate_all()
     eventually(lambda: clusters.alive() == [])
     for key in clusters.keys("runs"):
@@ -345,7 +345,7 @@ def full_bucket(clusters: LocalAws) -> Iterator[LocalAws]:
     clusters.s3.abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
-def test_uploads_that_nobody_completed_are_found_with_their_bytes(full_bucket: LocalAws) -> None:
+def test_incomplete_uploads_are_found_with_their_bytes(full_bucket: LocalAws) -> None:
     (upload,) = stored_runs.abandoned_uploads(full_bucket.s3, BUCKET, datetime.now(UTC))
     assert (upload.key, upload.bytes) == ("runs/half/sample/big", 6_000_000)
     assert stored_runs.abandoned_uploads(full_bucket.s3, BUCKET, upload.started) == []

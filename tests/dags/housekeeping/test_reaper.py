@@ -121,7 +121,9 @@ def living(**changed: Any) -> LivingCluster:
         ({"until": -timedelta(minutes=1)}, reaper.UNTIL),
     ],
 )
-def test_nobody_waits_for_what_is_over_old_or_idle(changed: dict[str, timedelta], reason: str | None) -> None:
+def test_a_cluster_past_its_time_too_old_or_idle_is_an_orphan(
+    changed: dict[str, timedelta], reason: str | None
+) -> None:
     now = datetime.now(UTC)
     cluster = living(**{name: now + span for name, span in changed.items()})
     assert cluster.orphan_reason(now, DAY) == reason
@@ -141,14 +143,14 @@ def test_a_moment_without_an_offset_is_utc() -> None:
 # Ending
 
 
-def test_nothing_is_terminated_unasked(clusters: InstantAws) -> None:
+def test_nothing_is_terminated_without_permission(clusters: InstantAws) -> None:
     cluster_id = start(clusters, "over", ago(minutes=5))
     (orphan,) = reaper.reap(clusters.emr, 24, allowed=False)
     assert (orphan.cluster.cluster_id, orphan.reason, orphan.terminated) == (cluster_id, reaper.UNTIL, False)
     assert clusters.alive() == [cluster_id]
 
 
-def test_only_what_nobody_waits_for_is_terminated(clusters: InstantAws) -> None:
+def test_only_orphans_are_terminated(clusters: InstantAws) -> None:
     over = start(clusters, "over", ago(minutes=5))
     kept = [start(clusters, "young"), start(clusters, "later", ago(hours=-3))]
     other = clusters.run(name="image-features somebody's own", tags={UNTIL_TAG: ago(days=9)})
@@ -175,7 +177,7 @@ def test_an_old_cluster_is_terminated_though_it_is_at_work(clusters: InstantAws)
     eventually(lambda: clusters.state(cluster_id) == "TERMINATED")
 
 
-def test_a_protected_cluster_is_told_and_left_alone(clusters: InstantAws) -> None:
+def test_a_protected_cluster_is_reported_and_not_terminated(clusters: InstantAws) -> None:
     cluster_id = start(clusters, "kept", ago(minutes=5), Instances={"TerminationProtected": True})
     (orphan,) = reaper.reap(clusters.emr, 24, allowed=True)
     assert orphan.cluster.protected
@@ -207,7 +209,7 @@ def test_a_cluster_that_aws_refuses_to_end_does_not_keep_the_others(clusters: In
 # Telling
 
 
-def test_the_reaper_tells_what_it_found_and_the_command_that_ends_it(
+def test_the_reapers_message_has_the_orphans_and_the_command_that_terminates_them(
     clusters: InstantAws, mailbox: Mailbox, deployed: pytest.MonkeyPatch
 ) -> None:
     cluster_id = start(clusters, "over", ago(hours=2))
@@ -231,13 +233,13 @@ def test_the_reaper_tells_what_it_found_and_the_command_that_ends_it(
     eventually(lambda: clusters.alive() == [])
 
 
-def test_when_all_is_well_nobody_is_told(clusters: InstantAws, mailbox: Mailbox) -> None:
+def test_without_orphans_no_message_is_sent(clusters: InstantAws, mailbox: Mailbox) -> None:
     start(clusters, "young")
     assert tasks.reap() == []
     assert mailbox.read() == []
 
 
-def test_a_cluster_that_cannot_be_ended_fails_the_task_after_it_was_told(
+def test_a_cluster_that_cannot_be_terminated_fails_the_task_after_the_message(
     clusters: InstantAws, mailbox: Mailbox, deployed: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster_id = start(clusters, "stuck", ago(hours=2))
@@ -261,7 +263,7 @@ def test_a_cluster_that_cannot_be_ended_fails_the_task_after_it_was_told(
         ({"until": -timedelta(minutes=1)}, reaper.UNTIL, "its end was due at"),
     ],
 )
-def test_each_reason_is_told(changed: dict[str, timedelta], reason: str, expected: str) -> None:
+def test_the_message_names_each_reason(changed: dict[str, timedelta], reason: str, expected: str) -> None:
     now = datetime.now(UTC)
     orphan = reaper.Orphan(living(**{name: now + span for name, span in changed.items()}), reason)
     assert expected in reaper.message(Words("en"), [orphan], 24, "eu-west-3").text

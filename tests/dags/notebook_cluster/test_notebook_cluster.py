@@ -64,7 +64,7 @@ def test_until_is_an_hour_of_the_day_or_a_time_from_now(text: str, zone: ZoneInf
     assert notebook_cluster_plan.until_of(text, NOW, zone).isoformat() == expected
 
 
-def test_an_hour_of_the_day_is_that_of_the_clocks_when_they_change() -> None:
+def test_a_time_of_day_follows_daylight_saving_time() -> None:
     before = datetime(2026, 10, 24, 20, 0, tzinfo=UTC)  # 22:00; winter time comes that night
     assert notebook_cluster_plan.until_of("9:00", before, PARIS) == datetime(2026, 10, 25, 8, 0, tzinfo=UTC)
 
@@ -280,7 +280,7 @@ def test_the_tunnel_by_session_manager_is_a_call_that_aws_takes(
     assert ssh.endswith(f"-N -L 9443:localhost:9443 hadoop@{described['MasterPublicDnsName']}")
 
 
-def test_the_owner_is_told_how_to_connect(
+def test_the_owner_gets_the_commands_to_connect(
     start: Callable[..., str],
     clusters: InstantAws,
     mailbox: Mailbox,
@@ -335,11 +335,11 @@ def over(connection: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clus
     return make
 
 
-def run_to_end(operator: ClusterEnded, looks: list[datetime]) -> str:
-    """As a worker and a triggerer do; ``looks`` gets the moment of each look."""
+def run_to_end(operator: ClusterEnded, polls: list[datetime]) -> str:
+    """As a worker and a triggerer do; ``polls`` gets the time of each poll."""
     event: Any = None
     while True:
-        looks.append(datetime.now(UTC))
+        polls.append(datetime.now(UTC))
         try:
             return operator.execute({}, event)
         except TaskDeferred as deferred:
@@ -354,12 +354,12 @@ async def first_event(trigger: Any) -> Any:
 def test_the_wait_ends_when_the_time_is_over(
     start: Callable[..., str], over: Callable[..., Any], clusters: InstantAws
 ) -> None:
-    cluster_id, looks = start(), []
+    cluster_id, polls = start(), []
     operator = over(cluster_id, timedelta(seconds=4))
-    assert run_to_end(operator, looks) == "WAITING"
+    assert run_to_end(operator, polls) == "WAITING"
     # A look is noted just before it is made: on a slow machine only the last may pass the end.
     end = datetime.fromisoformat(operator.until)
-    assert [look for look in looks[:-1] if look >= end] == []
+    assert [look for look in polls[:-1] if look >= end] == []
     assert datetime.now(UTC) >= end
     assert clusters.alive() == [cluster_id], "ending it is the teardown's"
 
@@ -367,12 +367,12 @@ def test_the_wait_ends_when_the_time_is_over(
 def test_the_wait_ends_when_the_owner_ended_the_cluster(
     start: Callable[..., str], over: Callable[..., Any], clusters: InstantAws
 ) -> None:
-    cluster_id, looks = start(), []
+    cluster_id, polls = start(), []
     operator = over(cluster_id, timedelta(hours=1))
     with pytest.raises(TaskDeferred):
         operator.execute({})
     clusters.emr.terminate_job_flows(JobFlowIds=[cluster_id])
-    assert run_to_end(operator, looks) in aws_clusters.ENDING
+    assert run_to_end(operator, polls) in aws_clusters.ENDING
 
 
 def test_a_cluster_that_broke_says_why(
@@ -387,7 +387,7 @@ def test_a_cluster_that_broke_says_why(
         run_to_end(over(cluster_id, timedelta(hours=1)), [])
 
 
-def test_a_look_holds_no_worker_for_longer_than_it_takes(
+def test_a_poll_holds_a_worker_only_while_it_runs(
     start: Callable[..., str], over: Callable[..., Any]
 ) -> None:
     operator = over(start(), timedelta(hours=1))
