@@ -1,4 +1,4 @@
-"""The demo shows what happened: the first error of a log, tasks as they end, the result's figures."""
+"""The demo shows the first error of a log, the tasks as they end, the steps' progress, and the result."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from support.summaries import run_summary
 from support.waiting import eventually
 
 
-def console() -> Console:
-    return Console(file=io.StringIO(), width=200, highlight=False)
+def string_console(**options: Any) -> Console:
+    return Console(file=io.StringIO(), width=200, highlight=False, **options)
 
 
-def text_of(made: Console) -> str:
-    assert isinstance(made.file, io.StringIO)
-    return made.file.getvalue()
+def text_of(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
-def test_the_first_error_of_a_log_is_shown_with_its_lines(tmp_path: Path) -> None:
+def test_the_first_error_of_a_log_is_shown_with_the_lines_that_follow_it(tmp_path: Path) -> None:
     log = tmp_path / "airflow.log"
     log.write_text(
         "2026-11-20T10:00:00.0Z [info ] starting\n"
@@ -53,10 +53,10 @@ def test_a_log_without_an_error_says_so(tmp_path: Path) -> None:
     assert failure(log) == "Airflow's log names no error."
 
 
-def test_the_result_has_its_figures_and_its_places(tmp_path: Path) -> None:
-    shown = console()
-    print_result(shown, run_summary(), tmp_path)
-    text = text_of(shown)
+def test_the_result_has_its_figures_and_paths(tmp_path: Path) -> None:
+    console = string_console()
+    print_result(console, run_summary(), tmp_path)
+    text = text_of(console)
     for words in (
         "10,243 of 131 labels",
         "10,240, 1280 wide",
@@ -74,10 +74,10 @@ def test_the_result_has_its_figures_and_its_places(tmp_path: Path) -> None:
 
 
 def test_the_quality_of_int8_is_shown(tmp_path: Path) -> None:
-    shown = console()
+    console = string_console()
     quality = asdict(Quality(200, 400, 0.9868, 0.9718, 0.7975, 0.795, 0.91, 50, 0.7551, 0.7539))
-    print_result(shown, run_summary(precision="int8", quality=quality), tmp_path)
-    text = " ".join(text_of(shown).split())
+    print_result(console, run_summary(precision="int8", quality=quality), tmp_path)
+    text = " ".join(text_of(console).split())
     assert "input size 160, int8" in text
     for words in (
         "0.9868 on average and 0.9718 at least",
@@ -87,10 +87,10 @@ def test_the_quality_of_int8_is_shown(tmp_path: Path) -> None:
         assert words in text
 
 
-def test_random_weights_are_said_loudly(tmp_path: Path) -> None:
-    shown = console()
-    print_result(shown, run_summary(weights="random:0", weights_are_random=True), tmp_path)
-    assert "RANDOM WEIGHTS: the features mean little" in text_of(shown)
+def test_random_weights_are_marked_in_capitals(tmp_path: Path) -> None:
+    console = string_console()
+    print_result(console, run_summary(weights="random:0", weights_are_random=True), tmp_path)
+    assert "RANDOM WEIGHTS: the features mean little" in text_of(console)
 
 
 @pytest.fixture
@@ -106,8 +106,8 @@ def database(tmp_path: Path) -> Path:
 
 
 def test_the_tasks_of_this_run_are_shown_once_each_as_they_end(database: Path, aws: Aws) -> None:
-    shown = console()
-    watch = Watch(shown, database, "fruit_features", RunLayout(f"s3://{BUCKET}/runs/watched"), aws)
+    console = string_console()
+    watch = Watch(console, database, "fruit_features", RunLayout(f"s3://{BUCKET}/runs/watched"), aws)
     with sqlite3.connect(database) as db:
         db.execute("INSERT INTO dag_run VALUES (2, 'fruit_features', 'this')")
         rows = [
@@ -120,7 +120,7 @@ def test_the_tasks_of_this_run_are_shown_once_each_as_they_end(database: Path, a
     db.close()
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1.5)"]) as process:
         watch.until_ended(process)
-    lines = [line.split() for line in text_of(shown).splitlines() if line.strip()]
+    lines = [line.split() for line in text_of(console).splitlines() if line.strip()]
     assert lines == [
         ["ok", "preflight", "1.2", "s"],
         ["failed", "create_cluster", "2.0", "s"],
@@ -128,17 +128,19 @@ def test_the_tasks_of_this_run_are_shown_once_each_as_they_end(database: Path, a
     ]
 
 
-def test_a_run_whose_database_is_not_there_yet_is_watched_without_an_error(tmp_path: Path, aws: Aws) -> None:
-    shown = console()
-    watch = Watch(shown, tmp_path / "none.db", "fruit_features", RunLayout(f"s3://{BUCKET}/runs/none"), aws)
+def test_a_run_whose_database_does_not_exist_yet_is_watched_without_an_error(
+    tmp_path: Path, aws: Aws
+) -> None:
+    console = string_console()
+    watch = Watch(console, tmp_path / "none.db", "fruit_features", RunLayout(f"s3://{BUCKET}/runs/none"), aws)
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         watch.until_ended(process)
-    assert text_of(shown).strip() == ""
+    assert text_of(console).strip() == ""
 
 
 @pytest.fixture
 def extracting(database: Path, local_aws: LocalAws, standing_run: Path) -> RunLayout:
-    """A run of which two shards of five stand, and whose extraction is under way."""
+    """A run whose extraction is active and has written two of five shards."""
     with sqlite3.connect(database) as db:
         db.execute("INSERT INTO task_instance VALUES ('wait_for_extraction', 'this', 'deferred', NULL, NULL)")
     db.close()
@@ -147,12 +149,12 @@ def extracting(database: Path, local_aws: LocalAws, standing_run: Path) -> RunLa
     return RunLayout(f"s3://{BUCKET}/runs/counted")
 
 
-def watched(shown: Console, database: Path, layout: RunLayout, aws: Aws, expected: str = "") -> str:
+def watched(console: Console, database: Path, layout: RunLayout, aws: Aws, expected: str = "") -> str:
     """What is shown of a run that appears after the watch began, while a process runs.
 
-    The process runs until ``expected`` is shown, and then for some more looks.
+    The process runs until ``expected`` is shown, and then for some more polls.
     """
-    watch = Watch(shown, database, "fruit_features", layout, aws)
+    watch = Watch(console, database, "fruit_features", layout, aws)
     with sqlite3.connect(database) as db:
         db.execute("INSERT INTO dag_run VALUES (2, 'fruit_features', 'this')")
     db.close()
@@ -161,7 +163,7 @@ def watched(shown: Console, database: Path, layout: RunLayout, aws: Aws, expecte
 
         def end() -> None:
             try:
-                eventually(lambda: expected in text_of(shown))
+                eventually(lambda: expected in text_of(console))
                 time.sleep(1.5)
             finally:
                 process.communicate()
@@ -170,12 +172,12 @@ def watched(shown: Console, database: Path, layout: RunLayout, aws: Aws, expecte
         ending.start()
         watch.until_ended(process)
         ending.join()
-    return text_of(shown)
+    return text_of(console)
 
 
 def test_a_step_that_runs_has_a_bar_of_its_images(database: Path, extracting: RunLayout, aws: Aws) -> None:
-    shown = Console(file=io.StringIO(), width=200, highlight=False, force_terminal=True, color_system=None)
-    text = watched(shown, database, extracting, aws, "24/50 images")
+    console = string_console(force_terminal=True, color_system=None)
+    text = watched(console, database, extracting, aws, "24/50 images")
     assert re.search(r"extracting .+24/50 images · rejects 0", text)
     assert "extracting: " not in text
 
@@ -183,12 +185,12 @@ def test_a_step_that_runs_has_a_bar_of_its_images(database: Path, extracting: Ru
 def test_without_a_terminal_the_bar_is_a_line_which_is_not_repeated(
     database: Path, extracting: RunLayout, aws: Aws
 ) -> None:
-    lines = watched(console(), database, extracting, aws, "24 / 50").splitlines()
+    lines = watched(string_console(), database, extracting, aws, "24 / 50").splitlines()
     assert [line.strip() for line in lines if line.strip()] == ["extracting: images 24 / 50 · rejects 0"]
 
 
-def test_a_step_whose_sample_is_not_there_yet_has_no_bar(
+def test_a_step_whose_sample_does_not_exist_yet_has_no_bar(
     database: Path, extracting: RunLayout, aws: Aws
 ) -> None:
     del extracting
-    assert watched(console(), database, RunLayout(f"s3://{BUCKET}/runs/none"), aws).strip() == ""
+    assert watched(string_console(), database, RunLayout(f"s3://{BUCKET}/runs/none"), aws).strip() == ""
