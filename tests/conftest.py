@@ -67,7 +67,7 @@ def local_aws() -> Iterator[InstantAws]:
         yield aws
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def aws(local_aws: InstantAws) -> Aws:
-    """The pipeline's own view of the local AWS."""
+    """The pipeline's own view of the local AWS; a session of boto3 parses the services' models once."""
     return Aws(boto3.Session("test", "test", region_name=REGION), REGION, local_aws.endpoint)

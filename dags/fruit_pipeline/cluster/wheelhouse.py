@@ -49,8 +49,7 @@ def build(requirements: Path, target: str, cache_dir: Path) -> Wheelhouse:
 
     Raises JobError when a wheel cannot be downloaded.
     """
-    host = (sys.platform, platform.machine(), platform.python_version()) if target == "host" else ()
-    digest = digest_of(target, *host, *_MANYLINUX, requirements.read_text())
+    digest = digest_for(requirements, target)
     folder = cache_dir / "wheelhouse" / digest
     if folder.is_dir():
         return Wheelhouse(folder, digest)
@@ -65,6 +64,12 @@ def build(requirements: Path, target: str, cache_dir: Path) -> Wheelhouse:
         with contextlib.suppress(OSError):
             wheels.rename(folder)
     return Wheelhouse(folder, digest)
+
+
+def digest_for(requirements: Path, target: str) -> str:
+    """Digest of everything that decides which wheels are downloaded."""
+    host = (sys.platform, platform.machine(), platform.python_version()) if target == "host" else ()
+    return digest_of(target, *host, *_MANYLINUX, requirements.read_text())
 
 
 def publish(wheelhouse: Wheelhouse, target: Storage) -> str:

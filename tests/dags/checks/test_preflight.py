@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
@@ -29,6 +30,8 @@ from image_features.errors import JobError, StorageError
 from support.local_aws import BUCKET, REGION, LocalAws
 from support.waiting import eventually
 
+MODELS = botocore.session.get_session().get_component("data_loader")
+
 
 class OneTry(Aws):
     """Does not try again: what a test makes fail fails for good."""
@@ -37,7 +40,7 @@ class OneTry(Aws):
         return super().client(service, region, **{**config, "retries": {"total_max_attempts": 1}})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def good(repo: Path, drawn_folder: Path) -> RunRequest:
     params = {name: param.resolve() for name, param in form(shapes.descriptions(repo)).items()}
     return from_params({**params, "source": str(drawn_folder), "weights": "random:0"}, "good", BUCKET)
@@ -104,7 +107,9 @@ def test_no_credentials(good: RunRequest, deployment: Settings, local_aws: Local
 
 def failing(call: str, status: int, body: str, times: int = 10**6) -> tuple[Aws, list[str]]:
     """An Aws whose ``call`` (service.Operation) is answered so, ``times`` times; and the calls seen."""
-    session = boto3.Session("test", "test", region_name=REGION)
+    own = botocore.session.Session()  # with events of its own, and the parsed models of all
+    own.register_component("data_loader", MODELS)
+    session = boto3.Session("test", "test", region_name=REGION, botocore_session=own)
     seen: list[str] = []
 
     def answer(request: Any, **_: Any) -> AWSResponse | None:

@@ -81,25 +81,20 @@ def test_what_is_no_manifest_is_refused(manifest: Storage) -> None:
         Manifest(manifest)
 
 
-def test_a_manifest_that_goes_on_fails_the_checks(
-    tmp_path: Path, drawn_folder: Path, random_backbone: Path
-) -> None:
-    root = finished_run(tmp_path, drawn_folder, random_backbone)
-    storage = Storage(root / "sample")
+def test_a_shard_of_the_manifest_that_the_marker_does_not_list_fails_the_checks(run: Path) -> None:
+    storage = Storage(run / "sample")
     row = {"image": "zz/z.jpg", "label": "zz", "sha256": "0" * 64, "bytes": 1, "shard": 77}
     table = table_of(storage)
     change(storage, pa.concat_tables([table, pa.Table.from_pylist([row], schema=table.schema)]))
     with pytest.raises(JobError, match=r"manifest.parquet has shard 77, which is not in the marker"):
-        check_run(RunLayout(str(root)))
+        check_run(RunLayout(str(run)))
 
 
 def test_digests_of_a_run_do_not_depend_on_its_shards_or_its_place(
-    tmp_path: Path, drawn_folder: Path, random_backbone: Path
+    standing_run: Path, tmp_path: Path, drawn_folder: Path, random_backbone: Path
 ) -> None:
-    roots = [
-        finished_run(tmp_path / str(cores), drawn_folder, random_backbone, cores=cores) for cores in (1, 4)
-    ]
-    one, other = (check_run(RunLayout(str(root))) for root in roots)
+    more_shards = finished_run(tmp_path, drawn_folder, random_backbone, cores=4)
+    one, other = (check_run(RunLayout(str(root))) for root in (standing_run, more_shards))
     assert one.shards != other.shards
     assert (one.rows_digest, one.images_digest) == (other.rows_digest, other.images_digest)
     assert one.images_digest != one.rows_digest
