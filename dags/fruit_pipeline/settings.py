@@ -98,7 +98,7 @@ class Variable:
     name: str
     meaning: str
     parse: Callable[[str], Any]
-    default: str  # text that stands for an empty variable; "": the field is ``unset``
+    default: str  # text to take for an empty variable; if it is empty too, the value is ``unset``
     unset: Any
     shown_default: str
 

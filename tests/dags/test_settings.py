@@ -100,7 +100,7 @@ def test_several_subnets_an_owner_and_a_security_configuration_are_taken() -> No
         ("FRUITS_POLL_SECONDS", "1.5"),
         ("FRUITS_POLL_SECONDS", "-2"),
         ("FRUITS_POLL_SECONDS", "often"),
-        # With more, the wait for the cluster's end would not look even once.
+        # With more, the wait for the cluster's end would time out before its first poll.
         ("FRUITS_POLL_SECONDS", "3600"),
         ("FRUITS_MAX_ACTIVE_RUNS", "0"),
         ("FRUITS_MAX_ACTIVE_RUNS", "51"),

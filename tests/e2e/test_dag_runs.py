@@ -195,7 +195,7 @@ def test_a_run_above_its_budget_is_refused_before_a_cluster_is_made(stage: Stage
     before = len(stage.clusters("TERMINATED", "TERMINATED_WITH_ERRORS"))
     refused = stage.run("budget", source=str(source), max_cost_usd=0.01, components=20, **SMALL_MODEL)
     assert not refused.ok
-    assert "too dear: 243 images on small cost" in refused.log
+    assert "too expensive: 243 images on small cost" in refused.log
     assert len(stage.clusters("TERMINATED", "TERMINATED_WITH_ERRORS")) == before
 
 

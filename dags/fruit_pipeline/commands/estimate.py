@@ -5,7 +5,7 @@
 
 Only the cluster is estimated, from its request to its end: drawing and uploading the sample takes time
 on the Airflow worker, and almost no money. The cases are `expected` (Spot where the shape has it),
-`low` (the cheapest and fastest instance types) and `high` (on demand, the dearest and slowest types, a
+`low` (the cheapest and fastest instance types) and `high` (on demand, the most expensive and slowest types, a
 slow start); docs/cost.md says how they are computed. A run that resumes or reuses computes less; the
 estimate ignores that.
 """

@@ -10,8 +10,8 @@ costs EC2's price, EMR's fee and its volumes for the whole time. There are three
 
 - expected: Spot where the shape asks for it, at the mean of the fleet's types.
 - low: the cheapest and the fastest of the types, and vCPUs 1.5 times as fast as assumed.
-- high: all nodes on demand, because no Spot capacity is left, at the dearest and slowest type; vCPUs half
-  as fast as assumed, a slow start, and the whole time that EMR tries to get Spot nodes.
+- high: all nodes on demand, because no Spot capacity is left, at the most expensive and slowest type; vCPUs
+  half as fast as assumed, a slow start, and the whole time that EMR tries to get Spot nodes.
 
 A run that resumes or reuses computes less. The estimate does not take that into account.
 """
@@ -181,18 +181,18 @@ def _spot_seconds(shape: Shape) -> float:
 
 
 def _count(nodes: Nodes, case: str) -> float:
-    """Instances of a group or fleet: a fleet's types may count several units each."""
+    """Instances of a group or fleet. An instance of a fleet may provide several of its units."""
     counts = [math.ceil(nodes.units / weight) for weight in nodes.weights.values()]
     return _chosen(counts, case, low=min, high=max)
 
 
 def _hourly(nodes: Nodes, case: str, prices: Prices, price: Callable[[Nodes, InstancePrice], float]) -> float:
     """USD an hour of a group or fleet, by the prices of its types."""
-    found = [
+    hourly = [
         math.ceil(nodes.units / weight) * price(nodes, prices.of(name))
         for name, weight in nodes.weights.items()
     ]
-    return _chosen(found, case, low=min, high=max)
+    return _chosen(hourly, case, low=min, high=max)
 
 
 def _ec2_price(case: str) -> Callable[[Nodes, InstancePrice], float]:
@@ -223,8 +223,8 @@ def check_budget(estimated: CostEstimate, max_cost_usd: float, *, coarse: bool =
         return
     images = f"{estimated.images:,} images{', if the source has as many,' if coarse else ''}"
     raise JobError(
-        f"too dear: {images} on {estimated.shape} cost {_usd(estimated.expected)} expected, "
-        f"{_usd(estimated.low)} at least and {_usd(estimated.high)} in the dearest case, above max_cost_usd "
+        f"too expensive: {images} on {estimated.shape} cost {_usd(estimated.expected)} expected, "
+        f"{_usd(estimated.low)} at least and {_usd(estimated.high)} in the high case, above max_cost_usd "
         f"{max_cost_usd:.2f}. Draw fewer images, take precision int8, a smaller input size or another "
         "shape, or raise max_cost_usd; nothing was started"
     )

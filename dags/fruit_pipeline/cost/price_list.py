@@ -36,7 +36,7 @@ class Product:
     service: str
     usage_type: str  # pattern, without the region's short name
     attributes: Mapping[str, str]
-    units: int = 1  # the price of so many units is kept
+    units: int = 1  # the price file has the price of this many units
 
     def of_type(self, instance_type: str) -> Product:
         """The product of one instance type."""
@@ -110,7 +110,9 @@ def fetch(region: str, types: Iterable[str], pricing: Any, ec2: Any) -> Prices:
     }
     sources = {"price-list": Source(today, "AWS Price List API, on the day of the date.")}
     if spot:
-        sources["spot"] = Source(today, "Spot price history of EC2 when asked: mean over the zones.")
+        sources["spot"] = Source(
+            today, "Spot price history of EC2, on the day of the date: mean over the zones."
+        )
     return Prices(region=region, sources=sources, instances=instances, **_rates(pricing, region))
 
 

@@ -110,8 +110,13 @@ def finished(words: Words, layout: RunLayout, summary: RunSummary) -> Message:
     ]
     if summary.reused:
         lines.append(words("finished.reused", reused=words.number(summary.reused)))
-    kept = words.percent(summary.variance_kept)
-    lines.append(words("finished.embeddings", components=summary.components, variance=kept))
+    lines.append(
+        words(
+            "finished.embeddings",
+            components=summary.components,
+            variance=words.percent(summary.variance_kept),
+        )
+    )
     if summary.weights_are_random:
         lines.append(words("finished.random"))
     lines.append(words("finished.time", duration=words.duration(sum(summary.seconds.values()))))

@@ -225,7 +225,7 @@ class RunRequest:
         5.0,
         "Most it may cost",
         "Money",
-        "USD. A run whose estimate is above, in its dearest case, is refused before a cluster is created.",
+        "USD. A run whose estimate is above, in its high case, is refused before a cluster is created.",
         type="number",
         exclusiveMinimum=0,
         maximum=10_000,

@@ -533,7 +533,7 @@ def test_a_region_without_prices(good: RunRequest, deployment: Settings, aws: Aw
 
 def test_a_total_that_is_too_dear_already(good: RunRequest, deployment: Settings, aws: Aws) -> None:
     text = refusal(replace(good, total=20_000_000), deployment, aws)
-    assert text.startswith("too dear: 20,000,000 images, if the source has as many, on small cost ")
+    assert text.startswith("too expensive: 20,000,000 images, if the source has as many, on small cost ")
     assert "above max_cost_usd 5.00" in text
     preflight.check(replace(good, total=20_000_000, max_cost_usd=1000.0), deployment, aws, aws)
 
@@ -542,14 +542,14 @@ def test_images_per_label_are_multiplied_by_the_labels_of_the_source(
     good: RunRequest, deployment: Settings, aws: Aws, local_aws: LocalAws
 ) -> None:
     text = refusal(replace(good, per_label=1_000_000), deployment, aws)
-    assert text.startswith("too dear: 12,000,000 images")
+    assert text.startswith("too expensive: 12,000,000 images")
     text = refusal(replace(good, per_label=3_000_000, labels=("Kiwi", "Plum")), deployment, aws)
-    assert text.startswith("too dear: 6,000,000 images")
+    assert text.startswith("too expensive: 6,000,000 images")
     for label in ("a", "b", "c"):
         local_aws.put(f"preflight labels/{label}/1.jpg")
     source = f"s3://{BUCKET}/preflight labels"
     text = refusal(replace(good, per_label=3_000_000, source=source), deployment, aws)
-    assert text.startswith("too dear: 9,000,000 images")
+    assert text.startswith("too expensive: 9,000,000 images")
 
 
 # The source

@@ -174,7 +174,7 @@ def made_up(**hourly: tuple[float, float]) -> Prices:
     return Prices(REGION, {"s": source}, instances, nothing, nothing, nothing, nothing)
 
 
-def test_the_cases_are_those_of_the_cheapest_the_mean_and_the_dearest_type(standard: Shape) -> None:
+def test_the_cases_are_those_of_the_cheapest_the_mean_and_the_most_expensive_type(standard: Shape) -> None:
     """Two types for the task nodes, one of which counts twice and so is bought half as often."""
     one = [{"InstanceType": "m5.xlarge"}]
     kinds = [{"InstanceType": "m5.xlarge"}, {"InstanceType": "m5.2xlarge", "WeightedCapacity": 2}]
@@ -201,7 +201,7 @@ def test_low_is_below_expected_is_below_high_in_every_shape(repo: Path, price_li
         assert found.low.total_seconds < found.expected.total_seconds < found.high.total_seconds
 
 
-def test_the_dearest_case_waits_for_spot_as_long_as_the_shape_does(
+def test_the_high_case_waits_for_spot_as_long_as_the_shape_does(
     standard: Shape, small: Shape, price_list: Prices
 ) -> None:
     spec = standard.instance_fleets[-1]["LaunchSpecifications"]["SpotSpecification"]
@@ -245,14 +245,14 @@ def test_a_run_within_its_budget_passes(of_fruits: CostEstimate) -> None:
     estimate.check_budget(of_fruits, of_fruits.high.total_usd)
 
 
-def test_a_run_whose_dearest_case_is_above_its_budget_is_refused_with_figures_and_advice(
+def test_a_run_whose_high_case_is_above_its_budget_is_refused_with_figures_and_advice(
     of_fruits: CostEstimate,
 ) -> None:
     with pytest.raises(JobError) as caught:
         estimate.check_budget(of_fruits, 0.25)
     text = str(caught.value)
     assert text.startswith(
-        f"too dear: 67,692 images on standard cost {of_fruits.expected.total_usd:.2f} USD in "
+        f"too expensive: 67,692 images on standard cost {of_fruits.expected.total_usd:.2f} USD in "
     )
     assert f"{of_fruits.high.total_usd:.2f} USD in " in text
     assert "above max_cost_usd 0.25. Draw fewer images, take precision int8" in text

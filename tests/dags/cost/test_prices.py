@@ -138,7 +138,7 @@ def test_an_unknown_instance_type_is_refused_with_the_closest_names(repo: Path, 
     assert f"--refresh --types {name}" in str(caught.value)
 
 
-# Renewal. The local AWS has no Price List: its answers are made here, in the shape that AWS documents.
+# Refresh. The local AWS has no Price List: the tests make its answers, in the form that AWS documents.
 
 
 def documented() -> dict[str, Any]:
@@ -182,7 +182,7 @@ def question(service: str, **filters: str) -> dict[str, Any]:
 
 
 def price_list(*types: str, missing: str = "") -> tuple[Any, Stubber]:
-    """A client of the Price List whose answers are written down, in the order that they are asked for."""
+    """A client of the Price List with prepared answers, in the order of the requests."""
     client = boto3.Session("test", "test").client("pricing", region_name=cost_price_list.PRICE_LIST_REGION)
     stub = Stubber(client)
 
@@ -246,7 +246,7 @@ def test_prices_are_fetched_from_the_price_list_and_the_spot_history() -> None:
         ("m5.xlarge", "eu-west-3a", "0.08", "2026-11-19"),
         ("m5.xlarge", "eu-west-3a", "0.06", "2026-11-20"),  # the zone's newest counts
         ("m5.xlarge", "eu-west-3b", "0.07", "2026-11-20"),
-        ("t3.micro", "eu-west-3b", "0.01", "2026-11-20"),  # nobody asked
+        ("t3.micro", "eu-west-3b", "0.01", "2026-11-20"),  # not requested
     )
     before = datetime.now(UTC).date().isoformat()
     with asked, history:
@@ -291,7 +291,7 @@ def test_a_renewal_asks_for_the_types_of_file_shapes_and_command_and_replaces_th
 ) -> None:
     path = prices.path_of(home, REGION)
     wanted = cost_price_list.wanted_types(home, REGION, ["c7g.xlarge"])
-    assert {"c7g.xlarge", "m5.2xlarge", "r7g.xlarge"} <= wanted  # m5.2xlarge stands in the file only
+    assert {"c7g.xlarge", "m5.2xlarge", "r7g.xlarge"} <= wanted  # m5.2xlarge is only in the file
     pricing, asked = price_list(*sorted(wanted))
     monkeypatch.setattr(Account, "pricing", pricing)
     with asked:

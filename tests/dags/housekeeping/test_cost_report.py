@@ -280,7 +280,7 @@ def test_amounts_below_zero_are_shown_and_have_no_bar() -> None:
     assert '<rect width="0.0"' in html
 
 
-def test_the_message_has_the_sums_the_dearest_runs_and_the_place(facts: Facts) -> None:
+def test_the_message_has_the_sums_the_most_expensive_runs_and_the_place(facts: Facts) -> None:
     message = cost_page.message(Words("en"), facts, "s3://b/reports/cost.html")
     assert message.subject.replace("\u00a0", " ") == "Cost report 2026-11-23: 2.25 USD"
     lines = message.text.replace("\u00a0", " ").splitlines()

@@ -1,4 +1,4 @@
-"""What people are told of a run, in both languages; and that no message ever fails a run.
+"""Messages about a run, in both languages; no message ever fails a run.
 
 Messages go through the local AWS: from the topic to a queue that has subscribed to it.
 """
@@ -124,7 +124,7 @@ def test_a_text_is_cut_below_snss_limit(mailbox: Mailbox) -> None:
     assert received["Message"].endswith("…")
 
 
-# What is told
+# Content
 
 
 def test_the_cluster_is_ready(mailbox: Mailbox) -> None:
@@ -258,7 +258,9 @@ FAILED = Instance({"preflight": "success", "draw_sample": "failed"}, {("draw_sam
         ("never", []),
     ],
 )
-def test_a_run_tells_what_its_form_asks_for(notify: str, told: list[str], mailbox: Mailbox) -> None:
+def test_a_run_sends_the_messages_that_its_param_allows(
+    notify: str, told: list[str], mailbox: Mailbox
+) -> None:
     asked = {**request(), "notify": notify}
     messages.notify_cluster_ready(asked, "j-1")
     messages.notify_run_ended(asked, notify, FAILED)
@@ -267,7 +269,9 @@ def test_a_run_tells_what_its_form_asks_for(notify: str, told: list[str], mailbo
 
 
 @pytest.mark.parametrize(("notify", "told"), [("failures", 1), ("never", 0)])
-def test_a_refused_run_tells_what_its_form_asks_for(notify: str, told: int, mailbox: Mailbox) -> None:
+def test_a_refused_run_sends_the_messages_that_its_param_allows(
+    notify: str, told: int, mailbox: Mailbox
+) -> None:
     messages.notify_run_ended(
         None, notify, Instance({"preflight": "failed"}, {("preflight", "error"): "no bucket"})
     )

@@ -184,7 +184,9 @@ def test_a_sample_that_is_too_dear_is_refused_before_a_cluster_is_made(
 ) -> None:
     run = tasks.preflight({**params, "max_cost_usd": 0.1}, "manual__1")
     before = local_aws.alive()
-    with pytest.raises(JobError, match=r"too dear: 67,692 images on small cost .* above max_cost_usd 0\.10"):
+    with pytest.raises(
+        JobError, match=r"too expensive: 67,692 images on small cost .* above max_cost_usd 0\.10"
+    ):
         tasks.plan_cluster(run, {"images": 67_692, "bytes": 400_000_000}, MODEL, CODE)
     assert local_aws.alive() == before
 
