@@ -9,6 +9,7 @@ Exit codes: 0 none, 1 some, each told by file, line and kind; never the secret i
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from detect_secrets import SecretsCollection
 from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+from detect_secrets.plugins.base import RegexBasedDetector
 from detect_secrets.settings import transient_settings
 
 REPO = Path(__file__).resolve().parents[2]
@@ -70,16 +72,39 @@ def history(folder: Path) -> list[Path]:
 
 def found(paths: list[Path], root: Path) -> Iterator[str]:
     """Every secret in ``paths``: its place and kind."""
-    names = [plugin.__name__ for plugin in get_mapping_from_secret_type_to_class().values()]
-    with transient_settings({"plugins_used": [{"name": name} for name in names]}):
-        secrets = SecretsCollection()
-        for path in paths:
-            if not LOCKED.fullmatch(path.relative_to(root).as_posix()):
+    plugins = list(get_mapping_from_secret_type_to_class().values())
+    scanned = [path for path in paths if not LOCKED.fullmatch(path.relative_to(root).as_posix())]
+    plain = {path for path in scanned if path.suffix == ".py" and not _matches_a_pattern(path)}
+    secrets = SecretsCollection()
+    for files, used in (
+        (plain, [plugin for plugin in plugins if not issubclass(plugin, RegexBasedDetector)]),
+        ([path for path in scanned if path not in plain], plugins),
+    ):
+        with transient_settings({"plugins_used": [{"name": plugin.__name__} for plugin in used]}):
+            for path in files:
                 secrets.scan_file(str(path))
     for name, secret in secrets:
         value = secret.secret_value or ""
         if value not in DUMMIES and not PICTURE.match(value):
             yield f"{Path(name).relative_to(root)}:{secret.line_number}: {secret.type}"
+
+
+@functools.cache
+def _patterns() -> list[re.Pattern[str]]:
+    """Those of the detectors that are patterns only, for a whole text in place of a line."""
+    plugins = get_mapping_from_secret_type_to_class().values()
+    return [
+        re.compile(pattern.pattern, pattern.flags | re.MULTILINE)
+        for plugin in plugins
+        if issubclass(plugin, RegexBasedDetector)
+        for pattern in plugin().denylist
+    ]
+
+
+def _matches_a_pattern(path: Path) -> bool:
+    """Whether a file needs the detectors that are patterns: each costs a call for each line."""
+    text = path.read_text(errors="replace")
+    return any(pattern.search(text) for pattern in _patterns())
 
 
 def main(argv: list[str] | None = None) -> int:
