@@ -1,4 +1,4 @@
-"""A finished run passes; every way to damage one is found and named."""
+"""A finished run passes; each kind of damage is detected and named."""
 
 from __future__ import annotations
 

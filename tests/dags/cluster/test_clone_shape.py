@@ -1,4 +1,4 @@
-"""A cluster that exists becomes a shape, and what cannot be taken over is said.
+"""An existing cluster becomes a shape, and what a shape cannot have is listed.
 
 The clusters live in the local AWS, but for answers that only AWS gives.
 """
@@ -41,8 +41,13 @@ def cloned(clusters: LocalAws, home: Path) -> Cloned:
 
 
 def group(role: str, count: int = 1, **fields: Any) -> dict[str, Any]:
-    made = {"InstanceRole": role, "InstanceType": "m5.xlarge", "InstanceCount": count, "Market": "ON_DEMAND"}
-    return {**made, **fields}
+    defaults = {
+        "InstanceRole": role,
+        "InstanceType": "m5.xlarge",
+        "InstanceCount": count,
+        "Market": "ON_DEMAND",
+    }
+    return {**defaults, **fields}
 
 
 def ebs(size: int, kind: str = "gp3", count: int = 1, **fields: Any) -> dict[str, Any]:
@@ -59,18 +64,18 @@ def test_the_clone_of_a_shapes_own_cluster_is_the_shape(
     code = clusters.put("clone/install.sh", "true")
     request = job_flow.build_request(deployment, shape, "r1", f"s3://{BUCKET}/clone", code, "s3://b-1/w")
     cluster_id = clusters.emr.run_job_flow(**request)["JobFlowId"]
-    made = clone_shape.clone(clusters.emr, cluster_id, home, "mine")
+    result = clone_shape.clone(clusters.emr, cluster_id, home, "mine")
     theirs = json.loads(shapes.shape_file(home, name).read_text())
-    described = made.values.pop("description")
+    described = result.values.pop("description")
     assert described == f"As cluster {cluster_id} (image-features r1)"
     if name == "notebook":  # the bucket has its name now
         theirs = json.loads(json.dumps(theirs).replace("{bucket}", BUCKET))
-    assert made.values == {field: value for field, value in theirs.items() if field != "description"}
-    assert all(line.startswith("decided by the deployment's settings") for line in made.left_out)
+    assert result.values == {field: value for field, value in theirs.items() if field != "description"}
+    assert all(line.startswith("decided by the deployment's settings") for line in result.left_out)
 
 
 def test_a_clone_of_a_plain_cluster_is_sized_and_passes_the_schema(cloned: Cloned, home: Path) -> None:
-    made = cloned(
+    result = cloned(
         Instances={
             "InstanceGroups": [
                 group("MASTER", **ebs(32)),
@@ -79,7 +84,7 @@ def test_a_clone_of_a_plain_cluster_is_sized_and_passes_the_schema(cloned: Clone
         },
         AutoTerminationPolicy={"IdleTimeout": 3600},
     )
-    shape = shapes.parse_shape(made.values, home, home / "mine.json")
+    shape = shapes.parse_shape(result.values, home, home / "mine.json")
     assert (shape.purpose, shape.architecture, shape.release_label) == ("features", "x86_64", "emr-7.14.0")
     assert (shape.idle_timeout_seconds, shape.ebs_gb, shape.worker_cores) == (3600, 32, 24)
     assert shape.spark_defaults == {
@@ -88,11 +93,13 @@ def test_a_clone_of_a_plain_cluster_is_sized_and_passes_the_schema(cloned: Clone
         "spark.executor.memory": "4096m",
         "spark.executor.memoryOverhead": "19456m",  # three quarters of 32 GiB, less one GiB, less the heap
     }
-    assert any(line.startswith("EMR sized the executors: set to 4096 MiB of heap") for line in made.left_out)
+    assert any(
+        line.startswith("EMR sized the executors: set to 4096 MiB of heap") for line in result.left_out
+    )
 
 
-def test_what_cannot_be_taken_over_is_said(cloned: Cloned, home: Path) -> None:
-    made = cloned(
+def test_what_a_shape_cannot_have_is_listed(cloned: Cloned, home: Path) -> None:
+    result = cloned(
         tags={"team": "fruit", aws_clusters.RUN_TAG: "r9"},
         ReleaseLabel="emr-6.15.0",
         Applications=[{"Name": "Hadoop"}, {"Name": "Hive"}],
@@ -123,8 +130,8 @@ def test_what_cannot_be_taken_over_is_said(cloned: Cloned, home: Path) -> None:
             ],
         },
     )
-    text = "\n".join(made.left_out)
-    for said in (
+    text = "\n".join(result.left_out)
+    for line in (
         "release emr-6.15.0: replaced by emr-7.14.0; nodes need Python 3.11 of EMR 7",
         "MASTER 'Master' is 1 SPOT: replaced by one node on demand, which runs the driver",
         "MASTER 'Master': BidPrice",
@@ -142,8 +149,8 @@ def test_what_cannot_be_taken_over_is_said(cloned: Cloned, home: Path) -> None:
         "managed scaling",
         "bootstrap actions: tune",
     ):
-        assert said in text, said
-    shape = shapes.parse_shape(made.values, home, home / "mine.json")
+        assert line in text, line
+    shape = shapes.parse_shape(result.values, home, home / "mine.json")
     assert shape.applications == ["Spark", "Hadoop", "Hive"]
     assert shape.classifications == [{"Classification": "hive-site", "Properties": {"hive.x": "1"}}]
     assert [(nodes.role, nodes.market, nodes.units) for nodes in shape.nodes] == [
@@ -164,7 +171,7 @@ def test_a_fleet_keeps_weights_targets_and_its_spot_rules(cloned: Cloned, home: 
         "TimeoutAction": "TERMINATE_CLUSTER",
         "AllocationStrategy": "capacity-optimized-prioritized",
     }
-    made = cloned(
+    result = cloned(
         Instances={
             "InstanceGroups": [],
             "InstanceFleets": [
@@ -180,7 +187,7 @@ def test_a_fleet_keeps_weights_targets_and_its_spot_rules(cloned: Cloned, home: 
             ],
         }
     )
-    shape = shapes.parse_shape(made.values, home, home / "mine.json")
+    shape = shapes.parse_shape(result.values, home, home / "mine.json")
     assert (shape.architecture, shape.ebs_gb) == ("arm64", 20)
     weights = {"m7g.xlarge": 4, "m7g.2xlarge": 8}
     assert shape.nodes == [
@@ -195,7 +202,7 @@ def test_a_fleet_keeps_weights_targets_and_its_spot_rules(cloned: Cloned, home: 
         **specification,
         "AllocationStrategy": "price-capacity-optimized",
     }
-    text = "\n".join(made.left_out)
+    text = "\n".join(result.left_out)
     assert "MASTER 'Master' is 0 on demand and 1 Spot: replaced by one node on demand" in text
     assert "allocation strategy capacity-optimized-prioritized replaced by price-capacity-optimized" in text
 
@@ -230,7 +237,7 @@ class Answers:
         return [self.answers.get(self.operation, {"BootstrapActions": []})]
 
 
-def test_groups_without_nodes_and_types_without_a_known_size_are_said(home: Path) -> None:
+def test_groups_without_nodes_and_types_of_unknown_size_are_listed(home: Path) -> None:
     def listed(role: str, kind: str, count: int) -> dict[str, Any]:
         return {"Id": role, "InstanceGroupType": role, "InstanceType": kind, "RequestedInstanceCount": count}
 
@@ -244,14 +251,14 @@ def test_groups_without_nodes_and_types_without_a_known_size_are_said(home: Path
         },
         list_instance_groups={"InstanceGroups": groups},
     )
-    made = clone_shape.clone(emr, "j-1", home, "big")
-    text = "\n".join(made.left_out)
+    result = clone_shape.clone(emr, "j-1", home, "big")
+    text = "\n".join(result.left_out)
     assert "MASTER 'MASTER' is 3 ON_DEMAND: replaced by one node on demand" in text
     assert "TASK 'TASK' has no nodes: left out" in text
     assert "vCPUs of i3.metal are unknown: 4 assumed" in text
     assert "memory of i3.metal is unknown" in text
-    assert made.values["worker_cores"] == 8
-    assert [made.values[name] for name in ("release_label", "ebs_gb")] == ["emr-7.1.0", 32]
+    assert result.values["worker_cores"] == 8
+    assert [result.values[name] for name in ("release_label", "ebs_gb")] == ["emr-7.1.0", 32]
 
 
 @pytest.mark.parametrize("name", ["../up", "", "Mine", "a b", "x" * 51])
@@ -267,7 +274,7 @@ def test_a_name_that_is_taken_is_refused(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("s3_environment")
-def test_the_command_prints_the_shape_and_writes_it_when_told(
+def test_the_command_prints_the_shape_and_writes_it_on_demand(
     clusters: LocalAws, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FRUITS_HOME", str(home))

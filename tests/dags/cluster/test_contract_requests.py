@@ -191,17 +191,17 @@ def test_emr_takes_the_cluster_and_the_steps_of_any_run(
     # XCom and the AWS CLI carry them as JSON.
     assert json.loads(json.dumps([flow, added])) == [flow, added]
     # A second reader of EMR's limits; it refuses by raising.
-    made = local_emr.cluster_from(copy.deepcopy(flow), deployment.region, "123456789012")
+    cluster = local_emr.cluster_from(copy.deepcopy(flow), deployment.region, "123456789012")
     for request in added:
-        made.steps += local_emr.steps_from(request["Steps"], made)
+        cluster.steps += local_emr.steps_from(request["Steps"], cluster)
     # What finds the cluster again.
-    assert made.name == clusters.name_of(run.run_key)
-    assert made.tags[clusters.RUN_TAG] == run.run_key
-    assert made.tags[DAG_RUN_TAG] == run.dag_run
-    assert made.tags[clusters.PROJECT_TAG] == clusters.PROJECT
-    assert (made.idle_timeout or 0) >= 60
-    assert made.keep_alive
-    assert not made.protected
+    assert cluster.name == clusters.name_of(run.run_key)
+    assert cluster.tags[clusters.RUN_TAG] == run.run_key
+    assert cluster.tags[DAG_RUN_TAG] == run.dag_run
+    assert cluster.tags[clusters.PROJECT_TAG] == clusters.PROJECT
+    assert (cluster.idle_timeout or 0) >= 60
+    assert cluster.keep_alive
+    assert not cluster.protected
 
 
 @given(st.text(alphabet="a0-._", min_size=1, max_size=100), st.integers(0, 12_000).map("r".__mul__))
@@ -272,7 +272,7 @@ def service_of(owner: ast.expr) -> str | None:
 
 
 def test_every_call_of_aws_is_an_operation_with_its_own_members() -> None:
-    found = set()
+    called = set()
     for file in sorted((REPO / "dags").rglob("*.py")):
         for service, operation, keywords in calls(file):
             where = f"{file.name}: {service}.{operation}"
@@ -283,7 +283,7 @@ def test_every_call_of_aws_is_an_operation_with_its_own_members() -> None:
             assert set(keywords) - {None} <= known, where
             if None not in keywords:  # no **request, which is checked above
                 assert set(members.required_members if members else ()) <= set(keywords), where
-            found.add((service, operation))
+            called.add((service, operation))
     assert {
         ("emr", "list_clusters"),
         ("emr", "describe_cluster"),
@@ -292,4 +292,4 @@ def test_every_call_of_aws_is_an_operation_with_its_own_members() -> None:
         ("emr", "set_termination_protection"),
         ("emr", "terminate_job_flows"),
         ("s3", "head_bucket"),
-    } <= found
+    } <= called

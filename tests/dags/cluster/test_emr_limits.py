@@ -1,4 +1,4 @@
-"""EMR's documented limits hold before a request is sent: at a limit it passes, above it does not."""
+"""Requests are checked for EMR's documented limits: at a limit they pass, above it they do not."""
 
 from __future__ import annotations
 

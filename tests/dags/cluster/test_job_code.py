@@ -30,12 +30,12 @@ def test_the_same_sources_give_the_same_bytes(repo: Path, tmp_path: Path) -> Non
 
 def test_digests_are_those_of_what_is_uploaded(repo: Path, tmp_path: Path) -> None:
     job_code.upload(repo, Storage(tmp_path))
-    found = job_code.digests(repo)
+    digests = job_code.digests(repo)
     uploaded = {"job_code": "image_features.zip", "bootstrap": "install.sh"}
     for name in ("job_code", "extract_features.py", "reduce_pca.py", "bootstrap"):
         content = (tmp_path / uploaded.get(name, name)).read_bytes()
-        assert found.pop(name) == hashlib.sha256(content).hexdigest()
-    assert found.keys() == {"pipeline"}
+        assert digests.pop(name) == hashlib.sha256(content).hexdigest()
+    assert digests.keys() == {"pipeline"}
 
 
 def test_the_zip_holds_every_module_and_nothing_else(repo: Path) -> None:

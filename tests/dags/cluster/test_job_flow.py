@@ -1,4 +1,4 @@
-"""The cluster's request is one that EMR takes, and a run's clusters are found by their tag."""
+"""EMR accepts the request for a cluster, and a run's clusters are identified by their tag."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def change(home: Path, name: str = "small", **fields: Any) -> None:
 
 
 def group(role: str, **fields: Any) -> dict[str, Any]:
-    made = {"InstanceRole": role, "InstanceType": "m5.xlarge", "InstanceCount": 1, "Market": "ON_DEMAND"}
-    return {**made, **fields}
+    defaults = {"InstanceRole": role, "InstanceType": "m5.xlarge", "InstanceCount": 1, "Market": "ON_DEMAND"}
+    return {**defaults, **fields}
 
 
 def fleet(role: str, **fields: Any) -> dict[str, Any]:
@@ -71,8 +71,8 @@ def spot(**fields: Any) -> dict[str, Any]:
 
 
 def properties(request: dict[str, Any], classification: str) -> dict[str, str]:
-    (found,) = (c for c in request["Configurations"] if c["Classification"] == classification)
-    return found["Properties"]
+    (item,) = (c for c in request["Configurations"] if c["Classification"] == classification)
+    return item["Properties"]
 
 
 def test_every_shape_gives_a_request_that_emr_takes(deployment: Settings, repo: Path) -> None:
@@ -232,11 +232,11 @@ def test_instance_types_are_those_that_aws_has_where_the_pipeline_runs_by_defaul
     for name in shapes.shape_names(repo):
         shape = shapes.load_shape(repo, name)
         for instance_type in {instance_type for nodes in shape.nodes for instance_type in nodes.weights}:
-            found = aws_data("instance_types")[instance_type]
+            described = aws_data("instance_types")[instance_type]
             assert instance_type in offered
-            assert shape.architecture in found["ProcessorInfo"]["SupportedArchitectures"]
-            assert found["VCpuInfo"]["DefaultVCpus"] == vcpus(instance_type) == 4
-            assert found["MemoryInfo"]["SizeInMiB"] >= 16 * 1024
+            assert shape.architecture in described["ProcessorInfo"]["SupportedArchitectures"]
+            assert described["VCpuInfo"]["DefaultVCpus"] == vcpus(instance_type) == 4
+            assert described["MemoryInfo"]["SizeInMiB"] >= 16 * 1024
 
 
 def test_an_architecture_is_told_by_the_name_of_the_family() -> None:

@@ -37,25 +37,25 @@ def test_a_cluster_of_every_shape_starts_as_asked_for_and_ends(
     assert emr.get_auto_termination_policy(ClusterId=cluster_id)["AutoTerminationPolicy"] == {
         "IdleTimeout": shape.idle_timeout_seconds
     }
-    (found,) = aws_clusters.clusters_of_run(emr, f"shape-{name}")
-    assert found.id == cluster_id
+    (cluster,) = aws_clusters.clusters_of_run(emr, f"shape-{name}")
+    assert cluster.id == cluster_id
 
     by_fleets = bool(shape.instance_fleets)
     kind = "INSTANCE_FLEET" if by_fleets else "INSTANCE_GROUP"
     assert described["InstanceCollectionType"] == kind
     for nodes in shape.nodes:
         of_role = {"InstanceFleetType": nodes.role} if by_fleets else {"InstanceGroupTypes": [nodes.role]}
-        found = emr.list_instances(ClusterId=cluster_id, **of_role)["Instances"]
-        assert [(node["Market"], node["Status"]["State"]) for node in found] == [
+        instances = emr.list_instances(ClusterId=cluster_id, **of_role)["Instances"]
+        assert [(node["Market"], node["Status"]["State"]) for node in instances] == [
             (nodes.market, "RUNNING")
         ] * nodes.units
-        assert {node["InstanceType"] for node in found} <= set(nodes.weights)
+        assert {node["InstanceType"] for node in instances} <= set(nodes.weights)
     if by_fleets:
         for fleet in emr.list_instance_fleets(ClusterId=cluster_id)["InstanceFleets"]:
             assert fleet["ProvisionedOnDemandCapacity"] == fleet["TargetOnDemandCapacity"]
             assert fleet["ProvisionedSpotCapacity"] == fleet["TargetSpotCapacity"]
-            found = emr.list_instances(ClusterId=cluster_id, InstanceFleetId=fleet["Id"])["Instances"]
-            assert {node["InstanceFleetId"] for node in found} == {fleet["Id"]}
+            instances = emr.list_instances(ClusterId=cluster_id, InstanceFleetId=fleet["Id"])["Instances"]
+            assert {node["InstanceFleetId"] for node in instances} == {fleet["Id"]}
             for config in fleet["InstanceTypeSpecifications"]:
                 (device,) = config["EbsBlockDevices"]
                 assert device["VolumeSpecification"] == {"VolumeType": "gp3", "SizeInGB": shape.ebs_gb}

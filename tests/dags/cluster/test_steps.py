@@ -1,4 +1,4 @@
-"""The two steps are ones that EMR takes and the job code understands."""
+"""EMR accepts the two steps, and the job code understands them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEPS = [
 ]
 
 
-def test_emr_takes_the_steps() -> None:
+def test_emr_accepts_the_steps() -> None:
     assert refused_by_emr("AddJobFlowSteps", {"JobFlowId": "j-1", "Steps": STEPS}) == ""
 
 
@@ -97,7 +97,7 @@ def arguments_of(built: dict[str, Any]) -> tuple[str, list[str]]:
         ),
     ],
 )
-def test_the_scripts_understand_what_the_steps_say(
+def test_the_scripts_understand_the_arguments_of_the_steps(
     repo: Path, monkeypatch: pytest.MonkeyPatch, built: dict[str, Any], called: dict[str, Any]
 ) -> None:
     """The real entry points parse the arguments; only the Spark job behind them is left out."""

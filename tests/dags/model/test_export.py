@@ -1,4 +1,4 @@
-"""The exported backbone is Keras' own, to a tolerance; weights at fault are refused by name."""
+"""The exported backbone is Keras' own, to a tolerance; wrong weights are refused by name."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_publishing_twice_writes_once(random_backbone: Path, spec: BackboneSpec,
     assert read_backbone(uri) == (spec, (random_backbone / MODEL_FILE).read_bytes())
 
 
-def test_publishing_mends_an_upload_that_was_cut_short(
+def test_publishing_completes_an_interrupted_upload(
     random_backbone: Path, spec: BackboneSpec, tmp_path: Path
 ) -> None:
     cached, target = Storage(random_backbone), Storage(tmp_path, create=True)
@@ -140,7 +140,7 @@ def test_publishing_mends_an_upload_that_was_cut_short(
     assert read_backbone(publish(spec, cached, target))[0] == spec
 
 
-def test_publishing_mends_a_model_that_was_damaged_since(
+def test_publishing_repairs_a_damaged_model(
     random_backbone: Path, spec: BackboneSpec, tmp_path: Path
 ) -> None:
     cached, target = Storage(random_backbone), Storage(tmp_path, create=True)
@@ -176,10 +176,10 @@ def test_litert_agrees_with_keras(keras: Any, random_backbone: Path, spec: Backb
     contents = [draw_image(kind, 7) for kind in KINDS]
     pixels = np.stack([decode_rgb(content, 224) for content in contents]).astype(np.float32)
     expected = model.predict(keras.applications.mobilenet_v2.preprocess_input(pixels), verbose=0)
-    found, rejected = Backbone((random_backbone / MODEL_FILE).read_bytes(), spec).features(contents)
+    features, rejected = Backbone((random_backbone / MODEL_FILE).read_bytes(), spec).features(contents)
     assert rejected == {}
-    assert found.shape == expected.shape == (12, 1280)
-    differences = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert features.shape == expected.shape == (12, 1280)
+    differences = np.linalg.norm(features - expected, axis=1) / np.linalg.norm(expected, axis=1)
     assert differences.max() < KERAS_TOLERANCE
 
 
@@ -194,8 +194,8 @@ def test_weights_of_another_network_are_refused_by_name(
 
 
 @pytest.mark.parametrize("name", ["w.h5", "w.weights.h5", "w.keras", "w"])
-def test_a_file_that_holds_no_weights_is_refused_by_name(keras: Any, tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"these are no weights")
+def test_a_file_without_weights_is_refused_by_name(keras: Any, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"not a weights file")
     with pytest.raises(JobError, match=rf"/{name} does not fit mobilenet_v2"):
         export(BackboneRequest("mobilenet_v2", 0.35, str(tmp_path / name)), tmp_path / "cache")
 
@@ -234,8 +234,8 @@ def test_a_smaller_input_gives_features_of_the_same_width() -> None:
     spec, cached = export(request, Path(os.environ["FRUITS_CACHE_DIR"]))
     assert (spec.input_size, spec.width) == (96, 1280)
     assert spec.keras_agreement <= KERAS_TOLERANCE
-    found, _ = Backbone(cached.get(MODEL_FILE).to_pybytes(), spec).features([draw_image(KINDS[0], 0)])
-    assert found.shape == (1, 1280)
+    features, _ = Backbone(cached.get(MODEL_FILE).to_pybytes(), spec).features([draw_image(KINDS[0], 0)])
+    assert features.shape == (1, 1280)
 
 
 @pytest.mark.e2e

@@ -41,7 +41,7 @@ def sample_of(source: Path, target: Path, **request: Any) -> Storage:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty drawn images, and a file that is none."""
+    """Sixty drawn images, and a file that is not an image."""
     folder = tmp_path_factory.mktemp("source")
     draw_folder(folder, per_label=5)
     (folder / "Plum" / "text.jpg").write_text("no image")
@@ -55,7 +55,7 @@ def sample(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 @pytest.fixture
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Images calibrated with, an entry a conversion; TensorFlow's place is taken by the float32 model."""
+    """Images calibrated with, an entry a conversion; the float32 model replaces TensorFlow's."""
     counts: list[int] = []
 
     def convert_to_int8(request: BackboneRequest, float32_model: bytes, calibration: Any) -> bytes:
@@ -68,7 +68,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def cache(random_backbone: Path, tmp_path: Path) -> Path:
-    """A cache that holds the small backbone in float32 only."""
+    """A cache with the small backbone in float32 only."""
     shutil.copytree(random_backbone, tmp_path / "cache" / "models" / random_backbone.name)
     return tmp_path / "cache"
 
@@ -79,18 +79,18 @@ def cache(random_backbone: Path, tmp_path: Path) -> Path:
 def test_equal_features_have_the_best_figures() -> None:
     features = np.random.default_rng(0).random((60, 8), np.float32)
     labels = [str(n % 3) for n in range(60)]
-    found = measure_quality(features, features, labels, 7)
-    assert (found.images_calibrated, found.images_compared, found.components) == (7, 60, 50)
-    assert found.mean_cosine == pytest.approx(1)
-    assert found.neighbour_agreement == 1
-    assert found.neighbour_accuracy == found.neighbour_accuracy_float32
-    assert found.variance_kept == found.variance_kept_float32 == pytest.approx(1)
+    quality = measure_quality(features, features, labels, 7)
+    assert (quality.images_calibrated, quality.images_compared, quality.components) == (7, 60, 50)
+    assert quality.mean_cosine == pytest.approx(1)
+    assert quality.neighbour_agreement == 1
+    assert quality.neighbour_accuracy == quality.neighbour_accuracy_float32
+    assert quality.variance_kept == quality.variance_kept_float32 == pytest.approx(1)
 
 
-def test_figures_are_those_of_a_case_done_by_hand() -> None:
-    exact = np.array([[10, 0], [11, 0], [0, 10], [0, 11]], np.float32)
-    found = np.array([[10, 0], [0, 9], [0, 10], [11, 0]], np.float32)
-    quality = measure_quality(exact, found, ["a", "a", "b", "b"], 1)
+def test_figures_are_those_of_a_case_computed_by_hand() -> None:
+    float32 = np.array([[10, 0], [11, 0], [0, 10], [0, 11]], np.float32)
+    int8 = np.array([[10, 0], [0, 9], [0, 10], [11, 0]], np.float32)
+    quality = measure_quality(float32, int8, ["a", "a", "b", "b"], 1)
     assert (quality.mean_cosine, quality.least_cosine) == (0.5, 0)
     assert (quality.neighbour_accuracy_float32, quality.neighbour_accuracy) == (1, 0)
     assert quality.neighbour_agreement == 0
@@ -145,7 +145,7 @@ def test_images_that_do_not_decode_are_left_out_and_labels_stay_with_theirs(samp
     assert labels == [row["label"] for row in rows if row["image"] != "Plum/text.jpg"]
 
 
-# Making it
+# Quantising
 
 
 @pytest.mark.usefixtures("conversions")
@@ -160,7 +160,7 @@ def test_the_spec_says_precision_and_quality(sample: Storage, cache: Path) -> No
     assert json.loads(stored.get(MODEL_JSON).to_pybytes()) == json.loads(to_json(spec))
 
 
-def test_it_is_made_once_for_the_same_images_and_again_for_others(
+def test_the_same_images_are_quantised_once_and_others_again(
     source: Path, sample: Storage, cache: Path, tmp_path: Path, conversions: list[int]
 ) -> None:
     first, _ = quantise(SMALL, sample, cache)
@@ -172,7 +172,7 @@ def test_it_is_made_once_for_the_same_images_and_again_for_others(
     assert len(conversions) == 3
 
 
-def test_another_scheme_makes_it_again(
+def test_another_scheme_quantises_again(
     sample: Storage, cache: Path, conversions: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quantise(SMALL, sample, cache)
@@ -181,7 +181,7 @@ def test_another_scheme_makes_it_again(
     assert len(conversions) == 2
 
 
-def test_a_cached_one_is_held_against_the_floor_of_each_run(
+def test_a_cached_model_is_compared_with_the_limit_of_each_run(
     sample: Storage, cache: Path, conversions: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_quantise, "measure_quality", lambda *_, **__: GOOD)
@@ -218,7 +218,7 @@ def shared_cache() -> Path:
 
 
 @pytest.mark.e2e
-def test_random_weights_are_quantised_measured_and_refused_below_the_floor(
+def test_random_weights_are_quantised_measured_and_refused_below_the_limit(
     sample: Storage, shared_cache: Path
 ) -> None:
     spec, stored = quantise(SMALL, sample, shared_cache, min_cosine=0)

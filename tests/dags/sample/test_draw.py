@@ -1,4 +1,4 @@
-"""The draw depends on nothing but seed and names; what is packed is what was drawn, or it is refused."""
+"""The draw depends on nothing but seed and names; the shards contain what was drawn."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def folder_of(root: Path, files: list[str]) -> Path:
 
 def packed(target: Storage) -> dict[str, tuple[str, bytes]]:
     """Image to label and content, read from the shards that the marker lists."""
-    found: dict[str, tuple[str, bytes]] = {}
+    files: dict[str, tuple[str, bytes]] = {}
     for shard in read_document(SampleMarker, target).shards:
         table = read_shard(target, shard_key(shard.shard), SAMPLE_SCHEMA)
         for row in table.to_pylist():
-            assert row["image"] not in found
+            assert row["image"] not in files
             assert row["sha256"] == hashlib.sha256(row["content"]).hexdigest()
-            found[row["image"]] = (row["label"], row["content"])
-    return found
+            files[row["image"]] = (row["label"], row["content"])
+    return files
 
 
 # The draw
@@ -118,22 +118,22 @@ def test_chosen_labels_are_the_only_ones() -> None:
 @pytest.mark.parametrize("total", [1, 2, 3, 10, 59, 99, 100])
 def test_a_total_is_met_exactly_and_each_label_is_within_one_of_its_share(total: int) -> None:
     sizes = {"a": 60, "b": 30, "c": 9, "d": 1}
-    found = per_label(select_images(images(**sizes), SampleRequest("s", total=total)))
-    assert sum(found.values()) == total
+    counts = per_label(select_images(images(**sizes), SampleRequest("s", total=total)))
+    assert sum(counts.values()) == total
     for label, size in sizes.items():
-        assert abs(found[label] - total * size / 100) < 1
+        assert abs(counts[label] - total * size / 100) < 1
 
 
 def test_a_total_goes_by_largest_remainder() -> None:
     # Shares 4.7, 3.3 and 2.0 of 10: the rest of one goes to the largest remainder, a.
-    found = per_label(select_images(images(a=47, b=33, c=20), SampleRequest("s", total=10)))
-    assert found == {"a": 5, "b": 3, "c": 2}
+    counts = per_label(select_images(images(a=47, b=33, c=20), SampleRequest("s", total=10)))
+    assert counts == {"a": 5, "b": 3, "c": 2}
 
 
 @pytest.mark.parametrize(
     ("small", "large"), [({"per_label": 3}, {"per_label": 9}), ({"total": 10}, {"total": 40})]
 )
-def test_a_larger_sample_holds_the_smaller(small: dict, large: dict) -> None:
+def test_a_larger_sample_contains_the_smaller(small: dict, large: dict) -> None:
     listed = images(a=40, b=40)
     assert set(select_images(listed, SampleRequest("s", **small))) < set(
         select_images(listed, SampleRequest("s", **large))
@@ -169,7 +169,7 @@ def test_a_request_that_cannot_be_met_is_refused(wanted: dict, message: str) -> 
 
 @pytest.mark.parametrize("cores", [1, 8, 64])
 @pytest.mark.parametrize("count", [1, 7, 32, 500, 2500, 30_000])
-def test_shards_hold_every_image_once_in_order(count: int, cores: int) -> None:
+def test_shards_contain_every_image_once_in_order(count: int, cores: int) -> None:
     listed = images(a=count)
     shards = split_into_shards(listed, cores)
     assert [image for shard in shards for image in shard] == listed
@@ -229,15 +229,15 @@ def test_marker_manifest_and_shards_say_the_same(tmp_path: Path, drawn_folder: P
     target = Storage(tmp_path, create=True)
     marker = write_sample(SampleRequest(str(drawn_folder), per_label=3), Source(drawn_folder), target)
     rows = pq.read_table(pa.BufferReader(target.get(MANIFEST))).to_pylist()
-    found = packed(target)
-    assert marker.images == len(rows) == len(found) == 36
-    assert marker.bytes == sum(row["bytes"] for row in rows) == sum(len(c) for _, c in found.values())
+    files = packed(target)
+    assert marker.images == len(rows) == len(files) == 36
+    assert marker.bytes == sum(row["bytes"] for row in rows) == sum(len(c) for _, c in files.values())
     assert marker.labels == dict(Counter(row["label"] for row in rows))
     assert Counter(row["shard"] for row in rows) == {s.shard: s.images for s in marker.shards}
-    assert [(row["image"], row["label"]) for row in rows] == [(n, found[n][0]) for n in sorted(found)]
+    assert [(row["image"], row["label"]) for row in rows] == [(n, files[n][0]) for n in sorted(files)]
 
 
-def test_more_than_there_are_takes_all_and_says_so(
+def test_a_request_for_more_images_than_there_are_uses_all_and_logs_it(
     tmp_path: Path, drawn_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -249,7 +249,7 @@ def test_more_than_there_are_takes_all_and_says_so(
     assert any(message.startswith("12 labels have fewer than 5 images") for message in caplog.messages)
 
 
-def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_left_out_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = folder_of(tmp_path / "s", ["a/1.jpg", "a/notes.txt", "a/.hidden.jpg", "loose.jpg"])
     with caplog.at_level(logging.WARNING):
         write_sample(SampleRequest(str(source)), Source(source), Storage(tmp_path / "t", create=True))
@@ -293,8 +293,8 @@ def test_shards_of_an_attempt_that_did_not_finish_are_gone_afterwards(
     for number in (0, 3, 40, 99):
         target.put(shard_key(number), b"half a sample")
     marker = write_sample(SampleRequest(str(drawn_folder), cores=1), Source(drawn_folder), target)
-    standing = {obj.key for obj in target.list()}
-    assert standing == {shard_key(shard.shard) for shard in marker.shards} | {MANIFEST, MARKER}
+    keys = {obj.key for obj in target.list()}
+    assert keys == {shard_key(shard.shard) for shard in marker.shards} | {MANIFEST, MARKER}
     assert len(packed(target)) == 48
 
 

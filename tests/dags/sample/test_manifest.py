@@ -46,7 +46,7 @@ def table_of(storage: Storage) -> pa.Table:
     return pq.read_table(pa.BufferReader(storage.get(MANIFEST)))
 
 
-def test_a_manifest_is_one_table_whatever_it_was_written_in(manifest: Storage) -> None:
+def test_a_manifest_is_one_table_whatever_its_row_groups(manifest: Storage) -> None:
     table = table_of(manifest)
     assert table.schema.equals(MANIFEST_SCHEMA)
     assert pq.ParquetFile(pa.BufferReader(manifest.get(MANIFEST))).num_row_groups == 2
@@ -64,16 +64,14 @@ def test_shards_are_taken_one_after_another(manifest: Storage) -> None:
 
 
 @pytest.mark.parametrize("rows", [[0, 0], [1, 0]], ids=["twice", "out of order"])
-def test_an_image_that_is_there_twice_is_seen_from_the_order_alone(
-    manifest: Storage, rows: list[int]
-) -> None:
+def test_an_image_that_is_listed_twice_is_detected_by_the_order(manifest: Storage, rows: list[int]) -> None:
     table = table_of(manifest)
     reader = Manifest(change(manifest, pa.concat_tables([table.take(rows), table.slice(2)])))
     with pytest.raises(JobError, match=r"manifest.parquet: 'l/00-0.jpg' is listed twice, or out of order"):
         reader.take(0)
 
 
-def test_what_is_no_manifest_is_refused(manifest: Storage) -> None:
+def test_a_file_that_is_not_a_manifest_is_refused(manifest: Storage) -> None:
     with pytest.raises(JobError, match=r"manifest.parquet has columns \['image', 'label'"):
         Manifest(change(manifest, table_of(manifest).drop_columns(["bytes"])))
     manifest.put(MANIFEST, b"no parquet")

@@ -67,7 +67,7 @@ def test_a_marker_that_arrives_cut_is_read_again(storage: Storage, faulty: Fault
     assert fault.caught.total() == 1
 
 
-def test_a_listing_that_is_broken_off_is_asked_again(storage: Storage, faulty: FaultyAws) -> None:
+def test_a_listing_that_breaks_off_is_continued(storage: Storage, faulty: FaultyAws) -> None:
     for n in range(20):
         storage.put(f"{n}", b"")
     fault = faulty.add(CutBody("GET", path="list-type=2"))
@@ -79,7 +79,7 @@ def test_a_listing_that_is_broken_off_is_asked_again(storage: Storage, faulty: F
     ("name", "words", "action"),
     [("GET", "read", "GetObject"), ("PUT", "write", "PutObject"), ("DELETE", "delete", "DeleteObject")],
 )
-def test_what_is_denied_is_told_with_the_permission_to_give(
+def test_a_denied_call_is_reported_with_the_permission_to_grant(
     name: str, words: str, action: str, storage: Storage, faulty: FaultyAws
 ) -> None:
     storage.put(KEY, b"")
@@ -98,7 +98,7 @@ def test_what_is_denied_is_told_with_the_permission_to_give(
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (THROTTLED, "SlowDown", "S3 says SlowDown (Rate exceeded), after 8 retries"),
         (
@@ -109,12 +109,12 @@ def test_what_is_denied_is_told_with_the_permission_to_give(
     ],
     ids=["slow-down", "expired"],
 )
-def test_what_s3_refuses_is_told_in_its_words(
-    error: Error, code: str, said: str, storage: Storage, faulty: FaultyAws
+def test_an_error_of_s3_is_reported_in_its_words(
+    error: Error, code: str, message: str, storage: Storage, faulty: FaultyAws
 ) -> None:
     faulty.add(Refuse(error, "GET"))
     with pytest.raises(StorageError) as caught:
         storage.get(KEY)
-    assert str(caught.value) == f"cannot read {storage.uri_of(KEY)}: {said}"
+    assert str(caught.value) == f"cannot read {storage.uri_of(KEY)}: {message}"
     assert caught.value.code == code
     assert caught.value.retryable

@@ -1,4 +1,4 @@
-"""What counts as an image of a source, and what is said when there are none."""
+"""What counts as an image of a source, and the error when there is none."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_hidden_and_other_files_are_left_out_and_counted(tmp_path: Path) -> None
     assert (listing.ignored, listing.unlabelled) == (5, 1)
 
 
-def test_a_link_that_leads_out_of_the_source_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_out_of_the_source_is_not_followed(tmp_path: Path) -> None:
     make(tmp_path, "elsewhere/secret.jpg", "source/a/1.jpg")
     (tmp_path / "source/a/2.jpg").symlink_to(tmp_path / "elsewhere/secret.jpg")
     listing = Source(tmp_path / "source").list()

@@ -1,4 +1,4 @@
-"""A sample that is not packed: listed by the draw, read by the workers from the bucket where it lies."""
+"""A sample that is not packed: listed by the draw, read by the workers from the source's bucket."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("s3_environment")
 
 @pytest.fixture
 def prefix(local_aws: LocalAws, drawn_folder: Path, tmp_path: Path) -> str:
-    """Twelve labels with two drawn images each, one with an odd name, and one file that is no image."""
+    """Twelve labels with two drawn images each, one with an odd name, and one file that is not an image."""
     name = f"photos/{tmp_path.name}"
     for path in sorted(drawn_folder.glob("*/00[01].jpg")):
         local_aws.put(f"{name}/{path.parent.name}/{path.name}", path.read_bytes())
@@ -74,8 +74,8 @@ def test_the_features_are_those_of_a_packed_sample(
         ("rejects", ["image", "label", "sha256", "reason"]),
         ("pca", ["image", "label", "embedding"]),
     ):
-        found = [rows(tmp_path / name / stage, columns) for name in ("packed", "listed")]
-        assert found[0] == found[1] != []
+        tables = [rows(tmp_path / name / stage, columns) for name in ("packed", "listed")]
+        assert tables[0] == tables[1] != []
 
 
 def test_a_worker_reads_many_objects_at_a_time(
@@ -99,10 +99,10 @@ def test_a_worker_reads_many_objects_at_a_time(
 def test_some_images_of_a_shard_can_be_read_alone(prefix: str, tmp_path: Path) -> None:
     marker = listed(f"s3://{BUCKET}/{prefix}", tmp_path)
     name = "Plum/été #1+%20.jpg"
-    found = [
+    parts = [
         sample_reader.SampleReader(Storage(tmp_path), marker).read(shard, {name}) for shard in marker.shards
     ]
-    assert [image for part in found for image in part.images] == [name]
+    assert [image for part in parts for image in part.images] == [name]
 
 
 def replaced(aws: LocalAws, key: str) -> None:
@@ -113,14 +113,14 @@ def deleted(aws: LocalAws, key: str) -> None:
     aws.s3.delete_object(Bucket=BUCKET, Key=key)
 
 
-@pytest.mark.parametrize(("change", "said"), [(replaced, "been changed"), (deleted, "been deleted")])
-def test_an_image_that_is_another_since_ends_the_step(
+@pytest.mark.parametrize(("change", "phrase"), [(replaced, "been changed"), (deleted, "been deleted")])
+def test_an_image_that_has_changed_since_the_draw_ends_the_step(
     prefix: str,
     tmp_path: Path,
     random_backbone: Path,
     local_aws: LocalAws,
     change: Callable[[LocalAws, str], None],
-    said: str,
+    phrase: str,
 ) -> None:
     listed(f"s3://{BUCKET}/{prefix}", tmp_path / "sample")
     change(local_aws, f"{prefix}/Plum/001.jpg")
@@ -128,7 +128,7 @@ def test_an_image_that_is_another_since_ends_the_step(
         extraction.run(
             LocalSpark(), str(tmp_path / "sample"), str(random_backbone), str(tmp_path / "features")
         )
-    assert f"s3://{BUCKET}/{prefix}/Plum/001.jpg has {said} since the sample was drawn" in str(caught.value)
+    assert f"s3://{BUCKET}/{prefix}/Plum/001.jpg has {phrase} since the sample was drawn" in str(caught.value)
     assert not (tmp_path / "features" / "_SUCCESS").exists()
 
 
@@ -141,7 +141,7 @@ def test_a_damaged_list_is_refused(prefix: str, tmp_path: Path) -> None:
         sample_reader.SampleReader(Storage(tmp_path), marker).read(marker.shards[0])
 
 
-def test_a_sample_that_was_packed_is_not_taken_for_a_listed_one(prefix: str, tmp_path: Path) -> None:
+def test_a_packed_sample_is_not_mistaken_for_a_listed_one(prefix: str, tmp_path: Path) -> None:
     source = f"s3://{BUCKET}/{prefix}"
     write_sample(SampleRequest(source, cores=1), Source(source), Storage(tmp_path, create=True))
     with pytest.raises(JobError, match="contains the sample of another request"):
