@@ -281,7 +281,7 @@ def test_a_sample_of_another_request_is_not_overwritten(
     target = Storage(tmp_path, create=True)
     write_sample(SampleRequest(str(drawn_folder), per_label=2), Source(drawn_folder), target)
     before = (tmp_path / MARKER).read_bytes()
-    with pytest.raises(JobError, match="use another run key, or delete it"):
+    with pytest.raises(JobError, match="use another run key, or delete that sample"):
         write_sample(SampleRequest(str(drawn_folder), **other), Source(drawn_folder), target)
     assert (tmp_path / MARKER).read_bytes() == before
 
