@@ -74,7 +74,7 @@ def test_an_image_of_the_run_is_its_own_nearest(
         assert first.distance < 1e-3 * second.distance
 
 
-def test_neighbours_come_in_order_and_as_many_as_there_are(
+def test_neighbours_are_sorted_and_limited_to_the_images_of_the_run(
     example: dict[str, Any], standing_run: Path, drawn_folder: Path
 ) -> None:
     photo = drawn_folder / "Plum" / "000.jpg"
@@ -114,7 +114,7 @@ def test_help_has_an_example_and_the_exit_codes(
     assert cli.EXIT_CODES in out
 
 
-def test_neighbours_come_as_json_for_machines(
+def test_neighbours_can_be_printed_as_json(
     example: dict[str, Any], standing_run: Path, drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo = str(drawn_folder / "Plum" / "000.jpg")

@@ -229,7 +229,7 @@ def test_an_own_marker_that_cannot_be_used_is_none(document: Any, tmp_path: Path
     assert own_marker(type(document), storage) == document
 
 
-def test_what_was_found_damaged_does_not_look_finished(tmp_path: Path) -> None:
+def test_a_damaged_prefix_no_longer_looks_finished(tmp_path: Path) -> None:
     stages = [Storage(tmp_path / name, create=True) for name in ("features", "pca")]
     stages[0].put(MARKER, b"{}")  # the other has none: somebody else has taken it away
     said = withdraw(*stages)

@@ -1,4 +1,4 @@
-"""embed.tflite: the same numbers as backbone and PCA apart, from a file that stands alone."""
+"""embed.tflite: one file that computes the same numbers as the backbone and the PCA in turn."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def agreement(model: bytes, spec: BackboneSpec, contents: list[bytes], component
 
 
 @pytest.mark.parametrize("preprocessing", ["tf", "caffe"])
-def test_it_gives_what_backbone_and_pca_give_apart(
+def test_its_result_equals_that_of_backbone_and_pca_in_turn(
     preprocessing: str, random_backbone: Path, drawn: list[bytes]
 ) -> None:
     spec, model = read_backbone(str(random_backbone))
@@ -86,7 +86,7 @@ def test_it_gives_what_backbone_and_pca_give_apart(
 
 @pytest.mark.parametrize("preprocessing", ["tf", "caffe"])
 def test_every_channel_is_preprocessed_as_its_own(preprocessing: str, noise: np.ndarray) -> None:
-    """A PCA that keeps single features shows what comes out of the preprocessing, value by value."""
+    """A PCA that keeps single features shows the result of the preprocessing, value by value."""
     features = tiny_features(noise[:1], preprocessing)[0]
     selected = PcaModel(np.zeros(WIDTH), np.eye(WIDTH), np.ones(WIDTH), np.ones(WIDTH))
     opened = Embedder(fuse(tiny_backbone(), tiny_spec(preprocessing), selected), "u")
@@ -108,7 +108,7 @@ def fused(random_backbone: Path, drawn: list[bytes]) -> bytes:
     return fuse(model, spec, fitted(Backbone(model, spec).features(drawn[:16])[0], 7))
 
 
-def test_one_uint8_image_goes_in_and_one_float32_embedding_comes_out(fused: bytes) -> None:
+def test_the_input_is_one_uint8_image_and_the_output_one_float32_embedding(fused: bytes) -> None:
     opened = Interpreter(model_content=fused)
     [image], [embedding] = opened.get_input_details(), opened.get_output_details()
     assert (image["name"], image["dtype"], list(image["shape"])) == ("image", np.uint8, [1, 224, 224, 3])
@@ -128,7 +128,7 @@ def test_the_signature_runner_knows_the_names(fused: bytes, drawn: list[bytes]) 
     assert relative(found["embedding"][0], expected) < 1e-5
 
 
-def test_constants_lie_on_16_bytes_as_the_format_demands(fused: bytes) -> None:
+def test_constants_are_aligned_to_16_bytes_as_the_format_demands(fused: bytes) -> None:
     start = np.frombuffer(fused, np.uint8).__array_interface__["data"][0]
     buffers = schema.ModelT.InitFromObj(schema.Model.GetRootAs(fused)).buffers
     places = [b.data.__array_interface__["data"][0] - start for b in buffers if b.data is not None]
@@ -141,7 +141,7 @@ def test_the_same_inputs_give_the_same_bytes(fused: bytes, random_backbone: Path
     assert fuse(model, spec, fitted(Backbone(model, spec).features(drawn[:16])[0], 7)) == fused
 
 
-def test_embeddings_of_earlier_calls_stay_as_they_were(fused: bytes, drawn: list[bytes]) -> None:
+def test_embeddings_of_earlier_calls_do_not_change(fused: bytes, drawn: list[bytes]) -> None:
     opened = Embedder(fused, "u")
     first = opened.embed(decode_rgb(drawn[0], opened.size))
     kept = first.copy()
@@ -170,7 +170,7 @@ def refusal(model: bytes, spec: BackboneSpec, width: int = WIDTH) -> str:
         (tiny_backbone()[:40], tiny_spec(), WIDTH, "LiteRT file is damaged"),
     ],
 )
-def test_a_model_that_is_not_what_is_said_of_it_is_refused(
+def test_a_model_that_does_not_match_its_description_is_refused(
     model: bytes, spec: BackboneSpec, width: int, message: str
 ) -> None:
     assert message in refusal(model, spec, width)

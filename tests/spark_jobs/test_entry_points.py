@@ -188,7 +188,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
     assert nothing in second
 
 
-def test_an_error_that_nobody_foresaw_is_not_hidden() -> None:
+def test_an_unexpected_error_is_not_hidden() -> None:
     def broken() -> None:
         raise ZeroDivisionError
 
@@ -205,7 +205,7 @@ def test_an_error_that_nobody_foresaw_is_not_hidden() -> None:
     ],
     ids=["bad input", "storage", "failed"],
 )
-def test_what_failed_is_told_apart_from_what_was_refused(
+def test_failures_and_refusals_have_different_exit_codes(
     error: Exception, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails() -> None:

@@ -113,7 +113,7 @@ def test_the_marker_is_what_the_run_returns_and_names_the_model(run: Run) -> Non
     assert (marker.backbone, marker.weights) == ("mobilenet_v2", "random:0")
 
 
-def test_rejects_go_where_they_are_asked_to(run: Run) -> None:
+def test_rejects_are_written_to_the_requested_prefix(run: Run) -> None:
     run.extract(rejects=str(run.root / "bad images"))
     assert contents(run.root / "bad images").keys() == {SHARDS[0], SHARDS[3]}
     assert not run.rejects.exists()
@@ -137,7 +137,7 @@ def test_a_rerun_computes_nothing_and_touches_nothing(run: Run) -> None:
     assert {path: path.stat().st_mtime_ns for path in run.root.rglob("*")} == before
 
 
-def test_a_run_whose_marker_is_gone_takes_all_shards_as_they_stand(run: Run) -> None:
+def test_without_the_marker_finished_shards_are_reused_unchanged(run: Run) -> None:
     first = run.extract()
     before = contents(run.features)
     (run.features / "_SUCCESS").unlink()
@@ -273,7 +273,7 @@ def test_a_failure_in_the_middle_leaves_no_marker_and_a_rerun_computes_the_rest(
     assert contents(run.features).keys() == {*SHARDS, "_SUCCESS"}
 
 
-def test_a_failure_takes_away_the_marker_of_an_earlier_finish(run: Run) -> None:
+def test_a_failure_deletes_the_marker_of_an_earlier_attempt(run: Run) -> None:
     run.extract()
     (run.sample / SHARDS[1]).unlink()
     with pytest.raises(JobError):
@@ -281,7 +281,7 @@ def test_a_failure_takes_away_the_marker_of_an_earlier_finish(run: Run) -> None:
     assert not (run.features / "_SUCCESS").exists()
 
 
-def test_a_shard_without_its_features_is_not_done_whatever_rejects_stand(run: Run) -> None:
+def test_a_shard_without_features_is_unfinished_even_if_it_has_rejects(run: Run) -> None:
     """An attempt can end between the two writes; the rejects come first."""
     run.extract()
     (run.features / SHARDS[3]).unlink()
@@ -347,7 +347,7 @@ def test_prefixes_that_are_the_same_are_refused_before_anything_is_written(
 
 
 def test_a_bucket_as_output_needs_a_place_for_the_rejects(run: Run) -> None:
-    """Beside a whole bucket there is nothing but other buckets."""
+    """There is no prefix beside a whole bucket."""
     with pytest.raises(JobError, match=r"s3://bucket .*--rejects"):
         extraction.run(run.spark, str(run.sample), str(run.model), "s3://bucket")
 
@@ -412,7 +412,7 @@ def test_a_fingerprint_holds_all_that_decides_a_shards_features(run: Run) -> Non
 
 
 def test_nodes_with_another_decoder_compute_anew(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a resumed run would hold pixels of two decoders."""
+    """Otherwise a resumed run would contain pixels of two decoders."""
     first = run.extract()
     assert first.runtime == versions.deciding()
     assert run.extract() == first, "nothing changed"

@@ -178,7 +178,7 @@ def test_the_pixel_limit_itself_is_allowed_and_one_pixel_more_is_not() -> None:
     assert reason_of(content, max_pixels=999) is RejectReason.TOO_MANY_PIXELS  # Pillow's own limit: twice
 
 
-def test_too_many_pixels_is_found_before_anything_is_decoded() -> None:
+def test_too_many_pixels_are_rejected_before_anything_is_decoded() -> None:
     content = encoded(photo(), "JPEG")
     header_only = content[: content.index(b"\xff\xda")]
     assert reason_of(header_only) is RejectReason.DECODE_ERROR

@@ -67,7 +67,7 @@ def test_neighbours_in_the_batch_and_its_place_in_it_change_no_feature(
         set(range(2 * BATCH + 1)),
     ],
 )
-def test_rejected_images_leave_the_others_in_order_wherever_they_stand(
+def test_rejected_images_at_any_position_leave_the_others_in_order(
     broken: set[int], backbone: Backbone, drawn: list[bytes], alone: np.ndarray
 ) -> None:
     contents = [b"" if n in broken else drawn[n] for n in range(2 * BATCH + 1)]
@@ -84,7 +84,7 @@ def test_the_pixel_limit_reaches_the_decoder(backbone: Backbone, drawn: list[byt
     assert rejected[0].reason is RejectReason.TOO_MANY_PIXELS
 
 
-def test_features_of_an_earlier_call_stay_as_they_were(backbone: Backbone, drawn: list[bytes]) -> None:
+def test_features_of_an_earlier_call_do_not_change(backbone: Backbone, drawn: list[bytes]) -> None:
     first, _ = backbone.features(drawn[:3])
     kept = first.copy()
     backbone.features(drawn[3:6])

@@ -250,7 +250,7 @@ def refingerprint(step: Step) -> None:
     write_shard(storage, FEATURES_SCHEMA, columns, dataclasses.replace(info, fingerprint="other"))
 
 
-def test_features_that_something_else_made_are_refused_and_do_not_look_finished(step: Step) -> None:
+def test_features_of_another_backbone_are_refused_and_no_longer_look_finished(step: Step) -> None:
     refingerprint(step)
     error = step.refused()
     assert f"file://{step.features}/{SHARDS[0]} is not the shard that the marker lists" in error
@@ -314,7 +314,7 @@ def test_a_shard_that_is_not_what_the_marker_lists_is_refused_by_name(
     assert message in refusal
 
 
-def test_rows_of_another_width_are_not_taken_for_rows_when_their_sum_fits(step: Step) -> None:
+def test_rows_of_another_width_are_refused_even_if_their_total_fits(step: Step) -> None:
     def shift(rows: list[list[float]]) -> None:
         rows[1].append(rows[0].pop())
 
@@ -425,7 +425,7 @@ def test_the_tree_merges_any_number_of_parts_as_one_pass_does(
 
 
 @pytest.mark.parametrize("fan_in", [2, 8])
-def test_moments_merge_in_order_of_their_places_whatever_order_they_arrive_in(
+def test_moments_are_merged_in_order_of_their_places_in_any_order_of_arrival(
     fan_in: int, spark: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reduction, "_FAN_IN", fan_in)
@@ -561,7 +561,7 @@ def images(extracted: Path, random_backbone: Path, tmp_path: Path, spark: Any) -
     return ImageStep(Run(tmp_path, random_backbone, spark))
 
 
-def test_with_a_model_the_embedder_is_written_and_its_digest_told(images: ImageStep) -> None:
+def test_with_a_model_the_embedder_is_written_and_its_digest_is_in_the_marker(images: ImageStep) -> None:
     marker = images.reduce(model=images.run.model)
     digest = hashlib.sha256(images.embedder.read_bytes()).hexdigest()
     assert marker.embedder_digest == digest
@@ -586,7 +586,7 @@ def test_a_lost_or_damaged_embedder_is_written_again_and_equals_the_first(
     assert images.embedder.read_bytes() == whole
 
 
-def test_an_embedder_that_is_asked_for_later_is_added_and_one_that_stands_is_kept(images: ImageStep) -> None:
+def test_an_embedder_requested_later_is_added_and_an_intact_one_is_kept(images: ImageStep) -> None:
     assert images.reduce().embedder_digest is None
     assert not images.embedder.exists()
     later = images.reduce(model=images.run.model)
@@ -626,7 +626,7 @@ def test_a_damaged_backbone_leaves_nothing_that_looks_finished(images: ImageStep
 
 @pytest.mark.parametrize("damage", ["deleted", "cut", "flipped"])
 @pytest.mark.parametrize("name", [SHARDS[3], "model.npz"])
-def test_a_damaged_pca_is_made_again_although_the_marker_stands(damage: str, name: str, step: Step) -> None:
+def test_a_damaged_pca_is_computed_again_although_it_has_a_marker(damage: str, name: str, step: Step) -> None:
     step.reduce(5)
     file = step.pca / name
     whole = file.read_bytes()

@@ -49,7 +49,7 @@ def listed(run: Run) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Images that each call of the backbone was asked for."""
+    """Images passed to each call of the backbone."""
     counts: list[int] = []
     real = Backbone.features
 
@@ -98,7 +98,7 @@ def test_a_list_says_which_features_came_from_where(later: Run) -> None:
     assert lists == {reused_key(s.shard).rpartition("/")[2] for s in marker.shards if s.reused}
 
 
-def test_a_shard_whose_list_is_gone_is_done_again(later: Run, computed: list[int]) -> None:
+def test_a_shard_whose_list_is_missing_is_computed_again(later: Run, computed: list[int]) -> None:
     marker = later.extract(earlier_run=str(later.root.parent))
     computed.clear()
     (later.features / "_reused" / "shard-00001.parquet").unlink()
@@ -108,7 +108,7 @@ def test_a_shard_whose_list_is_gone_is_done_again(later: Run, computed: list[int
     assert again.shards == marker.shards
 
 
-def test_a_rerun_without_the_earlier_run_leaves_what_stands(later: Run) -> None:
+def test_a_rerun_without_the_earlier_run_keeps_finished_shards(later: Run) -> None:
     marker = later.extract(earlier_run=str(later.root.parent))
     assert later.extract() == marker
 
@@ -128,7 +128,7 @@ def test_an_earlier_run_without_features_changes_nothing(later: Run) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["pillow 1.0, ai-edge-litert 1.0", ""])
-def test_nothing_is_taken_over_from_another_decoder_and_that_is_said(
+def test_features_of_another_decoder_are_not_reused_and_the_reason_is_printed(
     later: Run, computed: list[int], runtime: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     earlier_marker(later, runtime=runtime)
@@ -216,7 +216,7 @@ def test_a_damaged_shard_of_the_earlier_run_is_named(later: Run, damage: Callabl
 # Finding
 
 
-def test_digests_that_begin_alike_are_told_apart(run: Run) -> None:
+def test_digests_with_the_same_beginning_are_distinguished(run: Run) -> None:
     marker = run.extract()
     earlier = reuse.index(run.spark, str(run.root), marker)
     first = rows(run.features)[0]

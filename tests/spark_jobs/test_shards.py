@@ -51,7 +51,7 @@ def refusal(storage: Storage, schema: pa.Schema = SAMPLE_SCHEMA, columns: Any = 
     ],
     ids=["sample", "features", "embeddings"],
 )
-def test_a_shard_comes_back_with_its_rows_and_its_counts(
+def test_a_shard_is_read_with_its_rows_and_its_counts(
     schema: pa.Schema, columns: dict, info: Any, storage: Storage
 ) -> None:
     write_shard(storage, schema, columns, info)
@@ -63,12 +63,12 @@ def test_a_shard_comes_back_with_its_rows_and_its_counts(
     assert shard_info(storage.parquet_metadata(KEY, stored.size), type(info)) == info
 
 
-def test_an_empty_shard_comes_back_empty(storage: Storage) -> None:
+def test_an_empty_shard_is_read_as_empty(storage: Storage) -> None:
     write_shard(storage, SAMPLE_SCHEMA, {name: [] for name in SAMPLE}, SampleShard(3, 0, 0, "ab"))
     assert read_shard(storage, KEY, SAMPLE_SCHEMA).num_rows == 0
 
 
-def test_only_the_columns_asked_for_are_read(storage: Storage) -> None:
+def test_only_the_requested_columns_are_read(storage: Storage) -> None:
     write_shard(storage, SAMPLE_SCHEMA, SAMPLE, SampleShard(3, 1, 2, "ab"))
     assert read_shard(storage, KEY, SAMPLE_SCHEMA, ["label", "image"]).column_names == ["label", "image"]
 
@@ -80,7 +80,7 @@ def test_metadata_that_is_not_ours_holds_no_counts(text: str | None) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_a_missing_column_is_refused_even_if_it_is_not_asked_for(name: str, storage: Storage) -> None:
+def test_a_missing_column_is_refused_even_if_it_is_not_requested(name: str, storage: Storage) -> None:
     table = pa.table(SAMPLE, schema=SAMPLE_SCHEMA).drop_columns([name])
     storage.put(KEY, parquet_bytes(table))
     asked = [other for other in SAMPLE if other != name]

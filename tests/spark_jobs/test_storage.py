@@ -1,4 +1,4 @@
-"""Objects below file:// and s3://: names as people give them, and errors of one line."""
+"""Objects below file:// and s3://: names of every kind, and errors of one line."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_uris_are_written_one_way(given: str, expected: str) -> None:
     assert normalise_uri(expected) == expected
 
 
-def test_a_plain_path_is_taken_from_here_or_from_home(
+def test_a_plain_path_is_relative_to_the_working_folder_or_to_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -115,7 +115,7 @@ def test_segments_are_joined_with_one_slash() -> None:
     assert join_uri("s3://b/", "x", "y z") == "s3://b/x/y z"
 
 
-def test_an_object_of_any_name_can_be_written_found_read_and_deleted(storage: Storage) -> None:
+def test_an_object_of_any_name_can_be_written_listed_read_and_deleted(storage: Storage) -> None:
     for key in ODD_NAMES:
         assert not storage.exists(key)
         storage.put(key, b"first")
@@ -200,7 +200,7 @@ def test_a_key_that_is_no_path_cannot_be_listed_and_is_named(s3: S3Access) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_local_folder_cannot_be_opened_unless_it_is_to_be_made(tmp_path: Path) -> None:
+def test_a_missing_local_folder_cannot_be_opened_unless_it_is_to_be_created(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=f"cannot open file://{tmp_path}/none") as caught:
         Storage(tmp_path / "none")
     assert "\n" not in str(caught.value)
@@ -231,7 +231,7 @@ def test_a_folder_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture
 def parquet() -> bytes:
-    """A parquet file with metadata, larger than what is read of its end."""
+    """A parquet file with metadata, larger than the part that is read of its end."""
     incompressible = pa.array([uuid.uuid4().bytes * 4096 + uuid.uuid4().bytes for _ in range(4)])
     table = pa.table({"x": incompressible}).replace_schema_metadata({"colour": "grün", "n": "1"})
     sink = pa.BufferOutputStream()

@@ -73,7 +73,7 @@ def test_the_page_has_the_figures_of_the_run(standing: tuple[Any, Page, str], st
         assert f"{number} components: {100 * ratio[:number].sum():.1f}%" in page.text
 
 
-def test_random_weights_are_said_loudly(standing: tuple[Any, Page, str]) -> None:
+def test_random_weights_are_marked_clearly(standing: tuple[Any, Page, str]) -> None:
     assert "RANDOM WEIGHTS (random:0)" in standing[1].text
 
 
@@ -116,7 +116,7 @@ def test_images_of_a_label_are_cut_in_natural_order() -> None:
 
 
 def test_near_duplicates_do_not_answer_for_each_other() -> None:
-    """Frames in pairs, alike but for a hair, with a label each that nothing else tells."""
+    """Frames of two films, each next to near duplicates: only a near duplicate tells the label."""
     rng = np.random.default_rng(0)
     films = rng.normal(size=(2, 8)).repeat(10, axis=0).astype(np.float32)
     frames = films + np.tile(np.repeat(np.eye(8, dtype=np.float32)[:2] * 9, 5, axis=0), (2, 1))
@@ -192,7 +192,7 @@ def test_names_that_are_markup_stay_text(hostile: tuple[Any, Page, str]) -> None
     assert [name for name, _ in page.attributes if name.startswith("on")] == []
 
 
-def test_the_page_asks_nobody_for_anything(hostile: tuple[Any, Page, str]) -> None:
+def test_the_page_makes_no_request(hostile: tuple[Any, Page, str]) -> None:
     _, page, html = hostile
     policy = next(value or "" for _, value in page.attributes if "default-src" in (value or ""))
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")

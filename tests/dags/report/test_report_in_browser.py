@@ -1,4 +1,4 @@
-"""A run's report in a real browser: nothing is asked for, nothing is broken, and the maps answer."""
+"""A run's report in a real browser: no request, no error, and maps that respond."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_pointing_at_the_map_shows_the_image(page: Any) -> None:
     assert tip.locator("b").inner_text() in ("Apricot", "Plum", HOSTILE)
 
 
-def test_a_label_is_found_and_its_images_are_listed(page: Any) -> None:
+def test_a_label_can_be_searched_and_its_images_are_listed(page: Any) -> None:
     page.fill("#find", "SCRIPT")
     page.wait_for_function("document.querySelectorAll('#strip figure').length === 3")
     assert page.locator("#count").inner_text() == "1 of 3 labels, 3 images"

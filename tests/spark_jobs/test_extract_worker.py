@@ -1,4 +1,4 @@
-"""A worker that has come to the end of its memory goes on, or fails; it never waits for ever."""
+"""A worker whose memory is used up continues or fails; it never waits forever."""
 
 from __future__ import annotations
 
