@@ -1,11 +1,12 @@
 """Check a finished run's output against its manifest and its model.
 
     python -m fruit_pipeline check --run s3://bucket/runs/r1
-    python -m fruit_pipeline check --run demo-output/demo-20261121-101500
+    python -m fruit_pipeline check --run /tmp/walk/run
 
 Every image of the manifest must be one row of features or of rejects, and every embedding must be what
-the run's model makes of its features. A check that fails is bad input (exit code 2): the line on
-stderr names the first ten rows or objects.
+the run's model makes of its features. The check reads the sample too, so it needs the run itself: the
+copy below demo-output has no sample. A check that fails is bad input (exit code 2): the line on stderr
+names the first ten rows or objects.
 """
 
 from __future__ import annotations
