@@ -78,7 +78,7 @@ def draw_image(kind: Kind, number: int) -> bytes:
     if centres:
         half_w, half_h = half_w * 0.5, half_h * 0.5
     for cx, cy in centres or [(middle, middle)]:
-        # Rings from dark to light give the body a round look.
+        # Rings from dark to light give the body a round appearance.
         for ring in range(12):
             left = 1 - ring / 14
             shade = tuple(
