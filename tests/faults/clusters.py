@@ -55,7 +55,7 @@ def idle_minute(trial: Trial, folder: Path) -> None:
 
 def limits(trial: Trial, folder: Path, seconds: float) -> None:
     """Steps may run for so long, whatever their estimate."""
-    patch = "from fruit_pipeline import estimate\n"
+    patch = "from fruit_pipeline.cost import estimate\n"
     patch += f"estimate.LIMIT_FACTOR, estimate.LIMIT_FLOOR_SECONDS = 0.0, {seconds}\n"
     (folder / "sitecustomize.py").write_text(HASTY + patch)
     path = trial.stage.environment["PYTHONPATH"]

@@ -33,6 +33,8 @@ from image_features.documents import to_json
 from image_features.shards import parquet_bytes, write_shard
 from image_features.storage import Storage
 
+pytestmark = pytest.mark.slow
+
 SHARDS, IMAGES = 1_000, 1_000_000
 DAY = 24 * 3600
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)

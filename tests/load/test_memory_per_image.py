@@ -14,6 +14,8 @@ from fruit_pipeline.sample.sources import Source
 from image_features.contract import MANIFEST
 from image_features.storage import Storage
 
+pytestmark = pytest.mark.slow
+
 SHARD = 1_000
 
 

@@ -11,11 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.demo import run as demo_run
 from fruit_pipeline.demo.local_account import set_up_account
+from fruit_pipeline.sample.drawn_images import draw_folder
+from image_features.contract import shard_number
 from image_features.storage import Storage
 from support.local_aws import REGION
+
+SMALL_MODEL = {"alpha": 0.35, "weights": "random:0"}
+"""Params of a quick run."""
 
 
 @dataclass(frozen=True)
@@ -96,3 +104,19 @@ def new_stage(work: Path) -> Iterator[Stage]:
     """A stage with a local AWS of its own, until the block ends."""
     with demo_run.local_aws(demo_in(work)) as aws:
         yield stage_on(aws, work)
+
+
+def draw_source(folder: Path) -> Path:
+    """Twenty drawn images of each of twelve labels, and three files that are no images; returns the folder."""
+    draw_folder(folder, per_label=20)
+    whole = (folder / "Kiwi" / "000.jpg").read_bytes()
+    (folder / "Kiwi" / "empty.jpg").write_bytes(b"")
+    (folder / "Lemon" / "cut short é #1%.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "Plum" / "a page.png").write_text("<html>not found</html>")
+    return folder
+
+
+def table_of(storage: Storage, prefix: str) -> pa.Table:
+    """All shards below a prefix of a run, in order."""
+    keys = sorted(obj.key for obj in storage.list(prefix) if shard_number(obj.key) is not None)
+    return pa.concat_tables(pq.read_table(pa.BufferReader(storage.get(key))) for key in keys)
