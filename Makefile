@@ -64,35 +64,60 @@ reset: ## stop the containers and delete their data: YES=1
 env: ## write .env for the containers: secrets, ports, folders; existing values are kept
 	@$(PYTHON3) docker/make_env.py
 
+# Tests wait for processes and answers: three workers keep two cores busy.
+PYTEST := $(BIN)/python -m pytest
+
 .PHONY: test
-test: lint unit e2e compose ## all checks: lint, types, unit tests, end-to-end runs, containers
+test: $(VENV)/.dev ## lint, types, unit tests, one whole run and one refused run
+	@mkdir -p .cache/test; failed=; \
+	$(MAKE) lint >.cache/test/lint.log 2>&1 & lint=$$!; \
+	$(MAKE) smoke >.cache/test/smoke.log 2>&1 & smoke=$$!; \
+	trap 'kill $$lint $$smoke 2>/dev/null || true' EXIT; \
+	$(MAKE) unit || failed=" unit"; \
+	wait $$smoke || failed="$$failed smoke"; cat .cache/test/smoke.log; \
+	wait $$lint || failed="$$failed lint"; cat .cache/test/lint.log; \
+	test -z "$$failed" || { echo "error: failed:$$failed"; exit 1; }
+
+.PHONY: test-all
+test-all: ## make test, and everything else: more whole runs, scheduler, notebooks, hostile runs, containers
+	@failed=; $(MAKE) test || failed=" test"; $(MAKE) test-rest || failed="$$failed test-rest"; \
+	test -z "$$failed" || { echo "error: failed:$$failed"; exit 1; }
+
+.PHONY: test-rest
+test-rest: ## what make test-all runs beside make test
+	@$(MAKE) --keep-going e2e compose
 
 .PHONY: unit
 unit: $(VENV)/.dev ## unit tests only
 	@echo "unit tests"
-	@$(BIN)/python -m pytest -m "not e2e and not faults and not compose" --numprocesses 2 --dist loadfile
+	@$(PYTEST) -m "not smoke and not e2e and not slow and not faults and not compose" --numprocesses 3 --dist worksteal
+
+.PHONY: smoke
+smoke: $(VENV)/.dev ## one whole run of the DAG and one refused run: real Airflow, local AWS, Spark
+	@echo "one whole run and one refused run"
+	@$(PYTEST) -m smoke tests/e2e
 
 .PHONY: e2e
-e2e: $(VENV)/.dev ## end-to-end tests only: real Airflow, local AWS, Spark
-	@echo "end-to-end tests"
-	@$(BIN)/python -m pytest -m e2e --numprocesses 2 --dist loadfile
+e2e: $(VENV)/.dev ## the other whole runs, and the slow unit tests
+	@echo "end-to-end and slow tests"
+	@$(PYTEST) -m "e2e or slow" --numprocesses 3 --dist loadfile
 
 .PHONY: faults
 faults: $(VENV)/.dev ## break whole runs in every way we know and print what came of it; PAGE=docs/reliability.md keeps the table
 	@echo "faults: some 150 whole runs of the DAG, three at a time: about two hours on two cores"
-	@$(BIN)/python -m pytest -m faults tests/faults tests/load --numprocesses 3 --dist load $(if $(PAGE),--faults-page '$(PAGE)')
+	@$(PYTEST) -m faults tests/faults tests/load --numprocesses 3 --dist load $(if $(PAGE),--faults-page '$(PAGE)')
 
 .PHONY: compose
 compose: $(VENV)/.dev ## tests of the containers only; skipped, with the reason, where no Docker engine runs
 	@echo "container tests"
-	@$(BIN)/python -m pytest -m compose tests/compose
+	@$(PYTEST) -m compose tests/compose
 
 .PHONY: screenshots
 screenshots: $(VENV)/.dev ## the browser test of the containers, which saves its pictures in docs/images; IMAGES=<folder> WEIGHTS=<file>
 	@FRUITS_SCREENSHOTS='$(CURDIR)/docs/images' \
 	  $(if $(IMAGES),FRUITS_IMAGES='$(abspath $(IMAGES))') \
 	  $(if $(WEIGHTS),FRUITS_WEIGHTS_DIR='$(dir $(abspath $(WEIGHTS)))' FRUITS_WEIGHTS='/weights/$(notdir $(WEIGHTS))') \
-	  $(BIN)/python -m pytest -m compose tests/compose/test_browser.py
+	  $(PYTEST) -m compose tests/compose/test_browser.py
 
 .PHONY: bench
 bench: $(VENV)/.dev ## benchmarks at small sizes; IMAGES=<folder> WEIGHTS=<file>

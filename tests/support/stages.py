@@ -107,7 +107,7 @@ def new_stage(work: Path) -> Iterator[Stage]:
 
 
 def draw_source(folder: Path) -> Path:
-    """Twenty drawn images of each of twelve labels, and three files that are no images; returns the folder."""
+    """Draw 20 images of each of 12 labels, beside three files that are no images; returns the folder."""
     draw_folder(folder, per_label=20)
     whole = (folder / "Kiwi" / "000.jpg").read_bytes()
     (folder / "Kiwi" / "empty.jpg").write_bytes(b"")
