@@ -67,7 +67,7 @@ def test_a_living_cluster_is_described_by_its_tags_its_age_and_its_steps(cluster
 def test_a_cluster_with_a_step_is_not_idle_and_is_so_from_the_steps_end(clusters: InstantAws) -> None:
     cluster_id = waiting(clusters, start(clusters, "busy"))
     (ready,) = reaper.living_clusters(clusters.emr)
-    steps = [clusters.script("a", "sleep 0.5"), clusters.script("b", "sleep 600")]
+    steps = [clusters.script("a"), clusters.script("b", gate=threading.Event())]
     first, second = clusters.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=steps)["StepIds"]
     eventually(lambda: clusters.step_state(cluster_id, first) == "COMPLETED")
     (busy,) = reaper.living_clusters(clusters.emr)
