@@ -33,6 +33,7 @@ def test_the_limits_are_those_of_the_code(page: str) -> None:
     assert f"`max_reject_rate` (Param, {DEFAULT_MAX_REJECT_RATE};" in page
     gigabytes = BYTES_PER_PIXEL * DEFAULT_MAX_PIXELS / 1e9
     assert (
-        f"{BYTES_PER_PIXEL} bytes a pixel at most, the file aside: {gigabytes:.1f} GB at the default" in page
+        f"at most {BYTES_PER_PIXEL} bytes a pixel in addition to the file: {gigabytes:.1f} GB at the default"
+        in page
     )
     assert f"`max_pixels` of {DEFAULT_MAX_PIXELS:,}" in page
