@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import botocore.session
@@ -71,3 +73,19 @@ def local_aws() -> Iterator[InstantAws]:
 def aws(local_aws: InstantAws) -> Aws:
     """The pipeline's own view of the local AWS; a session of boto3 parses the services' models once."""
     return Aws(boto3.Session("test", "test", region_name=REGION), REGION, local_aws.endpoint)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; tests are skipped where there is none."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium here; apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic", "--disable-sync"]
+    arguments += ["--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=arguments, timeout=300_000)
+        yield opened
+        opened.close()

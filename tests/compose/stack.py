@@ -8,15 +8,16 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from support.waiting import answer_when
 
 DAG_ID = "fruit_features"
 BUCKET = "fruits-local"
@@ -43,20 +44,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(look: Callable[[], Any], good: Callable[[Any], bool], seconds: float, what: str) -> Any:
-    """Call ``look`` until ``good`` says so; an answer that is not there yet is one to wait for."""
-    deadline, last = time.monotonic() + seconds, None
-    while time.monotonic() < deadline:
-        try:
-            last = look()
-            if good(last):
-                return last
-        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
-            last = error
-        time.sleep(1)
-    raise AssertionError(f"{what}: not after {seconds:.0f} s, last {last}")
-
-
 @dataclass
 class Api:
     """Airflow's public API, as a script would use it."""
@@ -81,7 +68,7 @@ class Api:
 
     def trigger(self, **params: Any) -> DagRun:
         """Trigger the DAG, once it is known; the other Params keep the form's defaults."""
-        until(
+        answer_when(
             lambda: self.call("GET", f"/api/v2/dags/{DAG_ID}"),
             lambda dag: dag["dag_id"] == DAG_ID,
             UP_SECONDS,
@@ -105,7 +92,7 @@ class DagRun:
 
     def wait(self) -> str:
         """Its state when it has ended."""
-        ended = until(
+        ended = answer_when(
             lambda: self.api.call("GET", self.path),
             lambda run: run["state"] in ("success", "failed"),
             RUN_SECONDS,

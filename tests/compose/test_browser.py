@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
-from stack import BUCKET, DAG_ID, RUN_SECONDS, UP_SECONDS, ComposeStack, DagRun, until
+from stack import BUCKET, DAG_ID, RUN_SECONDS, UP_SECONDS, ComposeStack, DagRun
+
+from support.waiting import answer_when
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Response
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; apt-get install chromium")
+pytestmark = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="no chromium here; apt-get install chromium"
+)
 
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 PER_LABEL, COMPONENTS = 12, 40
 # A page of a slow machine; what takes a whole run waits RUN_SECONDS.
 PAGE_MS = 300_000
@@ -43,19 +42,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=PAGE_MS)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
 def page(browser: Browser, stack: ComposeStack) -> Iterator[Page]:
     """A page of the UI, logged in."""
-    until(lambda: stack.api.call("GET", f"/api/v2/dags/{DAG_ID}"), bool, UP_SECONDS, "the DAG is known")
+    answer_when(lambda: stack.api.call("GET", f"/api/v2/dags/{DAG_ID}"), bool, UP_SECONDS, "the DAG is known")
     page = logged_in(browser, stack, stack.url)
     yield page
     page.context.close()

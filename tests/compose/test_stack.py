@@ -6,7 +6,9 @@ import subprocess
 import urllib.error
 
 import pytest
-from stack import UP_SECONDS, ComposeStack, DagRun, summary_in_s3, until
+from stack import UP_SECONDS, ComposeStack, DagRun, summary_in_s3
+
+from support.waiting import answer_when
 
 LASTING = {"postgres", "api-server", "scheduler", "dag-processor", "triggerer", "local-aws"}
 ONCE = {"init", "local-account"}
@@ -138,7 +140,7 @@ def test_no_cluster_is_alive_after_a_run(stack: ComposeStack, run: DagRun) -> No
 
 def test_what_a_run_wrote_survives_a_restart_of_the_local_aws(stack: ComposeStack, run: DagRun) -> None:
     stack.compose("restart", "local-aws")
-    until(
+    answer_when(
         lambda: stack.containers()["local-aws"]["State"]["Health"]["Status"],
         lambda status: status == "healthy",
         UP_SECONDS,

@@ -115,11 +115,9 @@ def test_a_failed_step_fails_the_run_and_its_message_has_the_file_the_log_and_th
 def test_a_cluster_that_does_not_start_fails_the_run_and_its_message_has_the_reason(
     notified: Stage, mailbox: Mailbox, source: Path, tmp_path: Path
 ):
-    home = Path(notified.environment["FRUITS_HOME"])
-    for part in ("spark_jobs", "bootstrap", "emr_configs"):
-        shutil.copytree(home / part, tmp_path / part)
-    (tmp_path / "bootstrap" / "install.sh").write_text("#!/bin/bash\necho no wheels today >&2\nexit 3\n")
-    broken = notified.with_environment(FRUITS_HOME=str(tmp_path))
+    home = notified.copy_home(tmp_path)
+    (home / "bootstrap" / "install.sh").write_text("#!/bin/bash\necho no wheels today >&2\nexit 3\n")
+    broken = notified.with_environment(FRUITS_HOME=str(home))
     failed = broken.run("unready", source=str(source), components=20, **SMALL_MODEL)
     assert not failed.ok
     error = next(line for line in failed.log.splitlines() if "AirflowFailException: cluster" in line)

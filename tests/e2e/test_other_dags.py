@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from fruit_pipeline.demo import run as demo_run
 from fruit_pipeline.run.summary import to_json
 from support.stages import Stage
 from support.summaries import run_cost, run_summary
+from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("nothing_left_alive")
 
@@ -59,11 +58,13 @@ def test_a_notebook_cluster_is_made_explained_and_terminated_when_its_time_is_ov
 def test_a_notebook_cluster_that_its_owner_ends_is_a_good_run(stage: Stage, tmp_path: Path):
     log = tmp_path / "log"
     process = start(stage, "notebook_cluster", log, owner="bob", until="2h")
-    deadline = time.monotonic() + 300
-    while "-N -L 9443:localhost:9443" not in log.read_text(errors="replace"):
-        assert time.monotonic() < deadline, log.read_text(errors="replace")[-5000:]
-        assert process.poll() is None, log.read_text(errors="replace")[-5000:]
-        time.sleep(0.5)
+
+    def connected() -> bool:
+        text = log.read_text(errors="replace")
+        assert process.poll() is None, text[-5000:]
+        return "-N -L 9443:localhost:9443" in text
+
+    eventually(connected, describe=lambda: log.read_text(errors="replace")[-5000:])
     (listed,) = stage.clusters("WAITING", "RUNNING")
     # While it lives the owner gets no second one, and the first is not touched.
     ok, refused = run(stage, "notebook_cluster", tmp_path / "second", owner="bob", until="2h")
@@ -77,11 +78,9 @@ def test_a_notebook_cluster_that_its_owner_ends_is_a_good_run(stage: Stage, tmp_
 
 def test_a_notebook_cluster_that_does_not_start_fails_its_run(stage: Stage, tmp_path: Path):
     """The teardown succeeds then, which must not hide it."""
-    home = Path(stage.environment["FRUITS_HOME"])
-    for part in ("spark_jobs", "bootstrap", "emr_configs"):
-        shutil.copytree(home / part, tmp_path / part)
-    (tmp_path / "bootstrap" / "install.sh").write_text("#!/bin/bash\nexit 3\n")
-    broken = stage.with_environment(FRUITS_HOME=str(tmp_path))
+    home = stage.copy_home(tmp_path)
+    (home / "bootstrap" / "install.sh").write_text("#!/bin/bash\nexit 3\n")
+    broken = stage.with_environment(FRUITS_HOME=str(home))
     ok, log = run(broken, "notebook_cluster", tmp_path / "log", owner="eve", until="2h")
     assert not ok
     assert "BOOTSTRAP_FAILURE" in log
@@ -106,10 +105,7 @@ def test_the_reaper_ends_what_nobody_waits_for(stage: Stage, tmp_path: Path):
     allowed = stage.with_environment(FRUITS_REAP="true")
     ok, log = run(allowed, "reap_clusters", tmp_path / "second")
     assert ok, log[-5000:]
-    deadline = time.monotonic() + 300
-    while cluster_id not in {c["Id"] for c in stage.clusters("TERMINATED")}:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    eventually(lambda: cluster_id in {c["Id"] for c in stage.clusters("TERMINATED")})
 
 
 def test_the_cost_report_is_written_whatever_cost_explorer_knows(stage: Stage, tmp_path: Path):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import promises
 from ground import HASTY
 from trial import Ended, Trial
+
+from support.waiting import eventually
 
 
 def clusters_of(trial: Trial) -> list[dict[str, Any]]:
@@ -25,10 +25,10 @@ def steps_of(trial: Trial, cluster_id: str) -> list[dict[str, Any]]:
 
 def ends(trial: Trial, ended: Ended, seconds: float = 600) -> Ended:
     """A run, once the clusters that it left have ended as well."""
-    deadline = time.monotonic() + seconds
-    while any(cluster["Status"]["State"] in promises.ALIVE for cluster in clusters_of(trial)):
-        assert time.monotonic() < deadline, f"a cluster lives on after {seconds} s"
-        time.sleep(0.2)
+    eventually(
+        lambda: all(cluster["Status"]["State"] not in promises.ALIVE for cluster in clusters_of(trial)),
+        seconds,
+    )
     return ended
 
 
@@ -39,9 +39,7 @@ def told_in_log(ended: Ended) -> Ended:
 
 def home_of(trial: Trial, folder: Path) -> Path:
     """A copy of what is deployed, for the trial to break."""
-    for part in ("spark_jobs", "bootstrap", "emr_configs"):
-        shutil.copytree(Path(trial.stage.environment["FRUITS_HOME"]) / part, folder / part)
-    trial.variables["FRUITS_HOME"] = str(folder)
+    trial.variables["FRUITS_HOME"] = str(trial.stage.copy_home(folder))
     return folder
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import promises
 import psutil
 import pytest
+from clusters import ends, idle_minute
 from ground import PARAMS, Ground
 from trial import Ended, Trial
 from victims import Freeze, Hit, Pick, Starve, above, caller, driver, itself
@@ -116,7 +115,7 @@ def small_disks(ground: Ground, size: str) -> Iterator[object]:
 @pytest.mark.fault("`airflow dags test` is killed in mid-extraction (a laptop is closed)")
 def test_airflow_killed(trial: Trial, tmp_path: Path) -> None:
     """The next run of the key is refused while the cluster lives; it ends itself, then one goes through."""
-    trial.variables["FRUITS_HOME"] = str(home_with_idle_timeout(trial, tmp_path, 60))
+    idle_minute(trial, tmp_path)
     start, params = trial.stage.start, {"source": str(trial.ground.source), **PARAMS}
 
     def killed_and_again() -> Ended:
@@ -132,28 +131,10 @@ def test_airflow_killed(trial: Trial, tmp_path: Path) -> None:
         process.wait()
         ended = trial.run()
         workers[0].resume()
-        until_nothing_is_alive(trial)
-        return ended
+        return ends(trial, ended)
 
     refusal = r"cluster j-\w+ of run [\w-]+ is alive, made by DAG run \S+ wait until it has ended"
     trial.fails(refusal, killed_and_again)
-
-
-def home_with_idle_timeout(trial: Trial, folder: Path, seconds: int) -> Path:
-    for part in ("spark_jobs", "bootstrap", "emr_configs"):
-        shutil.copytree(Path(trial.stage.environment["FRUITS_HOME"]) / part, folder / part)
-    shape = folder / "emr_configs" / "small.json"
-    text = shape.read_text()
-    assert '"idle_timeout_seconds": 900' in text
-    shape.write_text(text.replace('"idle_timeout_seconds": 900', f'"idle_timeout_seconds": {seconds}'))
-    return folder
-
-
-def until_nothing_is_alive(trial: Trial) -> None:
-    deadline = time.monotonic() + 600
-    while trial.stage.clusters(*promises.ALIVE):
-        assert time.monotonic() < deadline, "the cluster does not end itself"
-        time.sleep(1)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
-"""A local AWS, a browser, and a run of the DAG with planted credentials and hostile names."""
+"""A local AWS, and a run of the DAG with planted credentials and hostile names."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from planting import HOSTILE_LABELS, SMALL, CommandLines, Planted, connection_of
@@ -30,20 +29,6 @@ def aws() -> Iterator[LocalAws]:
     aws.make_bucket()
     yield aws
     assert server.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium here; apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-        opened = playwright.chromium.launch(executable_path=chromium, args=arguments, timeout=300_000)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="session")

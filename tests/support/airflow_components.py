@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,8 @@ from types import TracebackType
 from typing import Any
 
 import psutil
+
+from support.waiting import answer_when
 
 COMMANDS = {
     "api-server": ["api-server"],
@@ -46,17 +47,8 @@ class Api:
             return json.loads(answer.read())
 
     def until(self, path: str, good: Any, seconds: float) -> Any:
-        """Call ``path`` until ``good`` says so; fail after ``seconds``."""
-        deadline, last = time.monotonic() + seconds, None
-        while time.monotonic() < deadline:
-            try:
-                last = self.call("GET", path)
-                if good(last):
-                    return last
-            except OSError as error:  # refused, cut off, or slower than its timeout
-                last = error
-            time.sleep(1)
-        raise AssertionError(f"{path} after {seconds} s: {last}")
+        """The answer of ``path`` once it is good; fail after ``seconds``."""
+        return answer_when(lambda: self.call("GET", path), good, seconds, path)
 
 
 class Components:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from support.faulty_aws import Answer, Call, Exchange, Fault
+from support.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,6 @@ class EndCluster(Fault):
         aws, values = exchange.aws, call.values
         cluster_id = values.get("ClusterId") or values["JobFlowId"]
         aws.ask("TerminateJobFlows", JobFlowIds=[cluster_id])
-        deadline = time.monotonic() + 300
-        while not aws.state(cluster_id).startswith("TERMINATED"):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"cluster {cluster_id} does not end")
-            time.sleep(0.05)
+        eventually(lambda: aws.state(cluster_id).startswith("TERMINATED"))
         aws.reasons[cluster_id] = (self.code, self.message)
         exchange.pass_on(call)

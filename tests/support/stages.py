@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -70,6 +71,12 @@ class Stage:
 
     def clusters(self, *states: str) -> list[dict[str, Any]]:
         return self.aws.client("emr").list_clusters(ClusterStates=list(states))["Clusters"]
+
+    def copy_home(self, folder: Path) -> Path:
+        """Copy what is deployed, for a test to break; returns the folder, a value for FRUITS_HOME."""
+        for part in ("spark_jobs", "bootstrap", "emr_configs"):
+            shutil.copytree(Path(self.environment["FRUITS_HOME"]) / part, folder / part)
+        return folder
 
     def with_environment(self, **variables: str) -> Stage:
         return replace(self, environment={**self.environment, **variables})
