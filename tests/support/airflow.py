@@ -14,6 +14,16 @@ from support.local_aws import REGION
 CONNECTION = "aws_tests"
 CONNECTION_VARIABLE = f"AIRFLOW_CONN_{CONNECTION.upper()}"
 
+PROVIDER_SWITCHES = (
+    ("operators", "default_deferrable"),
+    ("openlineage", "spark_inject_parent_job_info"),
+    ("openlineage", "spark_inject_transport_info"),
+)
+"""Section and option of what a deployment can switch on for every EMR operator of the Amazon provider.
+
+All are on in the tests, as they may be in a deployment; none may reach the DAGs' operators.
+"""
+
 
 def use_own_home(dags: Path) -> None:
     """Give this process an Airflow home that ends with it; Airflow reads it when it is imported."""
@@ -26,6 +36,7 @@ def use_own_home(dags: Path) -> None:
         AIRFLOW__CORE__UNIT_TEST_MODE="False",
         AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{home}/airflow.db",
         AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
+        **{f"AIRFLOW__{section}__{option}".upper(): "True" for section, option in PROVIDER_SWITCHES},
     )
 
 

@@ -102,7 +102,14 @@ class AddStepOnce(EmrAddStepsOperator):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(botocore_config=_ONE_ATTEMPT, **kwargs)
+        super().__init__(
+            botocore_config=_ONE_ATTEMPT,
+            # Deferred, it would wait for the end of the step, and its retry would add a failed step again.
+            deferrable=False,
+            # The retry recognises a step by its arguments, so they must be those of the plan.
+            openlineage_inject_parent_job_info=False,
+            **kwargs,
+        )
 
     @explain_aws_errors
     def execute(self, context: Any) -> list[str]:

@@ -5,8 +5,11 @@ The operators run against the local AWS, as a worker runs them; a deferred one's
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import gzip
+import inspect
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.configuration import conf
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
@@ -24,6 +28,7 @@ from fruit_pipeline.cluster import job_flow, shapes
 from fruit_pipeline.dag import errors, operators, sensors
 from fruit_pipeline.settings import Settings
 from image_features.errors import JobError, StorageError
+from support.airflow import PROVIDER_SWITCHES
 from support.instant_aws import InstantAws, Script
 from support.local_aws import BUCKET, REGION
 from support.waiting import eventually
@@ -91,6 +96,45 @@ def run_to_end(sensor: Any, context: dict[str, Any], gate: threading.Event | Non
         getattr(sensor, deferred.method_name)(context, event)
         return True
     return False
+
+
+# Defaults of the deployment
+
+
+def configured_defaults(operator: type) -> set[tuple[str, str, str]]:
+    """Argument, section and option of each default that the provider's constructors take from Airflow's
+    configuration."""
+    provided = [cls for cls in operator.__mro__ if cls.__module__.startswith("airflow.providers.")]
+    return {
+        (argument.arg, *(ast.literal_eval(name) for name in default.args[:2]))
+        for cls in provided
+        if "__init__" in vars(cls)
+        for function in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(cls.__init__))))
+        if isinstance(function, ast.FunctionDef)
+        for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+        if isinstance(default, ast.Call) and ast.unparse(default.func).startswith("conf.")
+    }
+
+
+@pytest.mark.parametrize(
+    ("operator", "required"),
+    [
+        (operators.CreateClusterOnce, []),
+        (operators.AddStepOnce, ["job_flow_id"]),
+        (operators.TerminateClusters, ["run_key"]),
+        (sensors.ClusterReady, ["job_flow_id"]),
+        (sensors.StepDone, ["job_flow_id", "step_id", "limit_seconds"]),
+    ],
+)
+def test_no_default_of_the_deployment_reaches_an_operator(operator: type, required: list[str]) -> None:
+    defaults = configured_defaults(operator)
+    assert {argument for argument, _, _ in defaults} >= {"deferrable"}
+    for argument, section, option in defaults:
+        # The other tests of this module run with the default switched on.
+        assert (section, option) in PROVIDER_SWITCHES
+        assert conf.getboolean(section, option)
+        with pytest.raises(TypeError, match=f"multiple values for keyword argument '{argument}'"):
+            operator(task_id="task", **dict.fromkeys([argument, *required], 1))
 
 
 # Creating
