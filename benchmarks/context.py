@@ -37,7 +37,7 @@ from image_features.documents import read_document
 from image_features.errors import JobError
 from image_features.extraction import bundles
 from image_features.shards import read_shard
-from image_features.storage import Storage
+from image_features.storage import Storage, local_path
 
 REPO = Path(__file__).resolve().parents[1]
 COMPONENTS = 50
@@ -119,7 +119,7 @@ class Context:
         )
         if done.returncode:
             raise JobError(f"the backbone cannot be exported: {_last_line(done.stderr)}")
-        return Path(json.loads(done.stdout)["uri"].removeprefix("file://"))
+        return local_path(json.loads(done.stdout)["uri"])
 
     @cached_property
     def code(self) -> Path:

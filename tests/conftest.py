@@ -17,6 +17,7 @@ from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.model.backbones import BackboneRequest
 from fruit_pipeline.model.export import export
 from fruit_pipeline.sample.drawn_images import draw_folder
+from image_features.storage import local_path
 from support.airflow import use_own_home
 from support.instant_aws import InstantAws
 from support.local_aws import REGION
@@ -58,7 +59,7 @@ def random_backbone() -> Path:
     """Folder of a small exported backbone with random weights."""
     request = BackboneRequest("mobilenet_v2", 0.35, "random:0")
     _, cached = export(request, Path(os.environ["FRUITS_CACHE_DIR"]))
-    return Path(cached.uri.removeprefix("file://"))
+    return local_path(cached.uri)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,14 @@ def parser(text: str | None, prog: str | None = None) -> Parser:
     command_parser = Parser(text, prog, EXIT_CODES)
     command_parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     return command_parser
+
+
+def use_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding: file names are UTF-8 here."""
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execve(  # noqa: S606 - this program itself, with its own arguments
+            sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"}
+        )
 
 
 def log_to_stderr() -> None:

@@ -19,7 +19,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
 import obstore
 import pyarrow as pa
@@ -52,6 +51,10 @@ _LISTING_ATTEMPTS = 3  # of a listing whose response breaks off
 # The parquet footer of a shard is a few KiB; one range request of this size reads it.
 _FOOTER_BYTES = 64 * 1024
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
 _ACTIONS = {
     "read": "s3:GetObject",
     "look up": "s3:GetObject",
@@ -81,31 +84,92 @@ class StoredObject:
 
 
 def normalise_uri(uri: str | os.PathLike[str]) -> str:
-    """Return ``uri`` as ``s3://...`` or ``file:///...`` without a trailing slash.
+    """Return ``uri`` as ``s3://<bucket>[/<prefix>]`` or ``file:///<path>``, without a trailing slash.
 
-    Plain paths become absolute ``file://`` URIs. Raises JobError for any other scheme.
+    Plain paths become absolute. ``file:/<path>``, as Java and Spark write it, is the same as
+    ``file:///<path>``. Raises JobError for everything else, and for a prefix that no object can be read from.
     """
-    text = os.fspath(uri)
-    if text.startswith("s3://"):
-        bucket, _, key = text.removeprefix("s3://").partition("/")
-        if not bucket:
-            raise JobError(f"{text!r} names no bucket; expected s3://<bucket>/<prefix>")
-        return f"s3://{bucket}/{key}".rstrip("/")
-    if text.startswith("file://"):
-        parts = urlsplit(text)
-        if parts.netloc not in ("", "localhost"):
-            raise JobError(f"{text!r} names a host; expected file:///<absolute path>")
-        # Not urlsplit's path: a '#' or '?' in a folder's name is part of the path here.
-        return local_uri(Path(text.removeprefix(f"file://{parts.netloc}")))
-    if "://" in text:
-        raise JobError(f"{text!r}: only s3://, file:// and plain paths are supported")
+    try:
+        text = uri if isinstance(uri, str) else os.fsencode(uri).decode()
+        text.encode()
+    except UnicodeError:
+        raise JobError(f"the path {os.fsencode(uri)!r} is not UTF-8; rename it") from None
     if not text:
         raise JobError("an empty path was given where s3://, file:// or a folder is expected")
-    return local_uri(Path(text).expanduser())
+    if "\0" in text:
+        raise JobError(f"{text!r} has a NUL character, which no path has")
+    if text.removeprefix("s3://").startswith("arn:"):
+        raise JobError(
+            f"{text!r} is an ARN; give an access point by its alias, s3://<name>-s3alias/<prefix>, and "
+            "a bucket by its name"
+        )
+    if text.startswith("s3://"):
+        return _s3_uri(text)
+    if text.startswith("file:/"):
+        return local_uri(_file_path(text))
+    scheme = _SCHEME.match(text)
+    if scheme and scheme[1].lower() in ("s3", "s3a", "s3n"):
+        rest = text[scheme.end() :].lstrip("/")
+        raise JobError(f"{text!r}: only s3://, file:// and plain paths are supported; write s3://{rest}")
+    if scheme and (scheme[1].lower() == "file" or text[scheme.end() :].startswith("/")):
+        raise JobError(f"{text!r}: only s3://, file:// and plain paths are supported")
+    return local_uri(text)
 
 
-def local_uri(path: Path) -> str:
-    return f"file://{path.absolute()}"
+def _s3_uri(text: str) -> str:
+    bucket, _, key = text.removeprefix("s3://").rstrip("/").partition("/")
+    if not bucket:
+        raise JobError(f"{text!r} names no bucket; expected s3://<bucket>/<prefix>")
+    if not _BUCKET.fullmatch(bucket):
+        raise JobError(f"{text!r}: {bucket!r} is not the name of a bucket; expected s3://<bucket>/<prefix>")
+    if violation := path_violation(key) if key else None:
+        raise JobError(
+            f"{text!r} has {violation}, which no prefix here may have; expected s3://<bucket>/<prefix>"
+        )
+    return f"s3://{bucket}/{key}" if key else f"s3://{bucket}"
+
+
+def path_violation(key: str) -> str | None:
+    """Why ``key`` is not a path that obstore can read: one of its parts; None if it is one."""
+    parts = key.split("/")
+    if "" in parts:
+        return "an empty part ('//')"
+    if dots := {".", ".."} & set(parts):
+        return f"a part {min(dots)!r}"
+    if _CONTROL.search(key):
+        return "a control character"
+    return None
+
+
+def _file_path(text: str) -> str:
+    path = text.removeprefix("file:")
+    if path.startswith("//"):
+        host, slash, path = path.removeprefix("//").partition("/")
+        if not slash:
+            raise JobError(f"{text!r} names no path; expected file:///<absolute path>")
+        if host not in ("", "localhost"):
+            raise JobError(f"{text!r} names a host; expected file:///<absolute path>")
+        path = f"/{path}"
+    return path
+
+
+def local_uri(path: str) -> str:
+    """The ``file://`` URI of a local path, which may be relative or begin with ``~``.
+
+    File names are bytes, which this project reads as UTF-8 whatever the locale.
+    """
+    try:
+        absolute = Path(os.fsdecode(path.encode())).expanduser().absolute()
+        return f"file://{os.fsencode(absolute).decode()}"
+    except RuntimeError as error:  # of expanduser
+        raise JobError(f"cannot open {path}: {first_line(error)}") from None
+    except UnicodeDecodeError:  # of the working folder
+        raise JobError(f"the path {os.fsencode(absolute)!r} is not UTF-8; rename it") from None
+
+
+def local_path(uri: str) -> Path:
+    """The local path of a ``file://`` URI that normalise_uri returned."""
+    return Path(os.fsdecode(uri.removeprefix("file://").encode()))
 
 
 def join_uri(uri: str, *parts: str) -> str:
@@ -128,7 +192,7 @@ class Storage:
         access = access or S3Access()
         try:
             if not self._on_s3:
-                root = Path(self.uri.removeprefix("file://"))
+                root = local_path(self.uri)
                 if create:
                     root.mkdir(parents=True, exist_ok=True)
                 elif not root.is_dir():

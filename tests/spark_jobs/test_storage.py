@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,9 @@ def keys(storage: Storage, prefix: str = "") -> set[str]:
         ("file:///a b#c?d%20é+", "file:///a b#c?d%20é+"),
         ("/a b#c?d%20é+", "file:///a b#c?d%20é+"),
         ("/", "file:///"),
+        ("file:/data/fruits", "file:///data/fruits"),  # as Java and Spark write it
+        ("/data//fruits/./x", "file:///data/fruits/x"),
+        ("/s3:/x", "file:///s3:/x"),
     ],
 )
 def test_uris_are_written_one_way(given: str, expected: str) -> None:
@@ -102,6 +106,20 @@ def test_a_plain_path_is_relative_to_the_working_folder_or_to_home(
         ("http://host/x", "only s3://, file:// and plain paths"),
         ("s3a://bucket/x", "only s3://, file:// and plain paths"),
         ("file://host/x", "names a host"),
+        ("file://", "names no path"),
+        ("file:data/x", "only s3://, file:// and plain paths"),
+        ("FILE:/data", "only s3://, file:// and plain paths"),
+        ("s3:/bucket/x", "only s3://, file:// and plain paths are supported; write s3://bucket/x"),
+        ("S3://bucket/x", "write s3://bucket/x"),
+        ("s3n:/bucket/x", "write s3://bucket/x"),
+        ("https:/host/x", "only s3://, file:// and plain paths"),
+        ("s3://bucket//x", "has an empty part"),
+        ("s3://bucket/a//x", "has an empty part"),
+        ("s3://bucket/a/./x", "has a part '.'"),
+        ("s3://bucket/../x", r"has a part '\.\.'"),
+        ("s3://bucket:443/x", "'bucket:443' is not the name of a bucket"),
+        ("arn:aws:s3:::bucket/x", "is an ARN; give an access point by its alias"),
+        ("s3://arn:aws:s3:eu-west-3:123456789012:accesspoint/ap/x", "is an ARN; give an access point by"),
         ("", "an empty path"),
     ],
 )
@@ -109,6 +127,18 @@ def test_other_uris_are_refused_and_quoted(uri: str, reason: str) -> None:
     with pytest.raises(JobError, match=reason) as caught:
         Storage(uri)
     assert uri in str(caught.value)
+
+
+def test_control_characters_are_refused_in_a_prefix_and_nul_in_any_path() -> None:
+    with pytest.raises(JobError, match="has a control character"):
+        normalise_uri("s3://bucket/a\tb")
+    with pytest.raises(JobError, match="has a NUL character"):
+        normalise_uri("/data/a\0b")
+
+
+def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"\\xff' is not UTF-8; rename it"):
+        normalise_uri(tmp_path / os.fsdecode(b"\xff"))
 
 
 def test_segments_are_joined_with_one_slash() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from fruit_pipeline.aws.clusters import DAG_RUN_TAG, clusters_of_run
@@ -20,7 +19,7 @@ from image_features.contract import FeaturesMarker
 from image_features.documents import read_document
 from image_features.errors import JobError
 from image_features.reuse import features_of
-from image_features.storage import normalise_uri
+from image_features.storage import local_path, normalise_uri
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
 PUBLIC_ACCESS_FLAGS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
@@ -270,7 +269,7 @@ def _count_labels(source: str, aws: Aws) -> int:
         )
         with explained(f"source bucket {bucket}", aws):
             return max(1, sum(len(page.get("CommonPrefixes", [])) for page in pages))
-    return max(1, sum(entry.is_dir() for entry in Path(uri.removeprefix("file://")).iterdir()))
+    return max(1, sum(entry.is_dir() for entry in local_path(uri).iterdir()))
 
 
 def check_reuse(earlier: str, request: RunRequest, aws: Aws) -> None:
@@ -295,7 +294,7 @@ def check_source(source: str, aws: Aws) -> None:
         if not listing["KeyCount"]:
             raise JobError(f"{uri} is empty; expected <source>/<label>/<image>")
         return
-    folder = Path(uri.removeprefix("file://"))
+    folder = local_path(uri)
     if not folder.exists():
         raise JobError(f"the source folder {folder} does not exist on this worker")
     try:

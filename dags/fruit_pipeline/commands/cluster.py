@@ -16,7 +16,7 @@ from fruit_pipeline.cluster.shapes import load_shape
 from fruit_pipeline.commands.options import add_options
 from image_features.arguments import Parser
 from image_features.cli import print_json
-from image_features.storage import join_uri
+from image_features.storage import join_uri, normalise_uri
 
 show = print_json
 
@@ -31,11 +31,12 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     deployment = settings.load()
+    run_uri = normalise_uri(args.run)
     return build_request(
         deployment,
         load_shape(deployment.home, args.shape),
-        args.run.rstrip("/").rpartition("/")[2],
-        join_uri(args.run, "logs"),
-        join_uri(args.run, "code", "install.sh"),
+        run_uri.rpartition("/")[2],
+        join_uri(run_uri, "logs"),
+        join_uri(run_uri, "code", "install.sh"),
         args.wheelhouse,
     )

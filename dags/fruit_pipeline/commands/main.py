@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Raises SystemExit, as argparse does, after ``<verb> --help`` and for arguments that are not valid.
     """
+    if argv is None:
+        cli.use_utf8()
     words = list(sys.argv[1:] if argv is None else argv)
     program = SCRIPT_NAME if Path(sys.argv[0]).stem == SCRIPT_NAME else MODULE_CALL
     if not words or words[0] in ("-h", "--help"):

@@ -16,6 +16,7 @@ from fruit_pipeline.cluster.steps import extraction_step, reduction_step
 from fruit_pipeline.commands.options import add_components, add_options
 from image_features.arguments import Parser
 from image_features.contract import RunLayout
+from image_features.storage import normalise_uri
 
 
 def add_arguments(parser: Parser) -> None:
@@ -25,7 +26,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
-    layout = RunLayout(args.run.rstrip("/"))
+    layout = RunLayout(normalise_uri(args.run))
     return [
         extraction_step(layout, args.model),
         reduction_step(layout, args.model, args.components, args.variance),

@@ -24,6 +24,7 @@ from fruit_pipeline.sample.request import SampleRequest
 from image_features.contract import RunLayout
 from image_features.errors import JobError
 from image_features.images import DEFAULT_MAX_PIXELS
+from image_features.storage import normalise_uri
 
 DEFAULT_MAX_REJECT_RATE = 0.5
 """With more than half rejected, the folder is the wrong one or was copied badly. With less, some files are
@@ -303,8 +304,10 @@ def from_params(params: Mapping[str, Any], run_id: str, default_bucket: str | No
 def _run_uri(bucket: str, key_or_uri: str | None) -> str | None:
     """URI of the run that ``reuse`` names."""
     text = (key_or_uri or "").strip().rstrip("/")
-    if not text or text.startswith("s3://"):
-        return text or None
+    if text.startswith("s3://"):
+        return normalise_uri(text)
+    if not text:
+        return None
     return RunLayout(f"s3://{bucket}/runs/{text}").root
 
 

@@ -10,7 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from image_features.errors import InvalidKey, JobError
-from image_features.storage import Storage, normalise_uri
+from image_features.storage import Storage, local_path, normalise_uri
 
 # Formats that Pillow decodes and that are common for images. A file with another suffix (notes, thumbs.db) is
 # left out of the draw; a file with one of these suffixes that is no image becomes a reject.
@@ -57,7 +57,7 @@ class Source:
     def __init__(self, uri: str, storage: Storage | None = None) -> None:
         """``storage`` reads an ``s3://`` source; a folder is read directly."""
         self.uri = normalise_uri(uri)
-        self._folder = Path(self.uri.removeprefix("file://")) if self.uri.startswith("file://") else None
+        self._folder = local_path(self.uri) if self.uri.startswith("file://") else None
         self._storage = storage or (None if self._folder else Storage(self.uri))
 
     def list(self) -> Listing:
@@ -96,7 +96,7 @@ class Source:
         """The file's bytes. Raises JobError when it cannot be read."""
         if self._folder is None:
             return self._s3().get(image.image).to_pybytes()
-        path = self._folder / image.image
+        path = self._folder / os.fsdecode(image.image.encode())
         try:
             with path.open("rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)
@@ -137,14 +137,10 @@ def _walk_folder(root: Path) -> Iterator[tuple[str, int | None]]:
     for folder, folders, names in os.walk(root, onerror=refuse):
         # A linked folder is not walked, but it is counted, so that the log mentions it.
         linked = (Path(folder, name) for name in folders if Path(folder, name).is_symlink())
-        yield from ((path.relative_to(root).as_posix(), None) for path in linked)
+        yield from ((_name_below(root, path), None) for path in linked)
         for name in names:
             path = Path(folder, name)
-            relative = path.relative_to(root).as_posix()
-            try:
-                relative.encode()
-            except UnicodeEncodeError:
-                raise JobError(f"the file name {os.fsencode(path)!r} is not UTF-8; rename it") from None
+            relative = _name_below(root, path)
             # A link out of the source could upload files that were not meant to be.
             if path.is_symlink() and not _stays_inside(path, resolved_root):
                 yield relative, None
@@ -155,6 +151,14 @@ def _walk_folder(root: Path) -> Iterator[tuple[str, int | None]]:
                 raise JobError(f"cannot read {path}: {error.strerror}") from error
             # Reading a pipe would wait for a writer, and a device has no end.
             yield relative, status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _name_below(root: Path, path: Path) -> str:
+    """Name of a file below ``root``: its bytes are UTF-8, whatever the locale. Raises JobError if not."""
+    try:
+        return os.fsencode(path.relative_to(root)).decode()
+    except UnicodeDecodeError:
+        raise JobError(f"the file name {os.fsencode(path)!r} is not UTF-8; rename it") from None
 
 
 def _stays_inside(link: Path, resolved_root: Path) -> bool:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fruit_pipeline.aws.session import Aws
+from fruit_pipeline.checks.preflight import check_source
+from fruit_pipeline.run.request import PARAMS, from_params
+from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Source, SourceImage, group_by_label
 from image_features.errors import JobError, NotFound
+from support.cli import run_cli
 from support.local_aws import LocalAws
 
 
@@ -109,6 +117,70 @@ def test_a_name_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/\xff.jpg"))).write_bytes(b"x")
     with pytest.raises(JobError, match=r"\\xff\.jpg' is not UTF-8; rename it"):
         Source(tmp_path).list()
+
+
+LATIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""A locale whose encoding is not UTF-8, on any machine."""
+
+
+def test_names_are_utf8_in_a_command_whatever_the_locale(tmp_path: Path) -> None:
+    make(tmp_path, "dossier été/Pêche/é.jpg", "dossier été/Mûre/1.jpg")
+    command = [sys.executable, "-m", "fruit_pipeline", "sample", "--source", "dossier été", "--output", "ô"]
+    done = subprocess.run(
+        [*command, "--all", "--label", "Pêche", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, **LATIN},
+        capture_output=True,
+        check=True,
+    )
+    marker = json.loads(done.stdout.decode())
+    assert (marker["labels"], marker["source"]) == ({"Pêche": 1}, f"file://{tmp_path}/dossier été")
+    assert (tmp_path / "ô" / "_SUCCESS").is_file()
+
+
+def test_names_are_utf8_in_a_process_of_any_locale(tmp_path: Path) -> None:
+    """As of Airflow's worker, which cannot be started again."""
+    make(tmp_path, "été/Pêche/é.jpg")
+    code = (
+        "from fruit_pipeline.sample.sources import Source\n"
+        "source = Source('\\u00e9t\\u00e9')\n"
+        "(image,) = source.list().images\n"
+        "print(ascii((source.uri, image.image, image.label, source.read(image))))"
+    )
+    environment = {**os.environ, **LATIN, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, check=True
+    )
+    shown = (f"file://{tmp_path}/été", "Pêche/é.jpg", "Pêche", b"x")
+    assert done.stdout.decode().strip() == ascii(shown)
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket//fruits", "s3:/bucket/fruits", "arn:aws:s3:::bucket/fruits"])
+def test_a_uri_is_refused_alike_wherever_it_is_given(uri: str, aws: Aws) -> None:
+    params = {name: spec.default for name, spec in PARAMS.items()}
+    reuse = {**params, "source": "/data", "bucket": "bucket", "reuse": uri}
+    uses: list[Callable[[], object]] = [
+        lambda: Source(uri),
+        lambda: SampleRequest(uri, pack=False),
+        lambda: check_source(uri, aws),
+        lambda: aws.storage(uri),
+    ]
+    if uri.startswith("s3://"):  # the Param's own pattern refuses the others
+        uses.append(lambda: from_params(reuse, "run", None))
+    for use in uses:
+        with pytest.raises(JobError, match="s3://"):
+            use()
+    for words in (
+        ("sample", "--source", uri, "--output", "/nowhere", "--all"),
+        ("sample", "--source", "/nowhere", "--output", uri, "--all"),
+        ("check", "--run", uri),
+        ("report", "--run", uri),
+        ("steps", "--run", uri, "--model", "m", "--components", "2"),
+        ("cluster", "--run", uri, "--wheelhouse", "w"),
+    ):
+        done = run_cli(*words)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), words
+        assert uri in done.stderr
 
 
 @pytest.mark.parametrize("uri", ["https://example.org/fruits", "ftp://x/y"])
