@@ -44,6 +44,11 @@ def main(argv: list[str] | None = None) -> int:
         metavar="SHARE",
         help="fail, after everything is written, above this share of rejects (default: 1, never)",
     )
+    parser.add_argument(
+        "--count-left-out",
+        action="store_true",
+        help="count files of the source that are left out of the sample as rejects",
+    )
     args = parser.parse_args(argv)
 
     def run() -> FeaturesMarker:
@@ -57,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
                 args.max_pixels,
                 args.reuse,
                 args.max_reject_rate,
+                args.count_left_out,
             )
 
     def show(marker: FeaturesMarker) -> None:

@@ -23,6 +23,7 @@ SCHEMA_VERSION = 2
 
 MARKER = "_SUCCESS"
 MANIFEST = "manifest.parquet"
+LEFT_OUT = "left_out.parquet"
 MODEL_FILE = "backbone.tflite"
 MODEL_JSON = "model.json"
 PCA_MODEL = "model.npz"
@@ -57,6 +58,14 @@ MANIFEST_SCHEMA = pa.schema(
         ),  # "" where the images are not packed: only the workers read them
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("shard", pa.int32(), nullable=False),
+    ]
+)
+LEFT_OUT_SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.string(), nullable=False),  # path below the source
+        pa.field("label", pa.string(), nullable=False),  # "" where it has none
+        pa.field("suffix", pa.string(), nullable=False),  # in lower case, with its dot; "" for none
+        pa.field("reason", pa.string(), nullable=False),  # a LeftOutReason
     ]
 )
 FEATURES_SCHEMA = pa.schema(
@@ -102,6 +111,25 @@ class RejectReason(enum.StrEnum):
     TOO_MANY_PIXELS = "too-many-pixels"  # over the limit, checked before decoding
     UNSUPPORTED_MODE = "unsupported-mode"  # pixels that have no agreed way to 8-bit RGB
     DECODE_ERROR = "decode-error"  # anything else the decoder refused
+
+
+class LeftOutReason(enum.StrEnum):
+    """Why a file of the source is not in the sample."""
+
+    NOT_DRAWN = "not-drawn"  # an image that the draw did not choose
+    NO_DECODER = "no-decoder"  # a format of images that is not decoded, such as HEIC
+    NO_IMAGE = "no-image"  # no suffix of an image
+    NO_LABEL = "no-label"  # in no folder of a label
+    TOO_LARGE = "too-large"
+    LINK = "link"  # out of the source, or to a folder
+    NO_FILE = "no-file"  # a pipe, socket or device
+    HIDDEN = "hidden"
+    SYSTEM_FOLDER = "system-folder"  # made by a storage device or an operating system
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the file may be an image that somebody misses."""
+        return self not in (LeftOutReason.NOT_DRAWN, LeftOutReason.HIDDEN, LeftOutReason.SYSTEM_FOLDER)
 
 
 def shard_key(shard: int) -> str:
@@ -169,6 +197,21 @@ class EmbeddingsShard:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Files of the source that are not in the sample, of one reason and suffix."""
+
+    reason: str  # a LeftOutReason
+    suffix: str  # in lower case, with its dot; "" for none, "*" for all that are not counted by themselves
+    files: int
+    example: str  # path of the first one below the source
+
+    @property
+    def is_loss(self) -> bool:
+        """As LeftOutReason.is_loss; true for a reason of another release."""
+        return self.reason not in set(LeftOutReason) or LeftOutReason(self.reason).is_loss
+
+
+@dataclass(frozen=True)
 class SampleMarker:
     """``sample/_SUCCESS``."""
 
@@ -181,6 +224,9 @@ class SampleMarker:
     shards: list[SampleShard]
     cores: int = 1  # of the cluster that the shards were cut for
     packed: bool = True  # False: the shards list the images, the workers read them from the source
+    source_files: int | None = None  # images + files left out; None in markers of older releases
+    left_out: list[LeftOut] = field(default_factory=list)  # counts of what left_out.parquet lists
+    labels_without_images: list[str] = field(default_factory=list)  # all of their files are left out
     schema_version: int = SCHEMA_VERSION
 
 
@@ -383,3 +429,6 @@ class RunSummary:
     versions: dict[str, str]
     cluster_id: str
     places: RunPlaces
+    source_files: int | None = None  # of the source: images + files left out
+    left_out: list[LeftOut] = field(default_factory=list)
+    labels_without_images: list[str] = field(default_factory=list)

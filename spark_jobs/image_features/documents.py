@@ -13,6 +13,7 @@ from image_features.contract import (
     EmbeddingsShard,
     FeaturesMarker,
     FeaturesShard,
+    LeftOut,
     PcaMarker,
     SampleMarker,
     SampleShard,
@@ -59,6 +60,8 @@ def from_json(kind: type[Document], text: bytes, uri: str) -> Document:
     try:
         if kind in _SHARD_TYPES:
             values["shards"] = [_SHARD_TYPES[kind](**shard) for shard in values["shards"]]
+        if kind is SampleMarker:
+            values["left_out"] = [LeftOut(**row) for row in values.get("left_out", [])]
         return kind(**values)
     except (TypeError, KeyError) as error:
         expected = ", ".join(f.name for f in fields(kind))

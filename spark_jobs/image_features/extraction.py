@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from image_features import reuse
-from image_features.contract import MARKER, FeaturesMarker, FeaturesShard, SampleMarker
+from image_features.contract import MARKER, FeaturesMarker, FeaturesShard, LeftOut, SampleMarker
 from image_features.documents import own_marker, read_document, to_json, withdraw
 from image_features.errors import Failed, JobError
 from image_features.extract_worker import ExtractionJob, Outcome, finished_shard, run_tasks
@@ -37,13 +37,15 @@ def run(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     earlier_run: str | None = None,
     max_reject_rate: float = 1.0,
+    count_left_out: bool = False,
 ) -> FeaturesMarker:
     """Extract the features of ``sample`` with ``model`` into ``output``; all are URIs.
 
     ``rejects`` defaults to the prefix "rejects" beside ``output``. Features that ``earlier_run`` has
     are taken over (see reuse). Raises JobError when an input is missing or is not what its marker
     says. Raises Failed when the workers lack memory, and when more than ``max_reject_rate`` (0 to 1)
-    of the images are rejected: features and rejects are then written, but the marker is not.
+    of the images are rejected: features and rejects are then written, but the marker is not. With
+    ``count_left_out``, files of the source that are left out of the sample count as rejected images.
     """
     started = time.monotonic()
     output = normalise_uri(output)
@@ -57,6 +59,7 @@ def run(
         if reuse.features_of(earlier_run) == output:
             raise JobError(f"{earlier_run} is this very run; its finished shards stay in any case")
         earlier_marker = reuse.check(earlier_run, spec, preprocessing_of(spec, max_pixels))
+    lost = [row for row in plan.left_out if row.is_loss] if count_left_out else []
     job = ExtractionJob(normalise_uri(sample), plan, output, rejects, spec, model_bytes, max_pixels)
 
     features_storage, rejects_storage = Storage(output, create=True), Storage(rejects, create=True)
@@ -70,7 +73,7 @@ def run(
     if marker and not missing and marker.shards == list(finished.values()):
         delete_strays_of(marker.shards, features_storage, features_sizes, rejects_storage, rejects_keys)
         try:
-            check_reject_rate(marker, max_reject_rate, rejects)
+            check_reject_rate(marker, max_reject_rate, rejects, lost)
         except Failed:
             features_storage.delete([MARKER])
             raise
@@ -114,7 +117,7 @@ def run(
         runtime=job.runtime,
     )
     # Before the marker is written: without it, no reader takes a refused run for a finished one.
-    check_reject_rate(marker, max_reject_rate, rejects)
+    check_reject_rate(marker, max_reject_rate, rejects, lost)
     features_storage.put(MARKER, to_json(marker))
     return marker
 
@@ -137,13 +140,22 @@ def bundles(count: int, slots: int) -> list[range]:
     return cut
 
 
-def check_reject_rate(marker: FeaturesMarker, limit: float, rejects: str) -> None:
-    """Raise Failed when more than ``limit`` (0 to 1) of the images are rejected. ``rejects``: their URI."""
-    if marker.rejects <= limit * marker.images:
+def check_reject_rate(
+    marker: FeaturesMarker, limit: float, rejects: str, lost: Sequence[LeftOut] = ()
+) -> None:
+    """Raise Failed when more than ``limit`` (0 to 1) of the images are rejected. ``rejects``: their URI.
+
+    ``lost``: files left out that count as rejected images.
+    """
+    by_reason = Counter(marker.rejects_by_reason)
+    for row in lost:
+        by_reason[f"left out as {row.reason}"] += row.files
+    images = marker.images + sum(row.files for row in lost)
+    if by_reason.total() <= limit * images:
         return
-    reasons = sorted(marker.rejects_by_reason.items(), key=lambda item: -item[1])
+    reasons = sorted(by_reason.items(), key=lambda item: -item[1])
     raise Failed(
-        f"{marker.rejects:,} of {marker.images:,} images were rejected "
+        f"{by_reason.total():,} of {images:,} images were rejected "
         f"({', '.join(f'{count:,} {reason}' for reason, count in reasons)}), more than the share of "
         f"{limit:g} that max_reject_rate allows; {rejects} names each with its reason. Mend the source and "
         "draw it anew, or run again under this key with a higher max_reject_rate: nothing is computed again"

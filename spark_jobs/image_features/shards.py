@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from image_features.contract import (
     EMBEDDINGS_SCHEMA,
     FEATURES_SCHEMA,
+    LEFT_OUT_SCHEMA,
     LISTED_SCHEMA,
     REJECTS_SCHEMA,
     REUSED_SCHEMA,
@@ -33,6 +34,7 @@ _METADATA_KEY = "image_features"
 _STAGES = {
     SAMPLE_SCHEMA: Stage.SAMPLE,
     LISTED_SCHEMA: Stage.SAMPLE,
+    LEFT_OUT_SCHEMA: Stage.SAMPLE,
     FEATURES_SCHEMA: Stage.FEATURES,
     REJECTS_SCHEMA: Stage.FEATURES,
     REUSED_SCHEMA: Stage.FEATURES,

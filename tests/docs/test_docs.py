@@ -218,6 +218,7 @@ def test_a_quoted_message_is_one_of_the_code(message: str) -> None:
     ("file", "schema"),
     [
         ("`sample/manifest.parquet`, one row", contract.MANIFEST_SCHEMA),
+        ("`sample/left_out.parquet`, one row", contract.LEFT_OUT_SCHEMA),
         ("`sample/shard-*.parquet`:", contract.SAMPLE_SCHEMA),
         ("`sample/shard-*.parquet` with `pack` off", contract.LISTED_SCHEMA),
         ("`features/shard-*.parquet`:", contract.FEATURES_SCHEMA),
@@ -243,6 +244,6 @@ def test_fields_of_the_summary_are_listed(field: str) -> None:
     assert f"`{field}`" in section.partition("\n\n")[0]
 
 
-@pytest.mark.parametrize("reason", list(contract.RejectReason))
-def test_reasons_of_rejects_are_explained(reason: str) -> None:
+@pytest.mark.parametrize("reason", [*contract.RejectReason, *contract.LeftOutReason])
+def test_reasons_of_rejects_and_of_files_left_out_are_explained(reason: str) -> None:
     assert f"`{reason}`" in text_of("docs/output.md")

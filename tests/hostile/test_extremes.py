@@ -179,10 +179,17 @@ def test_postscript_starts_no_program() -> None:
 
 
 def test_every_suffix_of_a_source_is_of_a_format_that_is_tried() -> None:
-    from fruit_pipeline.sample.sources import IMAGE_SUFFIXES
+    from fruit_pipeline.sample.left_out import image_suffixes
 
     Image.init()
-    assert {Image.EXTENSION[suffix] for suffix in IMAGE_SUFFIXES} == set(FORMATS)
+    formats = {Image.EXTENSION[suffix] for suffix in image_suffixes()}
+    assert formats == {*FORMATS, "MPO", "DIB"}  # which the decoders of JPEG and BMP read
+    assert {".mpo", ".pbm", ".dib", ".apng", ".j2k", ".jfif"} <= {*image_suffixes()}
+
+
+def test_a_bitmap_under_the_suffix_of_a_dib_is_read() -> None:
+    content = encoded(photo(), "BMP")
+    assert np.array_equal(decode_rgb(content, SIZE), expected(reopened(content)))
 
 
 def test_a_multi_picture_jpeg_is_its_first_picture() -> None:

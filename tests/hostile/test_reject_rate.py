@@ -77,6 +77,35 @@ def test_more_rejects_fail_the_run_once_all_is_written_and_the_line_says_what_an
     assert not (sample.parent / "features" / "_SUCCESS").exists()
 
 
+def test_files_left_out_count_as_rejects_where_that_is_requested(
+    tmp_path: Path, sample: Path, random_backbone: Path
+) -> None:
+    source = tmp_path / "heic" / "a"
+    source.mkdir(parents=True)
+    for number in range(7):
+        (source / f"{number}.png").write_bytes(encoded(Image.new("RGB", (9, 9), (number, 0, 0)), "PNG"))
+    for name in ("1.HEIC", "2.HEIC", "3.HEIC", ".hidden.png"):
+        (source / name).write_bytes(b"x")
+    target = Storage(tmp_path / "r" / "sample", create=True)
+    write_sample(SampleRequest(str(source.parent), cores=1), Source(source.parent), target)
+
+    def extract(limit: float, count: bool) -> FeaturesMarker:
+        features = str(tmp_path / "r" / "features")
+        return extraction.run(
+            LocalSpark(),
+            target.uri,
+            str(random_backbone),
+            features,
+            max_reject_rate=limit,
+            count_left_out=count,
+        )
+
+    assert extract(0, False).rejects == 0
+    assert extract(0.3, True).features == 7
+    with pytest.raises(Failed, match=r"3 of 10 images were rejected \(3 left out as no-decoder\)"):
+        extract(0.29, True)
+
+
 def test_a_refused_run_is_not_taken_for_a_whole_one(sample: Path, extract: Any) -> None:
     with pytest.raises(Failed):
         extract(0)

@@ -6,6 +6,7 @@ The error of a failed check is one line; it lists the first ten failures with th
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from fruit_pipeline.sample.manifest import COLUMNS, Identity, Manifest, RowsDige
 from image_features.contract import (
     EMBEDDER,
     EMBEDDINGS_SCHEMA,
+    LEFT_OUT,
+    LEFT_OUT_SCHEMA,
     MANIFEST,
     PCA_MODEL,
     REJECTS_SCHEMA,
@@ -110,6 +113,7 @@ def check_run(
     failures = _Failures()
 
     _check_counts(failures, layout, sample, features, pca)
+    source_check = _check_source_files(failures, sample, sample_store)
     for storage, expected in (
         (features_store, {shard.shard for shard in features.shards}),
         (rejects_store, {shard.shard for shard in features.shards if shard.rejects}),
@@ -174,6 +178,7 @@ def check_run(
         images_digest=images.digest,
         rows_digest=rows.digest,
         checks=[
+            source_check,
             f"every image of the manifest is a feature row or a reject, once ({sample.images})",
             f"features are finite and {features.width} wide",
             f"embeddings are finite, {pca.components} wide, centred, and equal to the projection",
@@ -204,6 +209,30 @@ def _check_counts(
         [(s.shard, s.images) for s in sample.shards] == [(s.shard, s.images) for s in features.shards],
         f"{layout.features}: its shards are not those of {layout.sample}",
     )
+
+
+def _check_source_files(failures: _Failures, sample: SampleMarker, storage: Storage) -> str:
+    """Each file of the source is drawn or on the list of files left out; returns the check as a sentence."""
+    if sample.source_files is None:
+        return "not checked: an older release drew the sample, without a list of the files left out"
+    counts = Counter[str]()
+    for row in sample.left_out:
+        counts[row.reason] += row.files
+    try:
+        table = read_shard(storage, LEFT_OUT, LEFT_OUT_SCHEMA, ["reason"])
+        listed = Counter(table.column("reason").to_pylist())
+    except JobError as error:
+        failures.add(error)
+        return ""
+    if listed != counts or sample.images + counts.total() != sample.source_files:
+        failures.add(
+            Damaged(
+                f"{storage.uri_of(LEFT_OUT)} lists {listed.total()} files left out, the marker says "
+                f"{counts.total()}, beside {sample.images} images of {sample.source_files} files",
+                stage=Stage.SAMPLE,
+            )
+        )
+    return f"every file of the source is an image of the manifest or left out ({sample.source_files})"
 
 
 def _check_objects(failures: _Failures, storage: Storage, expected: set[int]) -> None:

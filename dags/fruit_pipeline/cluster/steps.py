@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fruit_pipeline.cluster import emr_limits
@@ -20,6 +21,7 @@ def extraction_step(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     reuse: str | None = None,
     max_reject_rate: float = 1.0,
+    count_left_out: bool = False,
 ) -> dict[str, Any]:
     """The extraction step; ``reuse`` is the URI of an earlier run. Raises JobError above EMR's limits."""
     arguments = {
@@ -32,7 +34,8 @@ def extraction_step(
     }
     if reuse:
         arguments["--reuse"] = reuse
-    return _step(EXTRACTION, layout, EXTRACT_SCRIPT, arguments)
+    flags = ["--count-left-out"] if count_left_out else []
+    return _step(EXTRACTION, layout, EXTRACT_SCRIPT, arguments, flags)
 
 
 def reduction_step(
@@ -44,7 +47,9 @@ def reduction_step(
     return _step(REDUCTION, layout, PCA_SCRIPT, arguments)
 
 
-def _step(name: str, layout: RunLayout, script: str, arguments: dict[str, str]) -> dict[str, Any]:
+def _step(
+    name: str, layout: RunLayout, script: str, arguments: dict[str, str], flags: Sequence[str] = ()
+) -> dict[str, Any]:
     command = [
         "spark-submit",
         # In client mode the driver runs on the primary node, and its output is the log of the step.
@@ -54,6 +59,7 @@ def _step(name: str, layout: RunLayout, script: str, arguments: dict[str, str]) 
         join_uri(layout.code, JOB_PACKAGE),
         join_uri(layout.code, script),
         *(word for option in arguments.items() for word in option),
+        *flags,
     ]
     step = {
         "Name": name,

@@ -50,6 +50,7 @@ def preflight(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
 def draw_sample(values: Mapping[str, Any]) -> dict[str, Any]:
     """Draw, pack and upload the sample."""
     from fruit_pipeline.cluster.shapes import load_shape
+    from fruit_pipeline.sample import left_out
     from fruit_pipeline.sample.draw import write_sample
     from fruit_pipeline.sample.sources import Source
 
@@ -61,6 +62,8 @@ def draw_sample(values: Mapping[str, Any]) -> dict[str, Any]:
         Source(request.source, _source(request)),
         Aws.of_deployment(deployment).storage(request.layout.sample),
     )
+    if request.count_left_out:
+        left_out.check_losses(marker.left_out, marker.images, request.max_reject_rate)
     return {
         "images": marker.images,
         "bytes": marker.bytes,
@@ -179,7 +182,12 @@ def plan_cluster(
         "cluster": cluster,
         "extraction": [
             steps.extraction_step(
-                layout, model["uri"], request.max_pixels, request.reuse, request.max_reject_rate
+                layout,
+                model["uri"],
+                request.max_pixels,
+                request.reuse,
+                request.max_reject_rate,
+                request.count_left_out,
             )
         ],
         "reduction": [steps.reduction_step(layout, model["uri"], request.components, request.variance)],

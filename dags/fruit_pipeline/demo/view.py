@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.model.quantise import Quality
 from fruit_pipeline.run import progress
+from fruit_pipeline.sample import left_out
 from image_features.contract import REPORT, SUMMARY, RunLayout, RunSummary
 from image_features.errors import JobError
 
@@ -144,6 +146,10 @@ def print_result(console: Console, summary: RunSummary, folder: Path) -> None:
     table.add_row("images", f"{summary.images:,} of {summary.labels} labels")
     table.add_row("features", f"{summary.features:,}, {summary.width} wide")
     table.add_row("rejects", f"{summary.rejects:,}" + (f" ({reasons})" if reasons else ""))
+    if summary.left_out:
+        table.add_row("left out", f"{left_out.text(summary.left_out)}; of {summary.source_files:,} files")
+    if summary.labels_without_images:
+        table.add_row("without image", escape(f"labels {left_out.names(summary.labels_without_images)}"))
     table.add_row(
         "backbone",
         f"{summary.backbone}, weights {summary.weights}{random}, "

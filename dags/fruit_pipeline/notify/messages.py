@@ -17,6 +17,7 @@ from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.notify.texts import Words
 from fruit_pipeline.run.request import RunRequest
 from fruit_pipeline.run.summary import from_values
+from fruit_pipeline.sample import left_out
 from fruit_pipeline.settings import Settings
 from image_features.contract import SUMMARY, RunLayout, RunSummary
 from image_features.storage import join_uri
@@ -108,6 +109,11 @@ def finished(words: Words, layout: RunLayout, summary: RunSummary) -> Message:
         )
         + (f" ({reasons})" if reasons else ""),
     ]
+    if lost := [row for row in summary.left_out if row.is_loss]:
+        files = words.number(sum(row.files for row in lost))
+        lines.append(words("finished.left_out", files=files, kinds=left_out.text(lost)))
+    if summary.labels_without_images:
+        lines.append(words("finished.lost_labels", labels=left_out.names(summary.labels_without_images)))
     if summary.reused:
         lines.append(words("finished.reused", reused=words.number(summary.reused)))
     lines.append(

@@ -17,6 +17,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "finished.subject": "Run finished: {run_key}",
         "finished.text": "The run {run_key} has finished. Every row was checked.",
         "finished.images": "Images: {images} of {labels} labels; {features} features, {rejects} rejects",
+        "finished.left_out": "Left out of the source: {files} files that may be images: {kinds}",
+        "finished.lost_labels": "Labels without an image: {labels}",
         "finished.reused": "Reused from an earlier run: {reused} features",
         "finished.embeddings": "Embeddings: {components} components keep {variance} of the variance",
         "finished.random": "The weights are random: the features mean little.",
@@ -119,6 +121,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "finished.text": "L'exécution {run_key} est terminée. Chaque ligne a été vérifiée.",
         "finished.images": "Images : {images} de {labels} étiquettes ; {features} vecteurs de "
         "caractéristiques, {rejects} rejets",
+        "finished.left_out": "Fichiers de la source laissés de côté, peut-être des images : {files} ; "
+        "{kinds}",
+        "finished.lost_labels": "Étiquettes sans image : {labels}",
         "finished.reused": "Réutilisés d'une exécution antérieure : {reused} vecteurs",
         "finished.embeddings": "Vecteurs réduits : {components} composantes conservent {variance} de la "
         "variance",

@@ -17,7 +17,8 @@ from fruit_pipeline.report.quality import NEIGHBOURS, Quality
 from fruit_pipeline.report.rejected import Reject
 from fruit_pipeline.report.rows import Rows
 from fruit_pipeline.report.views import Confusion, GalleryRow
-from image_features.contract import FeaturesMarker, PcaMarker, RunLayout, RunSummary, SampleMarker
+from fruit_pipeline.sample import left_out
+from image_features.contract import FeaturesMarker, LeftOut, PcaMarker, RunLayout, RunSummary, SampleMarker
 from image_features.pca import PcaModel
 
 _NAME = 160  # characters of a name that are shown
@@ -44,6 +45,17 @@ class Run:
     @property
     def seed(self) -> int:
         return self.sample.seed if self.sample else 0
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """Counts of the files of the source that are not in the sample."""
+        known = self.sample or self.summary
+        return known.left_out if known else []
+
+    @property
+    def labels_without_images(self) -> list[str]:
+        known = self.sample or self.summary
+        return known.labels_without_images if known else []
 
     @property
     def weights_are_random(self) -> bool:
@@ -119,6 +131,9 @@ def render(run: Run, content: PageContent) -> str:
         "neighbours": NEIGHBOURS,
         "per_reason": rejected.PER_REASON,
         "meaning": rejected.meaning,
+        "left_out": left_out.by_reason(run.left_out),
+        "left_out_meaning": left_out.meaning,
+        "label_names": left_out.names,
         "read_bytes": rows.READ_BYTES,
         "perplexity": maps.perplexity(len(content.points)),
         "data": _data(content),

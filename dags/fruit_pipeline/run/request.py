@@ -130,6 +130,14 @@ class RunRequest:
         minimum=0,
         maximum=1,
     )
+    count_left_out: bool = param(
+        False,
+        "Count files left out",
+        "Data",
+        "As rejects, for the share above: files that may be images, such as HEIC, too large or in no "
+        "label. Too many are refused before a cluster is created.",
+        type="boolean",
+    )
     backbone: str = param(
         "mobilenet_v2",
         "Backbone",

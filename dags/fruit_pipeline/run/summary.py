@@ -106,6 +106,9 @@ def build(
             logs=layout.logs,
             report=layout.report,  # written after this summary, which it shows
         ),
+        source_files=sample.source_files,
+        left_out=sample.left_out,
+        labels_without_images=sample.labels_without_images,
     )
 
 

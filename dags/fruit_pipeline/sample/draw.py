@@ -16,21 +16,29 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from typing import Any
 
+import pyarrow as pa
+
+from fruit_pipeline.sample import left_out as left_out_files
+from fruit_pipeline.sample.left_out import LeftOutFile
 from fruit_pipeline.sample.manifest import ManifestWriter
 from fruit_pipeline.sample.request import SHARD_BYTES, SampleRequest, images_per_shard
 from fruit_pipeline.sample.sources import (
-    LEFT_OUT,
-    MAX_FILE_BYTES,
+    Listing,
     Source,
     SourceImage,
     group_by_label,
     sort_by_name,
 )
 from image_features.contract import (
+    LEFT_OUT,
+    LEFT_OUT_SCHEMA,
     LISTED_SCHEMA,
     SAMPLE_SCHEMA,
+    LeftOut,
+    LeftOutReason,
     SampleMarker,
     SampleShard,
     content_digest,
@@ -39,7 +47,7 @@ from image_features.contract import MARKER as SUCCESS
 from image_features.documents import find_document, to_json
 from image_features.errors import JobError
 from image_features.sample_reader import listed_digest
-from image_features.shards import delete_strays, write_shard
+from image_features.shards import delete_strays, parquet_bytes, write_shard
 from image_features.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -118,17 +126,13 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
             f"{existing.images} images, seed {existing.seed}); use another run key, or delete that sample"
         )
     listing = source.list()
-    if listing.ignored:
-        log.warning("left out %d files: %s", listing.ignored, LEFT_OUT)
-    if listing.oversized:
-        shown = ", ".join(listing.oversized[:5]) + (" ..." if len(listing.oversized) > 5 else "")
-        log.warning(
-            "left out %d images of more than %d MB: %s", len(listing.oversized), MAX_FILE_BYTES >> 20, shown
-        )
-    if listing.unlabelled:
-        log.warning("left out %d images that are in no label folder", listing.unlabelled)
+    _refuse_lost_labels(request, listing)
     chosen = select_images(listing.images, request)
     _warn_of_shortfall(request, chosen)
+    left_out = _all_left_out(listing, chosen)
+    counts = left_out_files.count(left_out)
+    lost_labels = [label for label in listing.lost_labels if not request.labels]
+    _warn_of_left_out(counts, lost_labels)
 
     plan = split_into_shards(chosen, request.cores)
     # An attempt that did not finish may have written shards of another plan.
@@ -145,6 +149,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
     else:
         shards = [_list_shard(target, number, images, manifest) for number, images in enumerate(plan)]
     manifest.put(target)
+    _put_left_out(target, left_out)
     marker = SampleMarker(
         images=len(chosen),
         bytes=sum(s.bytes for s in shards),
@@ -155,11 +160,62 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
         shards=shards,
         cores=request.cores,
         packed=request.pack,
+        source_files=len(chosen) + len(left_out),
+        left_out=counts,
+        labels_without_images=lost_labels,
     )
     target.put(SUCCESS, to_json(marker))
     verb = "packed" if request.pack else "listed"
     log.info("%s %d images of %d labels in %d shards", verb, marker.images, len(marker.labels), len(shards))
     return marker
+
+
+def _refuse_lost_labels(request: SampleRequest, listing: Listing) -> None:
+    """Raise JobError for a requested label of which the source has files, but no image."""
+    for label in sorted({*request.labels} & {*listing.lost_labels}):
+        files = [each for each in listing.left_out if each.label == label]
+        raise JobError(
+            f"the label {label!r} has no image: all of its files are left out, "
+            f"{left_out_files.text(left_out_files.count(files))}"
+        )
+
+
+def _all_left_out(listing: Listing, chosen: list[SourceImage]) -> list[LeftOutFile]:
+    """The files of the source that are not in the sample, sorted by name."""
+    drawn = {image.image for image in chosen}
+    rest = (
+        LeftOutFile(image.image, image.label, LeftOutReason.NOT_DRAWN)
+        for image in listing.images
+        if image.image not in drawn
+    )
+    return sorted([*listing.left_out, *rest], key=attrgetter("file"))
+
+
+def _warn_of_left_out(counts: list[LeftOut], lost_labels: list[str]) -> None:
+    for reason, rows in left_out_files.by_reason(counts).items():
+        log.log(
+            logging.WARNING if rows[0].is_loss else logging.INFO,
+            "left out %s, such as %r: %s",
+            left_out_files.text(rows),
+            rows[0].example,
+            left_out_files.meaning(reason),
+        )
+    if lost_labels:
+        log.warning(
+            "%d labels have no image, because all of their files are left out: %s",
+            len(lost_labels),
+            left_out_files.names(lost_labels),
+        )
+
+
+def _put_left_out(target: Storage, left_out: list[LeftOutFile]) -> None:
+    columns = {
+        "file": [each.file for each in left_out],
+        "label": [each.label for each in left_out],
+        "suffix": [left_out_files.suffix_of(each.file) for each in left_out],
+        "reason": [each.reason.value for each in left_out],
+    }
+    target.put(LEFT_OUT, parquet_bytes(pa.table(columns, schema=LEFT_OUT_SCHEMA)))
 
 
 def _warn_of_shortfall(request: SampleRequest, chosen: list[SourceImage]) -> None:

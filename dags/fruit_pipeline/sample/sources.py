@@ -9,21 +9,14 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
+from fruit_pipeline.sample.left_out import LeftOutFile, count, reason_of_name, text
+from image_features.contract import LeftOutReason
 from image_features.errors import InvalidKey, JobError
 from image_features.storage import Storage, local_path, normalise_uri
 
-# Formats that Pillow decodes and that are common for images. A file with another suffix (notes, thumbs.db) is
-# left out of the draw; a file with one of these suffixes that is no image becomes a reject.
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif"),
-    *(".jp2", ".ppm", ".pgm", ".pnm", ".pfm"),
-)
-
-LEFT_OUT = "no suffix of an image, hidden, links out of the source, or pipes and devices"
-
 MAX_FILE_BYTES = 256 * 2**20
-"""Larger files are left out and named in the log: a worker keeps whole files in memory, and a photo of 50
-megapixels is smaller than this in every common format."""
+"""Larger files are left out: a worker keeps whole files in memory, and a photo of 50 megapixels is smaller
+than this in every common format."""
 
 _NO_PATH = (
     "a key with an empty part, '.', '..' or a control character is not a path; rename or delete that "
@@ -41,14 +34,28 @@ class SourceImage:
     version: str = ""  # ETag of an object
 
 
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of the source, whatever it is. ``reason``: why it must not be read, if it is known already."""
+
+    name: str  # its path below the source
+    size: int  # bytes
+    version: str = ""  # ETag of an object
+    reason: LeftOutReason | None = None
+
+
 @dataclass(frozen=True)
 class Listing:
-    """The content of a source: images sorted by name, and how many files were left out."""
+    """The content of a source: images sorted by name, and the other files."""
 
     images: list[SourceImage]
-    unlabelled: int  # images that are in no label folder
-    ignored: int  # files that LEFT_OUT describes
-    oversized: tuple[str, ...] = ()  # images of more than MAX_FILE_BYTES, by name
+    left_out: list[LeftOutFile]
+
+    @property
+    def lost_labels(self) -> list[str]:
+        """Labels all of whose files are left out, though some may be images; sorted."""
+        lost = {each.label for each in self.left_out if each.label and each.reason.is_loss}
+        return sorted(lost - {image.label for image in self.images})
 
 
 class Source:
@@ -63,34 +70,27 @@ class Source:
     def list(self) -> Listing:
         """List the images. Raises JobError when there are none, or no label folders."""
         images: list[SourceImage] = []
-        oversized: list[str] = []
+        left_out: list[LeftOutFile] = []
         labels: dict[str, str] = {}
-        unlabelled = ignored = 0
-        for name, size, version in self._walk():
-            hidden = any(part.startswith(".") for part in name.split("/"))
-            if size is None or hidden or not name.lower().endswith(IMAGE_SUFFIXES):
-                ignored += 1
-                continue
-            label, _, rest = name.partition("/")
-            if not rest:
-                unlabelled += 1
-                continue
-            if size > MAX_FILE_BYTES:
-                oversized.append(name)
-                continue
+        for file in self._walk():
+            label = _label_of(file.name)
             # One string a label, shared: the list may have a million images.
-            images.append(SourceImage(name, labels.setdefault(label, label), size, version))
+            label = labels.setdefault(label, label)
+            reason = _reason_of(file, label)
+            if reason is None:
+                images.append(SourceImage(file.name, label, file.size, file.version))
+            else:
+                left_out.append(LeftOutFile(file.name, label, reason))
         if not images:
+            unlabelled = sum(each.reason is LeftOutReason.NO_LABEL for each in left_out)
             if unlabelled:
                 raise JobError(
                     f"{self.uri} has {unlabelled} images but no label folders; "
                     "expected <source>/<label>/<image>"
                 )
-            raise JobError(
-                f"{self.uri} has no images; expected <source>/<label>/<image> "
-                f"(left out {ignored} files: {LEFT_OUT}; {len(oversized)} that are too large)"
-            )
-        return Listing(sort_by_name(images), unlabelled, ignored, tuple(sorted(oversized)))
+            files = f"; left out: {text(count(left_out))}" if left_out else ""
+            raise JobError(f"{self.uri} has no images; expected <source>/<label>/<image>{files}")
+        return Listing(sort_by_name(images), left_out)
 
     def read(self, image: SourceImage) -> bytes:
         """The file's bytes. Raises JobError when it cannot be read."""
@@ -106,17 +106,16 @@ class Source:
             raise JobError(f"{path} has grown over {MAX_FILE_BYTES:,} bytes since it was listed; draw again")
         return content
 
-    def _walk(self) -> Iterator[tuple[str, int | None, str]]:
-        """Yield path below the source, size and version of each file; size None: it must not be read."""
+    def _walk(self) -> Iterator[SourceFile]:
         if self._folder is None:
             try:
                 for obj in self._s3().list():
                     if not obj.key.endswith("/"):
-                        yield obj.key, obj.size, obj.version
+                        yield SourceFile(obj.key, obj.size, obj.version)
             except InvalidKey as error:
                 raise InvalidKey(f"{error}: {_NO_PATH}") from error
         else:
-            yield from ((name, size, "") for name, size in _walk_folder(self._folder))
+            yield from _walk_folder(self._folder)
 
     def _s3(self) -> Storage:
         if self._storage is None:
@@ -124,33 +123,58 @@ class Source:
         return self._storage
 
 
-def _walk_folder(root: Path) -> Iterator[tuple[str, int | None]]:
+def _label_of(name: str) -> str:
+    """The first folder of a path; "" where there is none."""
+    label, _, rest = name.partition("/")
+    return label if rest else ""
+
+
+def _reason_of(file: SourceFile, label: str) -> LeftOutReason | None:
+    """Why a file is left out; None for an image of the source."""
+    by_name = reason_of_name(file.name)
+    if by_name in (LeftOutReason.SYSTEM_FOLDER, LeftOutReason.HIDDEN):
+        return by_name
+    if file.reason or by_name:
+        return file.reason or by_name
+    if not label:
+        return LeftOutReason.NO_LABEL
+    return LeftOutReason.TOO_LARGE if file.size > MAX_FILE_BYTES else None
+
+
+def _walk_folder(root: Path) -> Iterator[SourceFile]:
     if not root.exists():
         raise JobError(f"{root} does not exist; expected a folder with one sub-folder a label")
     if not root.is_dir():
         raise JobError(f"{root} is not a folder")
 
+    locked: list[SourceFile] = []
+
     def refuse(error: OSError) -> None:
-        raise JobError(f"cannot list {error.filename}: {error.strerror}") from error
+        name = _name_below(root, Path(error.filename))
+        if reason_of_name(f"{name}/") is not LeftOutReason.SYSTEM_FOLDER:  # lost+found is root's own
+            raise JobError(f"cannot list {error.filename}: {error.strerror}") from error
+        locked.append(SourceFile(f"{name}/", 0, reason=LeftOutReason.SYSTEM_FOLDER))
 
     resolved_root = root.resolve()
     for folder, folders, names in os.walk(root, onerror=refuse):
-        # A linked folder is not walked, but it is counted, so that the log mentions it.
+        # A linked folder is not walked, but it is counted.
         linked = (Path(folder, name) for name in folders if Path(folder, name).is_symlink())
-        yield from ((_name_below(root, path), None) for path in linked)
+        yield from (SourceFile(_name_below(root, path), 0, reason=LeftOutReason.LINK) for path in linked)
         for name in names:
             path = Path(folder, name)
             relative = _name_below(root, path)
             # A link out of the source could upload files that were not meant to be.
             if path.is_symlink() and not _stays_inside(path, resolved_root):
-                yield relative, None
+                yield SourceFile(relative, 0, reason=LeftOutReason.LINK)
                 continue
             try:
                 status = path.stat()
             except OSError as error:
                 raise JobError(f"cannot read {path}: {error.strerror}") from error
             # Reading a pipe would wait for a writer, and a device has no end.
-            yield relative, status.st_size if stat.S_ISREG(status.st_mode) else None
+            readable = stat.S_ISREG(status.st_mode)
+            yield SourceFile(relative, status.st_size, reason=None if readable else LeftOutReason.NO_FILE)
+    yield from locked
 
 
 def _name_below(root: Path, path: Path) -> str:

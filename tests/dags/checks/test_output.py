@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fruit_pipeline.checks.output import check_run
-from image_features.contract import EMBEDDER, MARKER, PCA_MODEL, RunLayout
+from image_features.contract import EMBEDDER, LEFT_OUT_SCHEMA, MARKER, PCA_MODEL, RunLayout
 from image_features.embedder import fuse
 from image_features.errors import JobError
 from image_features.inference import read_backbone
@@ -79,7 +79,8 @@ def test_a_finished_run_passes_with_its_figures(standing_run: Path) -> None:
     assert (report.labels, report.width, report.components) == (12, 1280, 8)
     assert report.shards == len(shards(standing_run, "features")) >= 4
     assert report.variance_kept == pytest.approx(expected_variance(standing_run), rel=1e-6)
-    assert len(report.checks) == 5
+    assert len(report.checks) == 6
+    assert report.checks[0] == "every file of the source is an image of the manifest or left out (50)"
     assert report.checks[-1] == "embed.tflite gives 8 images of the sample their embeddings"
 
 
@@ -227,6 +228,22 @@ def test_a_manifest_that_is_not_what_was_drawn(run: Path, change: Callable[[pa.T
     text = failure(run)
     assert f"{run}/sample/manifest.parquet: its rows of shard 0 are not those that the sample's" in text
     assert "features" not in text
+
+
+def test_a_list_of_files_left_out_that_is_not_the_markers(run: Path) -> None:
+    rewrite(run / "sample" / "left_out.parquet", lambda table: pa.concat_tables([table, a_file_left_out()]))
+    assert "left_out.parquet lists 1 files left out, the marker says 0" in failure(run)
+
+
+def test_a_sample_of_an_older_release_has_no_list_of_files_left_out(run: Path) -> None:
+    (run / "sample" / "left_out.parquet").unlink()
+    mark(run, "sample", source_files=None)
+    assert check_run(RunLayout(str(run))).checks[0].startswith("not checked: an older release")
+
+
+def a_file_left_out() -> pa.Table:
+    row = {"file": "x.txt", "label": "", "suffix": ".txt", "reason": "no-image"}
+    return pa.Table.from_pylist([row], schema=LEFT_OUT_SCHEMA)
 
 
 def test_counts_that_do_not_add_up(run: Path) -> None:

@@ -61,10 +61,11 @@ def arguments_of(built: dict[str, Any]) -> tuple[str, list[str]]:
                 "max_pixels": 1_000_000,
                 "earlier_run": None,
                 "max_reject_rate": 1.0,
+                "count_left_out": False,
             },
         ),
         (
-            extraction_step(LAYOUT, MODEL, 1_000_000, "s3://b-1/runs/r0", 0.25),
+            extraction_step(LAYOUT, MODEL, 1_000_000, "s3://b-1/runs/r0", 0.25, True),
             {
                 "sample": "s3://b-1/runs/r1/sample",
                 "model": MODEL,
@@ -73,6 +74,7 @@ def arguments_of(built: dict[str, Any]) -> tuple[str, list[str]]:
                 "max_pixels": 1_000_000,
                 "earlier_run": "s3://b-1/runs/r0",
                 "max_reject_rate": 0.25,
+                "count_left_out": True,
             },
         ),
         (

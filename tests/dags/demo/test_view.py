@@ -19,7 +19,7 @@ from rich.console import Console
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.demo.view import Watch, failure, print_result
 from fruit_pipeline.model.quantise import Quality
-from image_features.contract import RunLayout
+from image_features.contract import LeftOut, RunLayout
 from support.local_aws import BUCKET, LocalAws
 from support.summaries import run_summary
 from support.waiting import eventually
@@ -52,6 +52,16 @@ def test_a_log_without_an_error_says_so(tmp_path: Path) -> None:
     log = tmp_path / "airflow.log"
     log.write_bytes(b"2026-11-20T10:00:00.0Z [info ] all well\n\xff\n")
     assert failure(log) == "Airflow's log names no error."
+
+
+def test_the_result_counts_the_files_left_out_and_names_labels_without_an_image(tmp_path: Path) -> None:
+    console = string_console()
+    left_out = [LeftOut("not-drawn", ".jpg", 9, "a/1.jpg"), LeftOut("no-decoder", ".heic", 1, "[b]/1.HEIC")]
+    summary = run_summary(source_files=10_253, left_out=left_out, labels_without_images=["[b]"])
+    print_result(console, summary, tmp_path)
+    text = " ".join(text_of(console).split())
+    assert "9 not-drawn (9 .jpg), 1 no-decoder (1 .heic); of 10,253 files" in text
+    assert "labels '[b]'" in text
 
 
 def test_the_result_has_its_figures_and_paths(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from fruit_pipeline import settings
 from fruit_pipeline.notify import messages, texts
 from fruit_pipeline.notify.messages import Message
 from fruit_pipeline.notify.texts import TEXTS, Words
+from image_features.contract import LeftOut, RunLayout
 from support.local_aws import BUCKET, REGION, LocalAws
 from support.mailbox import Mailbox
 from support.summaries import run_cost, run_summary
@@ -159,6 +160,23 @@ def test_a_finished_run_says_what_came_of_it_and_where_it_lies(mailbox: Mailbox)
             "Airflow: fruit_features, manual__1",
         ]
     )
+
+
+def test_files_left_out_that_may_be_images_are_counted_in_the_message() -> None:
+    left_out = [
+        LeftOut("not-drawn", ".jpg", 900, "a/1.jpg"),
+        LeftOut("no-decoder", ".heic", 1200, "Pear/1.HEIC"),
+        LeftOut("hidden", "", 3, "a/.x"),
+    ]
+    summary = run_summary(source_files=12_346, left_out=left_out, labels_without_images=["Pear"])
+    for language, words in (
+        ("en", "Left out of the source: 1,200 files that may be images: 1,200 no-decoder (1,200 .heic)"),
+        ("fr", "peut-être des images\xa0: 1\u202f200\xa0; 1,200 no-decoder (1,200 .heic)"),
+    ):
+        text = messages.finished(Words(language), RunLayout("s3://b/runs/r1"), summary).text
+        assert words in text
+        assert "'Pear'" in text
+        assert "hidden" not in text
 
 
 def test_the_same_in_french(mailbox: Mailbox, deployed: pytest.MonkeyPatch) -> None:

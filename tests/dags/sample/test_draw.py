@@ -16,7 +16,7 @@ from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.sample.draw import select_images, split_into_shards, write_sample
 from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Listing, Source, SourceImage
-from image_features.contract import MANIFEST, MARKER, SAMPLE_SCHEMA, SampleMarker, shard_key
+from image_features.contract import LEFT_OUT, MANIFEST, MARKER, SAMPLE_SCHEMA, SampleMarker, shard_key
 from image_features.documents import read_document
 from image_features.errors import JobError
 from image_features.shards import read_shard
@@ -249,12 +249,38 @@ def test_a_request_for_more_images_than_there_are_uses_all_and_logs_it(
     assert any(message.startswith("12 labels have fewer than 5 images") for message in caplog.messages)
 
 
-def test_what_is_left_out_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    source = folder_of(tmp_path / "s", ["a/1.jpg", "a/notes.txt", "a/.hidden.jpg", "loose.jpg"])
-    with caplog.at_level(logging.WARNING):
-        write_sample(SampleRequest(str(source)), Source(source), Storage(tmp_path / "t", create=True))
-    assert any(message.startswith("left out 2 files:") for message in caplog.messages)
-    assert "left out 1 images that are in no label folder" in caplog.messages
+def test_the_manifest_and_the_list_of_files_left_out_are_the_whole_source(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [*(f"a/{n}.jpg" for n in range(5)), "a/notes.txt", "a/.hidden.jpg", "loose.jpg", "Pear/1.HEIC"]
+    source = folder_of(tmp_path / "s", files)
+    target = Storage(tmp_path / "t", create=True)
+    with caplog.at_level(logging.INFO):
+        marker = write_sample(SampleRequest(str(source), per_label=2), Source(source), target)
+    listed = pq.read_table(pa.BufferReader(target.get(LEFT_OUT))).to_pylist()
+    drawn = pq.read_table(pa.BufferReader(target.get(MANIFEST))).column("image").to_pylist()
+    assert sorted([*drawn, *(row["file"] for row in listed)]) == sorted(files)
+    assert marker.source_files == len(files) == marker.images + sum(row.files for row in marker.left_out)
+    assert [(row.reason, row.suffix, row.files) for row in marker.left_out] == [
+        ("not-drawn", ".jpg", 3),
+        ("no-decoder", ".heic", 1),
+        ("no-image", ".txt", 1),
+        ("no-label", ".jpg", 1),
+        ("hidden", ".jpg", 1),
+    ]
+    assert marker.labels_without_images == ["Pear"]
+    assert read_document(SampleMarker, target) == marker
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert any(text.startswith("left out 1 no-decoder (1 .heic), such as 'Pear/1.HEIC'") for text in warnings)
+    assert not any("hidden" in text or "not-drawn" in text for text in warnings)
+    assert any("1 labels have no image" in text and "'Pear'" in text for text in warnings)
+
+
+def test_a_requested_label_that_lost_all_its_images_is_refused_with_the_reason(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "s", ["Apple/1.jpg", "Pear/1.HEIC", "Pear/2.HEIC"])
+    request = SampleRequest(str(source), labels=("Pear",))
+    with pytest.raises(JobError, match=r"label 'Pear' has no image: .* 2 no-decoder \(2 \.heic\)"):
+        write_sample(request, Source(source), Storage(tmp_path / "t", create=True))
 
 
 def test_a_file_without_bytes_is_kept_to_become_a_reject(tmp_path: Path) -> None:
@@ -294,7 +320,7 @@ def test_shards_of_an_attempt_that_did_not_finish_are_gone_afterwards(
         target.put(shard_key(number), b"half a sample")
     marker = write_sample(SampleRequest(str(drawn_folder), cores=1), Source(drawn_folder), target)
     keys = {obj.key for obj in target.list()}
-    assert keys == {shard_key(shard.shard) for shard in marker.shards} | {MANIFEST, MARKER}
+    assert keys == {shard_key(shard.shard) for shard in marker.shards} | {MANIFEST, LEFT_OUT, MARKER}
     assert len(packed(target)) == 48
 
 

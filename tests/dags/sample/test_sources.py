@@ -15,8 +15,10 @@ import pytest
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.checks.preflight import check_source
 from fruit_pipeline.run.request import PARAMS, from_params
+from fruit_pipeline.sample.left_out import LeftOutFile, check_losses, count, text
 from fruit_pipeline.sample.request import SampleRequest
-from fruit_pipeline.sample.sources import Source, SourceImage, group_by_label
+from fruit_pipeline.sample.sources import Listing, Source, SourceImage, group_by_label
+from image_features.contract import LeftOut, LeftOutReason
 from image_features.errors import JobError, NotFound
 from support.cli import run_cli
 from support.local_aws import LocalAws
@@ -31,6 +33,10 @@ def make(root: Path, *names: str) -> Path:
 
 def listed(source: Path) -> list[str]:
     return [image.image for image in Source(source).list().images]
+
+
+def reasons(listing: Listing) -> dict[str, str]:
+    return {each.file: each.reason.value for each in listing.left_out}
 
 
 def test_images_are_listed_by_name_with_label_and_size(tmp_path: Path) -> None:
@@ -52,7 +58,66 @@ def test_hidden_and_other_files_are_left_out_and_counted(tmp_path: Path) -> None
     make(tmp_path, "a/1.jpg", "a/.2.jpg", ".git/3.jpg", "a/Thumbs.db", "a/._4.jpg", "README.md", "loose.png")
     listing = Source(tmp_path).list()
     assert [image.image for image in listing.images] == ["a/1.jpg"]
-    assert (listing.ignored, listing.unlabelled) == (5, 1)
+    assert reasons(listing) == {
+        "a/.2.jpg": "hidden",
+        ".git/3.jpg": "hidden",
+        "a/._4.jpg": "hidden",
+        "a/Thumbs.db": "no-image",
+        "README.md": "no-image",
+        "loose.png": "no-label",
+    }
+
+
+def test_formats_that_are_not_decoded_are_named_as_such_and_a_lost_label_as_well(tmp_path: Path) -> None:
+    make(tmp_path, "Apple/1.jpg", "Apple/2.HEIC", "Pear/3.heic", "Pear/notes.txt", "Kiwi/scan", "Fig/.x.jpg")
+    make(tmp_path, "Apple/4.jxl", "Apple/5.CR3", "Apple/6.psd", "Apple/u.jpg?w=300")
+    listing = Source(tmp_path).list()
+    assert [image.image for image in listing.images] == ["Apple/1.jpg"]
+    unknown = {"Pear/notes.txt": "no-image", "Kiwi/scan": "no-image", "Apple/u.jpg?w=300": "no-image"}
+    undecoded = ("Apple/2.HEIC", "Pear/3.heic", "Apple/4.jxl", "Apple/5.CR3", "Apple/6.psd")
+    hidden = {"Fig/.x.jpg": "hidden"}
+    assert reasons(listing) == {**dict.fromkeys(undecoded, "no-decoder"), **unknown, **hidden}
+    assert listing.lost_labels == ["Kiwi", "Pear"]
+
+
+def test_files_in_folders_of_storage_devices_and_systems_are_no_images(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.jpg", "a/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "@eaDir/x.jpg", "lost+found/0.jpg")
+    make(tmp_path, "$RECYCLE.BIN/a/2.jpg", "__MACOSX/a/1.jpg", "a/.thumbnails/1.jpg", "#recycle/1.jpg")
+    make(tmp_path, "a/lost+found.jpg")
+    listing = Source(tmp_path).list()
+    assert [image.image for image in listing.images] == ["a/1.jpg", "a/lost+found.jpg"]
+    assert set(reasons(listing).values()) == {"system-folder"}
+    assert len(listing.left_out) == 7
+    assert listing.lost_labels == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list any folder")
+def test_a_system_folder_that_may_not_be_listed_is_left_out(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.jpg")
+    (tmp_path / "lost+found").mkdir(mode=0)
+    listing = Source(tmp_path).list()
+    assert reasons(listing) == {"lost+found/": "system-folder"}
+
+
+def test_counts_are_by_reason_and_suffix_and_hold_every_file() -> None:
+    files = [LeftOutFile(f"a/{n}.HEIC", "a", LeftOutReason.NO_DECODER) for n in range(3)]
+    files += [LeftOutFile(f"a/{n}.x{n:02d}", "a", LeftOutReason.NO_IMAGE) for n in range(30)]
+    counts = count(files)
+    assert counts[0] == LeftOut("no-decoder", ".heic", 3, "a/0.HEIC")
+    assert (len(counts), sum(row.files for row in counts)) == (22, 33)
+    assert counts[-1] == LeftOut("no-image", "*", 10, "a/20.x20")
+    assert text(counts).startswith("3 no-decoder (3 .heic), 30 no-image (1 .x00, ")
+
+
+def test_losses_are_what_may_be_an_image_and_above_the_limit_they_are_refused() -> None:
+    rows = [LeftOut("not-drawn", ".jpg", 90, "a"), LeftOut("hidden", ".jpg", 5, "b")]
+    check_losses(rows, images=10, limit=0.0)
+    rows.append(LeftOut("no-decoder", ".heic", 10, "c.heic"))
+    check_losses(rows, images=10, limit=0.5)
+    with pytest.raises(
+        JobError, match=r"10 files .* left out, for 9 images drawn: 10 no-decoder \(10 \.heic"
+    ):
+        check_losses(rows, images=9, limit=0.5)
 
 
 def test_a_link_out_of_the_source_is_not_followed(tmp_path: Path) -> None:
@@ -60,7 +125,7 @@ def test_a_link_out_of_the_source_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "source/a/2.jpg").symlink_to(tmp_path / "elsewhere/secret.jpg")
     listing = Source(tmp_path / "source").list()
     assert [image.image for image in listing.images] == ["a/1.jpg"]
-    assert listing.ignored == 1
+    assert reasons(listing) == {"a/2.jpg": "link"}
 
 
 def test_a_linked_folder_is_not_followed_but_counted(tmp_path: Path) -> None:
@@ -68,7 +133,7 @@ def test_a_linked_folder_is_not_followed_but_counted(tmp_path: Path) -> None:
     (tmp_path / "source/b").symlink_to(tmp_path / "elsewhere")
     listing = Source(tmp_path / "source").list()
     assert [image.image for image in listing.images] == ["a/1.jpg"]
-    assert listing.ignored == 1
+    assert reasons(listing) == {"b": "link"}
 
 
 def test_a_link_within_the_source_is_an_image_like_any_other(tmp_path: Path) -> None:
@@ -101,7 +166,10 @@ def test_a_file_as_source_is_refused(tmp_path: Path) -> None:
     ("names", "message"),
     [
         ([], r"has no images; expected <source>/<label>/<image>"),
-        (["a/notes.txt", "a/.x.jpg"], r"has no images; expected .* \(left out 2 files"),
+        (
+            ["a/notes.txt", "a/.x.jpg"],
+            r"has no images; .*; left out: 1 no-image \(1 \.txt\), 1 hidden",
+        ),
         (["1.jpg", "2.jpg"], r"has 2 images but no label folders; expected <source>/<label>/<image>"),
     ],
 )
@@ -201,7 +269,7 @@ def test_a_prefix_of_a_bucket_is_a_source(local_aws: LocalAws, aws: Aws) -> None
         SourceImage("a/1.jpg", "a", 3, version),
         SourceImage("b/x/2.png", "b", 3, version),
     ]
-    assert listing.unlabelled == 1
+    assert reasons(listing) == {"a/notes.txt": "no-image", "a": "no-image", "loose.jpg": "no-label"}
     assert source.read(listing.images[1]) == b"123"
 
 
