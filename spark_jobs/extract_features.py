@@ -66,9 +66,10 @@ def main(argv: list[str] | None = None) -> int:
             )
 
     def show(marker: FeaturesMarker) -> None:
+        conversions = "".join(f"{kind} {count}, " for kind, count in marker.conversions.items())
         print(
             f"images {marker.images}, features {marker.features} (reused {marker.reused}), "
-            f"rejects {marker.rejects}, "
+            f"rejects {marker.rejects}, {conversions}"
             f"shards {len(marker.shards)} (computed {marker.computed_shards}), {marker.seconds:.1f} s"
         )
 

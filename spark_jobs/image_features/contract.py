@@ -132,6 +132,14 @@ class LeftOutReason(enum.StrEnum):
         return self not in (LeftOutReason.NOT_DRAWN, LeftOutReason.HIDDEN, LeftOutReason.SYSTEM_FOLDER)
 
 
+class Conversion(enum.StrEnum):
+    """A conversion to 8-bit RGB that can change what a picture shows."""
+
+    TRANSPARENT = "transparent"  # composited on white
+    FROM_16_BIT = "from-16-bit"  # reduced by the range that the file declares, or by 16 bits
+    ASSUMED_12_BIT = "assumed-12-bit"  # the file declares 16 bits, but no value is above 4,095
+
+
 def shard_key(shard: int) -> str:
     """Key of a shard's object. A retry writes the same key, so it replaces the object and adds none."""
     return f"shard-{shard:05d}.parquet"
@@ -185,6 +193,7 @@ class FeaturesShard:
     rejects: dict[str, int]  # RejectReason -> images
     fingerprint: str  # of sample shard, model, preprocessing, versions.deciding() and schema
     reused: int = 0  # of the features: those taken over from an earlier run
+    conversions: dict[str, int] = field(default_factory=dict)  # Conversion -> images, of those computed
 
 
 @dataclass(frozen=True)
@@ -249,6 +258,7 @@ class FeaturesMarker:
     reused: int = 0  # of the features: taken over from an earlier run; see reused_key
     reuse: str | None = None  # that run's URI, in the last attempt
     runtime: str = ""  # versions.deciding() of the nodes; "" in markers of older releases
+    conversions: dict[str, int] = field(default_factory=dict)  # Conversion -> images, of those computed
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -432,3 +442,4 @@ class RunSummary:
     source_files: int | None = None  # of the source: images + files left out
     left_out: list[LeftOut] = field(default_factory=list)
     labels_without_images: list[str] = field(default_factory=list)
+    conversions: dict[str, int] = field(default_factory=dict)  # Conversion -> images, of those computed

@@ -19,6 +19,7 @@ from image_features.contract import (
     REUSED_SCHEMA,
     SCHEMA_VERSION,
     BackboneSpec,
+    Conversion,
     FeaturesShard,
     SampleMarker,
     SampleShard,
@@ -108,8 +109,10 @@ def extract(shard: SampleShard, sample: ShardImages, job: ExtractionJob, backbon
     reused = job.earlier.find(sha256) if job.earlier else None
     reused_rows = reused.positions if reused else []
     to_compute = sorted(set(range(len(images))) - set(reused_rows))
+    conversions: Counter[Conversion] = Counter()
     try:
-        features, refused = backbone.features([sample.contents[n] for n in to_compute], job.max_pixels)
+        contents = [sample.contents[n] for n in to_compute]
+        features, refused = backbone.features(contents, job.max_pixels, conversions)
     except ShortOfMemory as error:
         if error.position is None:
             raise
@@ -132,6 +135,7 @@ def extract(shard: SampleShard, sample: ShardImages, job: ExtractionJob, backbon
         rejects=dict(sorted(Counter(r.reason.value for r in rejected.values()).items())),
         fingerprint=job.fingerprint(shard),
         reused=len(reused_rows),
+        conversions=dict(sorted((kind.value, count) for kind, count in conversions.items())),
     )
 
     def rows(numbers: list[int]) -> dict[str, Any]:

@@ -115,6 +115,7 @@ def run(
         reused=sum(s.reused for s in shards),
         reuse=normalise_uri(earlier_run) if earlier_run else None,
         runtime=job.runtime,
+        conversions=dict(sorted(sum((Counter(s.conversions) for s in shards), Counter()).items())),
     )
     # Before the marker is written: without it, no reader takes a refused run for a finished one.
     check_reject_rate(marker, max_reject_rate, rejects, lost)

@@ -15,25 +15,27 @@ from __future__ import annotations
 import contextlib
 import io
 import mmap
+import re
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from image_features import decoder_limits
-from image_features.contract import BackboneSpec, RejectReason
+from image_features import decoder_limits, pixels
+from image_features.contract import BackboneSpec, Conversion, RejectReason
 from image_features.errors import ShortOfMemory
 
-DEFAULT_MAX_PIXELS = 50_000_000
-"""Width times height above which an image is rejected before it is decoded."""
+DEFAULT_MAX_PIXELS = 51_000_000
+"""Width times height above which an image is rejected before it is decoded; phones make up to 50.3 MP."""
 
 BYTES_PER_PIXEL = 28
 """The most memory that decoding takes, beside the file's own bytes: 1.4 GB at the default limit.
 
 Measured with Pillow 13.0 as the rise of a process's largest resident size (VmHWM) while it decodes 50
-megapixels: JPEG 4, progressive 7 and as CMYK 12, PNG 5 to 8, 16-bit grey 7, GIF 5, TIFF 4 to 8, AVIF 11,
-WebP 17, JPEG 2000 19 and with alpha 25 bytes a pixel.
+megapixels: JPEG 4, progressive 7 and as CMYK 12, PNG 5 to 8, 16-bit grey 9, GIF 5, TIFF 4 to 8, AVIF 11,
+WebP 17, JPEG 2000 19 and with alpha 25 bytes a pixel. Pixels of 12 bits in 16-bit colour take 23.
 """
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
@@ -43,10 +45,9 @@ Pillow has thirty more. Some start a program (EPS: Ghostscript), some are writte
 and photos are not stored in them. PPM includes PGM, PBM and PFM; JPEG includes MPO.
 """
 
-_FIXED_BYTES = 64 * 2**20  # what decoders take for an image of any size
+_PILLOWS_COUNT = re.compile(r"\((\d+) pixels\)")
 
-# Modes of more than 8 bits a channel without an agreed range: no conversion to RGB would be right.
-_UNSUPPORTED_MODES = {"F", "I"}
+_FIXED_BYTES = 64 * 2**20  # what decoders take for an image of any size
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)
 """ImageNet's mean pixel, blue first, which "caffe" preprocessing subtracts."""
@@ -62,14 +63,26 @@ class RejectedImage(Exception):
         self.detail = detail[:300].encode(errors="replace").decode()
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """The pixels of an image that the backbone gets."""
+
+    rgb: npt.NDArray[np.uint8]  # (size, size, 3)
+    conversions: frozenset[Conversion]  # what was done to the pixels before the resize
+
+
 def decode_rgb(
     content: bytes | memoryview, size: int, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> npt.NDArray[np.uint8]:
-    """Decode one image and resize it to ``size`` x ``size``.
+    """The pixels of ``decode`` alone: uint8 (size, size, 3)."""
+    return decode(content, size, max_pixels).rgb
 
-    Returns uint8 of shape (size, size, 3). Raises RejectedImage for a file that does not decode
-    completely, ShortOfMemory where the cause may be that this process gets no more memory, and no other
-    exception.
+
+def decode(content: bytes | memoryview, size: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
+    """Decode one image and resize it to ``size`` x ``size``, with what was done to its pixels.
+
+    Raises RejectedImage for a file that does not decode completely, ShortOfMemory where the cause may be
+    that this process gets no more memory, and no other exception.
     """
     if not content:
         raise RejectedImage(RejectReason.EMPTY, "the file has no bytes")
@@ -109,8 +122,8 @@ class _File:
             return True
         return False
 
-    def decode(self, size: int) -> npt.NDArray[np.uint8]:
-        """Returns uint8 (size, size, 3). Raises RejectedImage, or MemoryError as decoders do."""
+    def decode(self, size: int) -> Decoded:
+        """The image, resized. Raises RejectedImage, or MemoryError as decoders do."""
         try:
             with warnings.catch_warnings():
                 # Pillow warns of odd metadata; only the pixels matter here.
@@ -119,44 +132,66 @@ class _File:
         except (RejectedImage, MemoryError):
             raise
         except UnidentifiedImageError as error:
-            raise RejectedImage(RejectReason.NOT_AN_IMAGE, "no decoder knows this format") from error
+            raise self._unidentified() from error
+        except pixels.NoRange as error:
+            raise RejectedImage(RejectReason.UNSUPPORTED_MODE, str(error)) from error
         except Image.DecompressionBombError as error:
-            raise RejectedImage(RejectReason.TOO_MANY_PIXELS, str(error)) from error
+            claimed = _PILLOWS_COUNT.search(str(error))
+            detail = (
+                f"{claimed[1] if claimed else 'its'} pixels are over the {self._max_pixels} of max_pixels"
+            )
+            raise RejectedImage(RejectReason.TOO_MANY_PIXELS, detail) from error
         except Exception as error:
             # On hostile bytes decoders raise anything (OSError, SyntaxError, struct.error ...), and one bad
-            # file must never end a task. Pillow has no class or code for the two cases below: an OSError
-            # whose text says which codec error it was is all there is.
-            message = str(error).lower()
-            if "out of memory" in message:
-                raise MemoryError(str(error)) from error
-            reason = RejectReason.TRUNCATED if "truncated" in message else RejectReason.DECODE_ERROR
-            raise RejectedImage(reason, f"{type(error).__name__}: {error}") from error
+            # file must never end a task.
+            raise _reject_of(error) from error
 
-    def _decode(self, size: int) -> npt.NDArray[np.uint8]:
+    def _unidentified(self) -> RejectedImage:
+        """Why no decoder opened this file: Pillow's ``open`` drops the message of the one that refused."""
+        content = bytes(self._content)
+        stripped = content.lstrip(b" \t\r\n")
+        for format in FORMATS:
+            factory, accepts = Image.OPEN.get(format, (None, None))
+            if factory is None or accepts is None:  # a Pillow that was built without this decoder
+                continue
+            if accepts(content[:16]) is True:
+                try:
+                    factory(io.BytesIO(content), "")
+                except Exception as error:
+                    return _reject_of(error)
+            elif accepts(stripped[:16]) is True:
+                detail = f"{len(content) - len(stripped)} bytes of white space stand before a {format} image"
+                return RejectedImage(RejectReason.DECODE_ERROR, detail)
+        return RejectedImage(RejectReason.NOT_AN_IMAGE, "no decoder knows this format")
+
+    def _decode(self, size: int) -> Decoded:
         # For frames, canvases and tiles, whose sizes only Pillow sees: it refuses more than twice this.
         Image.MAX_IMAGE_PIXELS = (self._max_pixels + 1) // 2
         content = bytes(self._content)  # BytesIO shares it, but would copy a view
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            pixels = image.width * image.height
-            if pixels > self._max_pixels:
-                detail = f"{image.width} x {image.height} is over {self._max_pixels} pixels"
+            count = image.width * image.height
+            if count > self._max_pixels:
+                detail = f"{image.width} x {image.height} is over the {self._max_pixels} pixels of max_pixels"
                 raise RejectedImage(RejectReason.TOO_MANY_PIXELS, detail)
-            self.pixels = pixels
+            self.pixels = count
             if violation := decoder_limits.violation(image, content, self._max_pixels):
                 raise RejectedImage(*violation)
+            samples = pixels.Samples.of(image, content)
             image.load()
-            return np.asarray(_to_rgb(image).resize((size, size), Image.Resampling.BICUBIC))
+            rgb, conversions = pixels.to_rgb(image, content, samples)
+            return Decoded(np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC)), conversions)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        high_bytes = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return Image.fromarray(high_bytes).convert("RGB")
-    if image.mode in _UNSUPPORTED_MODES:
-        raise RejectedImage(RejectReason.UNSUPPORTED_MODE, f"pixel mode {image.mode} has no fixed range")
-    return image.convert("RGB")
+def _reject_of(error: Exception) -> RejectedImage:
+    """The reject that a decoder's exception stands for. Raises MemoryError for a codec that got no memory.
+
+    Pillow has no class or code for these two cases: the text says which codec error it was.
+    """
+    message = str(error).lower()
+    if "out of memory" in message:
+        raise MemoryError(str(error)) from error
+    reason = RejectReason.TRUNCATED if "truncated" in message else RejectReason.DECODE_ERROR
+    return RejectedImage(reason, f"{type(error).__name__}: {error}")
 
 
 class Preprocessor:
@@ -192,3 +227,9 @@ class Preprocessor:
 def preprocessing_of(spec: BackboneSpec, max_pixels: int) -> str:
     """The settings that decide an image's features, beside its bytes and the backbone."""
     return f"{spec.preprocessing} {spec.input_size} {max_pixels}"
+
+
+def settings_of(preprocessing: str) -> tuple[int, int]:
+    """The input size (pixels of a side) and the limit on pixels of a text that preprocessing_of has made."""
+    _, input_size, max_pixels = preprocessing.split()
+    return int(input_size), int(max_pixels)

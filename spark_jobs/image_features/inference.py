@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
-from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec
+from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec, Conversion
 from image_features.documents import read_document
 from image_features.errors import Damaged, ShortOfMemory, Stage, read_again, reading
-from image_features.images import DEFAULT_MAX_PIXELS, Preprocessor, RejectedImage, decode_rgb
+from image_features.images import DEFAULT_MAX_PIXELS, Preprocessor, RejectedImage, decode
 from image_features.storage import Storage
 
 
@@ -34,25 +35,33 @@ class Backbone:
         self._output = self._interpreter.get_output_details()[0]["index"]
 
     def features(
-        self, contents: Sequence[bytes | memoryview], max_pixels: int = DEFAULT_MAX_PIXELS
+        self,
+        contents: Sequence[bytes | memoryview],
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        conversions: Counter[Conversion] | None = None,
     ) -> tuple[npt.NDArray[np.float32], dict[int, RejectedImage]]:
         """Compute the features of image files.
 
         Returns float32 of shape (images accepted, width), in the given order, and the rejected
-        images by their position in ``contents``. Raises ShortOfMemory with the position of the image
-        that this process has too little memory for.
+        images by their position in ``contents``. Adds to ``conversions`` what was done to the pixels of
+        the accepted images. Raises ShortOfMemory with the position of the image that this process has
+        too little memory for.
         """
         rejected: dict[int, RejectedImage] = {}
 
         def decoded() -> Iterator[npt.NDArray[np.uint8]]:
             for position, content in enumerate(contents):
                 try:
-                    yield decode_rgb(content, self.spec.input_size, max_pixels)
+                    image = decode(content, self.spec.input_size, max_pixels)
                 except RejectedImage as reject:
                     rejected[position] = reject
+                    continue
                 except ShortOfMemory as error:
                     error.position = position
                     raise
+                if conversions is not None:
+                    conversions.update(image.conversions)
+                yield image.rgb
 
         return self.features_of(decoded(), len(contents)), rejected
 

@@ -247,3 +247,8 @@ def test_fields_of_the_summary_are_listed(field: str) -> None:
 @pytest.mark.parametrize("reason", [*contract.RejectReason, *contract.LeftOutReason])
 def test_reasons_of_rejects_and_of_files_left_out_are_explained(reason: str) -> None:
     assert f"`{reason}`" in text_of("docs/output.md")
+
+
+@pytest.mark.parametrize("conversion", list(contract.Conversion))
+def test_conversions_are_explained(conversion: str) -> None:
+    assert f"`{conversion}`" in text_of("docs/output.md")

@@ -83,7 +83,7 @@ def test_another_schema_version_is_refused_with_both_versions(document: Any, ver
 def test_a_missing_or_unknown_field_is_refused_and_named(document: Any) -> None:
     values = json.loads(to_json(document))
     have_defaults = {"schema_version", "exported_with", "embedder_digest", "precision", "quality"}
-    have_defaults |= {"packed", "cores", "reused", "reuse", "runtime"}
+    have_defaults |= {"packed", "cores", "reused", "reuse", "runtime", "conversions"}
     for name in values.keys() - have_defaults:
         text = json.dumps({key: value for key, value in values.items() if key != name}).encode()
         assert repr(name) in refusal(type(document), text)

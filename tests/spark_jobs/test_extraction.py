@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from image_features import extract_worker, extraction, versions
 from image_features.contract import (
@@ -419,7 +421,7 @@ def test_nodes_with_another_decoder_compute_anew(run: Run, monkeypatch: pytest.M
     monkeypatch.setattr(versions, "_version", lambda package: "99.0")
     again = run.extract()
     assert again.computed_shards == len(first.shards)
-    assert again.runtime == "pillow 99.0, ai-edge-litert 99.0"
+    assert again.runtime.startswith("pillow 99.0, ai-edge-litert 99.0, code ")
     assert again.digest != first.digest
 
 
@@ -434,3 +436,20 @@ def test_odd_image_names_and_labels_arrive_unchanged(run: Run, drawn: list[bytes
     run.extract()
     assert sorted(row["image"] for row in rows(run.features)) == sorted(names)
     assert {row["label"] for row in rows(run.features)} == {name.partition("/")[0] for name in names}
+
+
+def test_conversions_are_counted_in_the_shards_and_the_marker(run: Run, drawn: list[bytes]) -> None:
+    folder = run.root / "source" / "label"
+    folder.mkdir(parents=True)
+    deep = np.full((40, 40), 4095, np.uint16)
+    Image.fromarray(np.zeros((40, 40, 4), np.uint8)).save(folder / "clear.png")
+    Image.fromarray(deep << 4).save(folder / "deep.png")
+    Image.fromarray(deep).save(folder / "twelve.tif")
+    (folder / "plain.jpg").write_bytes(drawn[0])
+    shutil.rmtree(run.sample)
+    pack(run.root / "source", run.sample)
+    marker = run.extract()
+    expected = {"assumed-12-bit": 1, "from-16-bit": 1, "transparent": 1}
+    assert marker.conversions == expected
+    assert sum((Counter(shard.conversions) for shard in marker.shards), Counter()) == expected
+    assert run.extract() == marker, "a rerun keeps shards and counts"

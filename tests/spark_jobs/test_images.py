@@ -6,6 +6,7 @@ import contextlib
 import io
 import random
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,39 @@ def test_broken_pixel_data_is_a_decode_error_in_the_decoders_words() -> None:
         decode_rgb(bytes(content), SIZE)
     assert caught.value.reason is RejectReason.DECODE_ERROR
     assert "Error: " in caught.value.detail
+
+
+def test_a_file_that_its_decoder_refuses_at_the_header_is_a_decode_error_in_the_decoders_words() -> None:
+    """Not "no decoder knows this format": Pillow's open says so of every file that it cannot open."""
+    png = encoded(photo())
+    text = b"\0\0\0\3tEXta\0b" + (zlib.crc32(b"tEXta\0b") ^ 1).to_bytes(4)
+    with pytest.raises(RejectedImage, match=r"broken PNG file \(bad header checksum in b'tEXt'\)") as caught:
+        decode_rgb(png[:33] + text + png[33:], SIZE)
+    assert caught.value.reason is RejectReason.DECODE_ERROR
+
+
+@pytest.mark.parametrize(("format", "before"), [("JPEG", b"\n"), ("PNG", b"\r\n "), ("GIF", b"\t")])
+def test_white_space_before_an_image_is_named(format: str, before: bytes) -> None:
+    content = encoded(photo("P" if format == "GIF" else "RGB"), format)
+    with pytest.raises(
+        RejectedImage, match=f"{len(before)} bytes of white space .* a {format} image"
+    ) as caught:
+        decode_rgb(before + content, SIZE)
+    assert caught.value.reason is RejectReason.DECODE_ERROR
+
+
+@pytest.mark.parametrize("size", [(8160, 6144), (8192, 6144), (6144, 8192)])
+def test_the_photos_of_phones_with_50_megapixels_are_within_the_default_limit(size: tuple[int, int]) -> None:
+    assert decode_rgb(encoded(Image.new("1", size)), 32).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("size", [(51_001, 1000), (102_001, 1000)])
+def test_a_reject_over_the_limit_names_pixels_and_limit(size: tuple[int, int]) -> None:
+    """Pillow itself refuses more than the limit, in words about attacks."""
+    with pytest.raises(RejectedImage, match=r"over the 51000000( pixels)? of max_pixels") as caught:
+        decode_rgb(encoded(Image.new("1", size)), SIZE)
+    assert caught.value.reason is RejectReason.TOO_MANY_PIXELS
+    assert "bomb" not in caught.value.detail
 
 
 def test_the_pixel_limit_itself_is_allowed_and_one_pixel_more_is_not() -> None:

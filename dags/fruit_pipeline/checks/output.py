@@ -69,6 +69,7 @@ class CheckReport:
     reused: int  # of the features, from an earlier run
     rejects: int
     rejects_by_reason: dict[str, int]
+    conversions: dict[str, int]  # Conversion -> images, of those computed
     labels: int
     width: int
     components: int
@@ -170,6 +171,7 @@ def check_run(
         reused=features.reused,
         rejects=features.rejects,
         rejects_by_reason=features.rejects_by_reason,
+        conversions=features.conversions,
         labels=len(sample.labels),
         width=features.width,
         components=pca.components,

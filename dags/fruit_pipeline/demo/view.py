@@ -150,6 +150,8 @@ def print_result(console: Console, summary: RunSummary, folder: Path) -> None:
         table.add_row("left out", f"{left_out.text(summary.left_out)}; of {summary.source_files:,} files")
     if summary.labels_without_images:
         table.add_row("without image", escape(f"labels {left_out.names(summary.labels_without_images)}"))
+    if summary.conversions:
+        table.add_row("converted", ", ".join(f"{n:,} {kind}" for kind, n in summary.conversions.items()))
     table.add_row(
         "backbone",
         f"{summary.backbone}, weights {summary.weights}{random}, "

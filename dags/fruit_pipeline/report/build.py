@@ -27,6 +27,7 @@ from image_features.contract import (
 )
 from image_features.documents import find_document, read_document
 from image_features.errors import JobError, NotFound
+from image_features.images import settings_of
 from image_features.pca import PcaModel
 from image_features.storage import Storage
 
@@ -76,9 +77,8 @@ def make(
     confusions = views.confusions(drawn, measured.neighbours)
     rejects = rejected.read(open_storage(layout.rejects), run.features) if run.features.rejects else []
     images = pictures.Images(sample_store, run.sample, source)
-    small, large = _pictures(
-        images, drawn, points, [*views.rows_of(gallery), *views.rows_of(confusions)], rejects
-    )
+    others = [*views.rows_of(gallery), *views.rows_of(confusions)]
+    small, large = _pictures(images, run.features.preprocessing, drawn, points, others, rejects)
     log.info("%d pictures read", len(small) + len(large))
     embeddings = drawn.embeddings[points]
     labels = [drawn.labels[row] for row in points]
@@ -150,6 +150,7 @@ def _summary(root: Storage) -> RunSummary | None:
 
 def _pictures(
     images: pictures.Images,
+    preprocessing: str,
     drawn: Rows,
     points: Sequence[int],
     others: Sequence[int],
@@ -165,8 +166,12 @@ def _pictures(
         wanted.setdefault(drawn.shards[row], set()).add(drawn.images[row])
     small_pictures: dict[str, Image] = {}
     large_pictures: dict[str, Image] = {}
+    input_size, max_pixels = settings_of(preprocessing)
     for name, content in images.read(wanted):
-        full = pictures.picture(content, LARGE, lenient=name in rejected_names)
+        if name in rejected_names:
+            full = pictures.preview(content, LARGE)
+        else:
+            full = pictures.picture(content, LARGE, input_size, max_pixels)
         if full is None:
             continue
         if name in small:

@@ -18,10 +18,25 @@ from fruit_pipeline.report.rejected import Reject
 from fruit_pipeline.report.rows import Rows
 from fruit_pipeline.report.views import Confusion, GalleryRow
 from fruit_pipeline.sample import left_out
-from image_features.contract import FeaturesMarker, LeftOut, PcaMarker, RunLayout, RunSummary, SampleMarker
+from image_features.contract import (
+    Conversion,
+    FeaturesMarker,
+    LeftOut,
+    PcaMarker,
+    RunLayout,
+    RunSummary,
+    SampleMarker,
+)
+from image_features.images import settings_of
 from image_features.pca import PcaModel
 
 _NAME = 160  # characters of a name that are shown
+
+_CONVERSIONS = {
+    Conversion.TRANSPARENT: "composited on white",
+    Conversion.FROM_16_BIT: "reduced by the range that the file declares",
+    Conversion.ASSUMED_12_BIT: "the file declares 16 bits, but no value is above 4,095: taken as 12 bits",
+}
 
 # Not Params that another run can take: the run's own key, and the tag of its DAG run.
 _OF_THE_RUN = ("run_key", "dag_run")
@@ -134,6 +149,8 @@ def render(run: Run, content: PageContent) -> str:
         "left_out": left_out.by_reason(run.left_out),
         "left_out_meaning": left_out.meaning,
         "label_names": left_out.names,
+        "conversion_meaning": conversion_meaning,
+        "input_size": settings_of(run.features.preprocessing)[0],
         "read_bytes": rows.READ_BYTES,
         "perplexity": maps.perplexity(len(content.points)),
         "data": _data(content),
@@ -148,6 +165,11 @@ def render(run: Run, content: PageContent) -> str:
     pages.render("report.html", **values)
     style = f"{pages.asset('report.css')}\n{picture.rules()}"
     return pages.render("report.html", style=style, script=pages.asset("report.js"), **values)
+
+
+def conversion_meaning(kind: str) -> str:
+    """A few words about a conversion; "" for one of another release."""
+    return _CONVERSIONS.get(Conversion(kind), "") if kind in set(Conversion) else ""
 
 
 def cut(name: str, limit: int = _NAME) -> str:

@@ -1,4 +1,4 @@
-"""Small pictures of a run's images, in sprite sheets that are embedded in the page."""
+"""Small pictures of a run's images, as the backbone got them, in sprite sheets inside the page."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
+from image_features import pixels
 from image_features.contract import SampleMarker
-from image_features.errors import JobError, NotFound
-from image_features.images import DEFAULT_MAX_PIXELS
+from image_features.errors import JobError, NotFound, ShortOfMemory
+from image_features.images import DEFAULT_MAX_PIXELS, RejectedImage, decode_rgb
 from image_features.sample_reader import SampleReader
 from image_features.storage import Storage
 
@@ -96,46 +97,62 @@ class Images:
             yield from zip(read.images, read.contents, strict=True)
 
 
-def picture(content: bytes | memoryview, size: int, *, lenient: bool = False) -> Image.Image | None:
-    """An image as RGB, fitted into a square of ``size`` pixels; None when it does not decode.
+def picture(
+    content: bytes | memoryview,
+    size: int,
+    input_size: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Image.Image | None:
+    """What the backbone got of an image, as a square of ``size`` pixels; None when it does not decode.
 
-    ``lenient`` decodes as much as possible of an image that the run rejected. Images of more than
-    DEFAULT_MAX_PIXELS are not decoded, except that a JPEG may be decoded at a smaller scale.
+    ``input_size``: pixels of a side that the backbone takes, by default ``size``.
     """
     try:
-        with warnings.catch_warnings(), _limits(lenient), Image.open(io.BytesIO(content)) as image:
+        seen = Image.fromarray(decode_rgb(content, input_size or size, max_pixels))
+    except (RejectedImage, ShortOfMemory):
+        return None
+    return seen if seen.width == size else seen.resize((size, size), SHARPEST)
+
+
+def preview(content: bytes | memoryview, size: int) -> Image.Image | None:
+    """As much as can be decoded of an image that the run rejected, fitted into a square of ``size`` pixels.
+
+    None when nothing can. Images of more than DEFAULT_MAX_PIXELS are not decoded, except that a JPEG may be
+    decoded at a smaller scale. Values without a fixed range are scaled from their own.
+    """
+    try:
+        with warnings.catch_warnings(), _lenient(), Image.open(io.BytesIO(content)) as image:
             warnings.simplefilter("ignore")
             image.draft("RGB", (2 * size, 2 * size))
             if image.width * image.height > DEFAULT_MAX_PIXELS:
                 return None
+            samples = pixels.Samples.of(image, bytes(content))
             image.load()
-            return ImageOps.pad(_to_rgb(image), (size, size), SHARPEST, color=_PAD)
+            if image.mode in ("F", "I"):
+                rgb = _scaled(image)
+            else:
+                rgb, _ = pixels.to_rgb(image, bytes(content), samples)
+            return ImageOps.pad(rgb, (size, size), SHARPEST, color=_PAD)
     except Exception:  # decoders raise anything on hostile bytes; the report then has no picture of it
         return None
 
 
 @contextmanager
-def _limits(lenient: bool) -> Iterator[None]:
-    """Set Pillow's limits, which are global to the process, and restore them."""
+def _lenient() -> Iterator[None]:
+    """Decode what is left of a cut file; Pillow's limits are global to the process, so restore them."""
     before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, lenient
+    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, True
     try:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):  # scaled from their own range
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        span = values.max() - values.min()
-        grey = (values - values.min()) / (span or 1) * 255
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
-        flat = Image.new("RGBA", image.size, (*_PAD, 255))
-        flat.alpha_composite(image.convert("RGBA"))
-        return flat.convert("RGB")
-    return image.convert("RGB")
+def _scaled(image: Image.Image) -> Image.Image:
+    values = np.nan_to_num(np.asarray(image, np.float64))
+    span = values.max() - values.min()
+    grey = (values - values.min()) / (span or 1) * 255
+    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
 
 
 def sprites(pictures: Mapping[str, Image.Image], size: int, most_bytes: int) -> Sprites:
@@ -146,22 +163,22 @@ def sprites(pictures: Mapping[str, Image.Image], size: int, most_bytes: int) -> 
     names = list(pictures)
     groups = [names[at : at + _COLUMNS**2] for at in range(0, len(names), _COLUMNS**2)]
     files: list[bytes] = []
-    pixels = size
+    side = size
     for scale, quality in _ATTEMPTS:
-        pixels = round(size * scale)
-        files = [_sheet([pictures[name] for name in group], pixels, quality) for group in groups]
+        side = round(size * scale)
+        files = [_sheet([pictures[name] for name in group], side, quality) for group in groups]
         if sum(map(len, files)) <= most_bytes:
             break
     sheets, positions = [], {}
     for number, (group, file) in enumerate(zip(groups, files, strict=True)):
         columns, rows = _grid(len(group))
         uri = f"data:image/webp;base64,{base64.b64encode(file).decode()}"
-        cell = pixels + 2 * _EDGE
-        sheets.append(Sheet(uri, *(round(100 * count * cell / pixels, 4) for count in (columns, rows))))
+        cell = side + 2 * _EDGE
+        sheets.append(Sheet(uri, *(round(100 * count * cell / side, 4) for count in (columns, rows))))
         for at, name in enumerate(group):
             row, column = divmod(at, columns)
             positions[name] = SpritePosition(
-                number, _position(column, columns, pixels), _position(row, rows, pixels)
+                number, _position(column, columns, side), _position(row, rows, side)
             )
     return Sprites(sheets, positions)
 

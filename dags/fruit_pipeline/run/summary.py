@@ -109,6 +109,7 @@ def build(
         source_files=sample.source_files,
         left_out=sample.left_out,
         labels_without_images=sample.labels_without_images,
+        conversions=checks["conversions"],
     )
 
 

@@ -37,7 +37,7 @@ def test_the_forms_defaults_are_a_run_of_all_images(values: dict[str, Any]) -> N
         seed=0,
         pack=True,
         reuse=None,
-        max_pixels=50_000_000,
+        max_pixels=51_000_000,
         max_reject_rate=0.5,
         count_left_out=False,
         backbone="mobilenet_v2",
