@@ -235,7 +235,8 @@ class SampleMarker:
     packed: bool = True  # False: the shards list the images, the workers read them from the source
     source_files: int | None = None  # images + files left out; None in markers of older releases
     left_out: list[LeftOut] = field(default_factory=list)  # counts of what left_out.parquet lists
-    labels_without_images: list[str] = field(default_factory=list)  # all of their files are left out
+    labels_without_images: list[str] = field(default_factory=list)  # of the source, without one in the sample
+    labels_alike: list[list[str]] = field(default_factory=list)  # differ in capitals or Unicode form only
     schema_version: int = SCHEMA_VERSION
 
 
@@ -443,3 +444,4 @@ class RunSummary:
     left_out: list[LeftOut] = field(default_factory=list)
     labels_without_images: list[str] = field(default_factory=list)
     conversions: dict[str, int] = field(default_factory=dict)  # Conversion -> images, of those computed
+    labels_alike: list[list[str]] = field(default_factory=list)

@@ -13,6 +13,7 @@ from fruit_pipeline.cluster.shapes import Shape, load_shape
 from fruit_pipeline.cost import estimate, prices
 from fruit_pipeline.model.backbones import MIN_IMAGES, check_precision
 from fruit_pipeline.run.request import RunRequest
+from fruit_pipeline.sample.labels import FIRST, ONE
 from fruit_pipeline.sample.sources import Source
 from fruit_pipeline.settings import Settings
 from image_features.contract import FeaturesMarker
@@ -57,7 +58,7 @@ def check(request: RunRequest, settings: Settings, aws: Aws, source_aws: Aws) ->
     check_roles(settings, aws)
     check_network(settings, shape, aws)
     check_no_other_cluster(aws, request.run_key, request.dag_run)
-    check_source(request.source, source_aws)
+    check_source(request.source, source_aws, request.label_from)
     if request.reuse:
         check_reuse(request.reuse, request, aws)
     check_budget(request, settings, shape, price_list, source_aws)
@@ -249,17 +250,21 @@ def check_budget(
     """
     images = request.total
     if request.per_label is not None:
-        labels = len(request.labels) or _count_labels(request.source, source_aws)
-        images = request.per_label * labels
+        labels = len(request.labels) or _count_labels(request, source_aws)
+        images = request.per_label * labels if labels else None
     if images is None:
         return
     cost = estimate.estimate(request.work(images), request.shape, shape, price_list, settings.poll_seconds)
     estimate.check_budget(cost, request.max_cost_usd, coarse=True)
 
 
-def _count_labels(source: str, aws: Aws) -> int:
-    """Number of folders at the top of the source, at least 1."""
-    uri = normalise_uri(source)
+def _count_labels(request: RunRequest, aws: Aws) -> int | None:
+    """Number of labels of the source, at least 1; None where only a listing of all images shows it."""
+    if request.label_from == ONE:
+        return 1
+    if request.label_from not in (FIRST, "1"):
+        return None
+    uri = normalise_uri(request.source)
     if uri.startswith("s3://"):
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         pages = (
@@ -282,7 +287,7 @@ def check_reuse(earlier: str, request: RunRequest, aws: Aws) -> None:
     read_document(FeaturesMarker, aws.storage(features_of(earlier)))
 
 
-def check_source(source: str, aws: Aws) -> None:
+def check_source(source: str, aws: Aws, label_from: str = FIRST) -> None:
     """The source must exist and not be empty; ``draw_sample`` lists it in full."""
     uri = normalise_uri(source)
     if uri.startswith("s3://"):
@@ -303,7 +308,8 @@ def check_source(source: str, aws: Aws) -> None:
     except OSError as error:
         raise JobError(f"the source folder {folder} cannot be listed: {error.strerror}") from error
     if not any(entry.is_dir() for entry in folder.iterdir()):
-        Source(source).list()  # raises JobError that says what the folder has instead of label folders
+        # Its JobError says what the folder has instead of label folders.
+        Source(source).list(label_from)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import argparse
 
 from fruit_pipeline.commands.options import add_options
 from fruit_pipeline.sample.draw import write_sample
+from fruit_pipeline.sample.labels import FIRST, LABEL_FROM
 from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Source
 from image_features.arguments import Parser, at_least_one
@@ -36,6 +37,13 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--label", action="append", default=[], metavar="NAME", help="only this label; repeatable"
     )
+    parser.add_argument(
+        "--label-from",
+        choices=list(LABEL_FROM),
+        default=FIRST,
+        help="the folder that gives the label: the first, the image's parent, the one at a depth, or one "
+        "label for all (default: %(default)s)",
+    )
     add_options(parser, "--no-pack")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
     parser.add_argument(
@@ -52,5 +60,6 @@ def run(args: argparse.Namespace) -> SampleMarker:
         args.seed,
         args.cores,
         pack=not args.no_pack,
+        label_from=args.label_from,
     )
     return write_sample(request, Source(args.source), Storage(args.output, create=True))

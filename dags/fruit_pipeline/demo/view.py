@@ -152,6 +152,8 @@ def print_result(console: Console, summary: RunSummary, folder: Path) -> None:
         table.add_row("without image", escape(f"labels {left_out.names(summary.labels_without_images)}"))
     if summary.conversions:
         table.add_row("converted", ", ".join(f"{n:,} {kind}" for kind, n in summary.conversions.items()))
+    for group in summary.labels_alike:
+        table.add_row("labels alike", escape(left_out.names(group)))
     table.add_row(
         "backbone",
         f"{summary.backbone}, weights {summary.weights}{random}, "

@@ -73,6 +73,11 @@ class Run:
         return known.labels_without_images if known else []
 
     @property
+    def labels_alike(self) -> list[list[str]]:
+        known = self.sample or self.summary
+        return known.labels_alike if known else []
+
+    @property
     def weights_are_random(self) -> bool:
         return self.features.weights.startswith("random:")
 

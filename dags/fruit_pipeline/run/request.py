@@ -20,6 +20,7 @@ from fruit_pipeline.model.backbones import (
     BackboneRequest,
 )
 from fruit_pipeline.run.params import param, specs_of
+from fruit_pipeline.sample.labels import FIRST, LABEL_FROM
 from fruit_pipeline.sample.request import SampleRequest
 from image_features.contract import RunLayout
 from image_features.errors import JobError
@@ -79,6 +80,16 @@ class RunRequest:
         "Only these labels, one a line. Empty: all.",
         type=["null", "array"],  # without null, the form marks an empty list as missing
         items={"type": "string"},
+    )
+    label_from: str = param(
+        FIRST,
+        "Label",
+        "Data",
+        "The folder that gives an image its label: the first below the source, the one that holds the image, "
+        "the one at a depth, or none, so that all have one label.",
+        type="string",
+        enum=list(LABEL_FROM),
+        values_display=LABEL_FROM,
     )
     seed: int = param(
         0, "Seed", "Data", "The same seed draws the same sample on any machine.", type="integer"
@@ -261,7 +272,14 @@ class RunRequest:
     def sample(self, cores: int) -> SampleRequest:
         """The sample to draw for a cluster of ``cores`` cores. Raises JobError when it cannot be."""
         return SampleRequest(
-            self.source, self.per_label, self.total, self.labels, self.seed, cores, pack=self.pack
+            self.source,
+            self.per_label,
+            self.total,
+            self.labels,
+            self.seed,
+            cores,
+            pack=self.pack,
+            label_from=self.label_from,
         )
 
     def work(self, images: int, total_bytes: int | None = None) -> Work:

@@ -110,6 +110,7 @@ def build(
         left_out=sample.left_out,
         labels_without_images=sample.labels_without_images,
         conversions=checks["conversions"],
+        labels_alike=sample.labels_alike,
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fruit_pipeline.sample import labels
 from fruit_pipeline.sample import left_out as left_out_files
 from fruit_pipeline.sample.left_out import LeftOutFile
 from fruit_pipeline.sample.manifest import ManifestWriter
@@ -62,14 +63,16 @@ def select_images(images: list[SourceImage], request: SampleRequest) -> list[Sou
     source does not have.
     """
     groups = group_by_label(images)
-    unknown = [label for label in request.labels if label not in groups]
+    wanted = labels.matching(request.labels, groups)
+    unknown = [label for label, found in wanted.items() if not found]
     if unknown:
         near = difflib.get_close_matches(unknown[0], groups, n=3) or list(groups)[:3]
         raise JobError(
             f"the source has no label {unknown[0]!r}; it has {len(groups)} labels, such as {', '.join(near)}"
         )
     if request.labels:
-        groups = {label: groups[label] for label in groups if label in request.labels}
+        chosen = {label for group in wanted.values() for label in group}
+        groups = {label: group for label, group in groups.items() if label in chosen}
     if request.total is not None:
         quotas = _apportion({label: len(group) for label, group in groups.items()}, request.total)
     else:
@@ -125,7 +128,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
             f"{target.uri} contains the sample of another request (source {existing.source}, "
             f"{existing.images} images, seed {existing.seed}); use another run key, or delete that sample"
         )
-    listing = source.list()
+    listing = source.list(request.label_from)
     _refuse_lost_labels(request, listing)
     chosen = select_images(listing.images, request)
     _warn_of_shortfall(request, chosen)
@@ -133,6 +136,14 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
     counts = left_out_files.count(left_out)
     lost_labels = [label for label in listing.lost_labels if not request.labels]
     _warn_of_left_out(counts, lost_labels)
+    without_share = _labels_without_share(request, listing.images, chosen)
+    drawn_labels = {label: len(group) for label, group in group_by_label(chosen).items()}
+    alike = labels.alike(drawn_labels)
+    if alike:
+        log.warning(
+            "labels that differ only in capitals or in their Unicode form are different labels: %s",
+            "; ".join(left_out_files.names(group) for group in alike[:5]),
+        )
 
     plan = split_into_shards(chosen, request.cores)
     # An attempt that did not finish may have written shards of another plan.
@@ -153,7 +164,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
     marker = SampleMarker(
         images=len(chosen),
         bytes=sum(s.bytes for s in shards),
-        labels={label: len(group) for label, group in group_by_label(chosen).items()},
+        labels=drawn_labels,
         seed=request.seed,
         source=source.uri,
         request_digest=request.digest,
@@ -162,7 +173,8 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
         packed=request.pack,
         source_files=len(chosen) + len(left_out),
         left_out=counts,
-        labels_without_images=lost_labels,
+        labels_without_images=sorted([*lost_labels, *without_share]),
+        labels_alike=alike,
     )
     target.put(SUCCESS, to_json(marker))
     verb = "packed" if request.pack else "listed"
@@ -172,7 +184,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
 
 def _refuse_lost_labels(request: SampleRequest, listing: Listing) -> None:
     """Raise JobError for a requested label of which the source has files, but no image."""
-    for label in sorted({*request.labels} & {*listing.lost_labels}):
+    for label, *_ in filter(None, labels.matching(request.labels, listing.lost_labels).values()):
         files = [each for each in listing.left_out if each.label == label]
         raise JobError(
             f"the label {label!r} has no image: all of its files are left out, "
@@ -216,6 +228,25 @@ def _put_left_out(target: Storage, left_out: list[LeftOutFile]) -> None:
         "reason": [each.reason.value for each in left_out],
     }
     target.put(LEFT_OUT, parquet_bytes(pa.table(columns, schema=LEFT_OUT_SCHEMA)))
+
+
+def _labels_without_share(
+    request: SampleRequest, images: list[SourceImage], chosen: list[SourceImage]
+) -> list[str]:
+    """Labels that get no image of a total, which may be below their number; they are logged."""
+    if request.total is None:
+        return []
+    groups = group_by_label(images)
+    wanted = {label for group in labels.matching(request.labels, groups).values() for label in group}
+    without = sorted((wanted or {*groups}) - {image.label for image in chosen})
+    if without:
+        log.warning(
+            "a total of %d, divided in proportion, gives no image to %d labels: %s",
+            request.total,
+            len(without),
+            left_out_files.names(without),
+        )
+    return without
 
 
 def _warn_of_shortfall(request: SampleRequest, chosen: list[SourceImage]) -> None:

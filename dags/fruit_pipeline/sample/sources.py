@@ -1,4 +1,4 @@
-"""The source of images: a folder or an ``s3://`` prefix, with one sub-folder a label."""
+"""The source of images: a folder or an ``s3://`` prefix, in which folders give the labels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
+from fruit_pipeline.sample.labels import FIRST, label_of, refuse_deeper_labels
 from fruit_pipeline.sample.left_out import LeftOutFile, count, reason_of_name, text
 from image_features.contract import LeftOutReason
 from image_features.errors import InvalidKey, JobError
@@ -26,7 +27,7 @@ _NO_PATH = (
 
 @dataclass(frozen=True, order=True, slots=True)
 class SourceImage:
-    """One image file: ``image`` is its path below the source, ``label`` the first folder of it."""
+    """One image file: ``image`` is its path below the source."""
 
     image: str
     label: str
@@ -67,13 +68,16 @@ class Source:
         self._folder = local_path(self.uri) if self.uri.startswith("file://") else None
         self._storage = storage or (None if self._folder else Storage(self.uri))
 
-    def list(self) -> Listing:
-        """List the images. Raises JobError when there are none, or no label folders."""
+    def list(self, label_from: str = FIRST) -> Listing:
+        """List the images. Raises JobError when there are none, or none with a label.
+
+        ``label_from``: a key of LABEL_FROM; with the first, JobError also where the labels lie deeper.
+        """
         images: list[SourceImage] = []
         left_out: list[LeftOutFile] = []
         labels: dict[str, str] = {}
         for file in self._walk():
-            label = _label_of(file.name)
+            label = label_of(file.name, label_from, self.uri)
             # One string a label, shared: the list may have a million images.
             label = labels.setdefault(label, label)
             reason = _reason_of(file, label)
@@ -85,11 +89,13 @@ class Source:
             unlabelled = sum(each.reason is LeftOutReason.NO_LABEL for each in left_out)
             if unlabelled:
                 raise JobError(
-                    f"{self.uri} has {unlabelled} images but no label folders; "
-                    "expected <source>/<label>/<image>"
+                    f"{self.uri} has {unlabelled} images but no label folders; expected "
+                    "<source>/<label>/<image>, or label_from one"
                 )
             files = f"; left out: {text(count(left_out))}" if left_out else ""
             raise JobError(f"{self.uri} has no images; expected <source>/<label>/<image>{files}")
+        if label_from == FIRST:
+            refuse_deeper_labels((image.image for image in images), self.uri)
         return Listing(sort_by_name(images), left_out)
 
     def read(self, image: SourceImage) -> bytes:
@@ -121,12 +127,6 @@ class Source:
         if self._storage is None:
             raise TypeError("a folder has no storage")
         return self._storage
-
-
-def _label_of(name: str) -> str:
-    """The first folder of a path; "" where there is none."""
-    label, _, rest = name.partition("/")
-    return label if rest else ""
 
 
 def _reason_of(file: SourceFile, label: str) -> LeftOutReason | None:

@@ -40,6 +40,7 @@ def test_the_forms_defaults_are_a_run_of_all_images(values: dict[str, Any]) -> N
         max_pixels=51_000_000,
         max_reject_rate=0.5,
         count_left_out=False,
+        label_from="first",
         backbone="mobilenet_v2",
         alpha=1.0,
         weights="imagenet",

@@ -14,6 +14,7 @@ import pytest
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.sample.draw import select_images, split_into_shards, write_sample
+from fruit_pipeline.sample.labels import FIRST
 from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Listing, Source, SourceImage
 from image_features.contract import LEFT_OUT, MANIFEST, MARKER, SAMPLE_SCHEMA, SampleMarker, shard_key
@@ -330,8 +331,8 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_looks_whole(tmp_path: P
     class Vanishing(Source):
         """Loses a file once it has been listed."""
 
-        def list(self) -> Listing:
-            listing = super().list()
+        def list(self, label_from: str = FIRST) -> Listing:
+            listing = super().list(label_from)
             (source / "a" / "7.jpg").unlink()
             return listing
 
