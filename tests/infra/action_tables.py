@@ -39,6 +39,7 @@ S3_ACTIONS = {
     "CreateMultipartUpload": ["s3:PutObject"],
     "DeleteObjects": ["s3:DeleteObject"],
     "GetBucketEncryption": ["s3:GetEncryptionConfiguration"],
+    "GetBucketReplication": ["s3:GetReplicationConfiguration"],
     "GetBucketLifecycleConfiguration": ["s3:GetLifecycleConfiguration"],
     "GetPublicAccessBlock": ["s3:GetBucketPublicAccessBlock"],
     "HeadBucket": ["s3:ListBucket"],

@@ -18,6 +18,7 @@ _PERMISSIONS = {
     "ListObjectsV2": "s3:ListBucket",
     "GetBucketEncryption": "s3:GetEncryptionConfiguration",
     "GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
+    "GetBucketReplication": "s3:GetReplicationConfiguration",
     "GetBucketVersioning": "s3:GetBucketVersioning",
     "GetRole": "iam:GetRole",
     "GetInstanceProfile": "iam:GetInstanceProfile",

@@ -54,7 +54,7 @@ def check(request: RunRequest, settings: Settings, aws: Aws, source_aws: Aws) ->
             f"{request.components} components asked for, but only {request.total} images; "
             f"at most {request.total} components are possible"
         )
-    check_bucket(request.bucket, settings, aws)
+    check_bucket(request.bucket, settings, aws, request.regions)
     check_roles(settings, aws)
     check_network(settings, shape, aws)
     check_no_other_cluster(aws, request.run_key, request.dag_run)
@@ -85,8 +85,11 @@ def check_region(settings: Settings, regions: tuple[str, ...] = ()) -> None:
         )
 
 
-def check_bucket(bucket: str, settings: Settings, aws: Aws) -> None:
-    """The bucket must be in the deployment's region, encrypted, closed to the public and versioned."""
+def check_bucket(bucket: str, settings: Settings, aws: Aws, regions: tuple[str, ...] = ()) -> None:
+    """The bucket must be in the deployment's region, encrypted, closed to the public and versioned.
+
+    It must not be replicated out of the allowed regions: ``regions`` of the run, or the deployment's.
+    """
     s3 = aws.client("s3")
     with explained(f"bucket {bucket}", aws):
         head = s3.head_bucket(Bucket=bucket)
@@ -104,6 +107,7 @@ def check_bucket(bucket: str, settings: Settings, aws: Aws) -> None:
         with _ignore("NoSuchPublicAccessBlockConfiguration"):
             access_block = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
         versioning = s3.get_bucket_versioning(Bucket=bucket).get("Status", "never enabled")
+        replicas = _replicas(s3, bucket)
     if not any("ApplyServerSideEncryptionByDefault" in rule for rule in encryption.get("Rules", [])):
         raise JobError(
             f"bucket {bucket} has no default encryption. Set it: aws s3api put-bucket-encryption "
@@ -122,6 +126,36 @@ def check_bucket(bucket: str, settings: Settings, aws: Aws) -> None:
             f"bucket {bucket} is not versioned ({versioning}): replaced objects could not be restored. Set "
             f"it: aws s3api put-bucket-versioning --bucket {bucket} --versioning-configuration Status=Enabled"
         )
+    allowed = regions or settings.allowed_regions
+    for replica in replicas:
+        with explained(f"bucket {replica}, a replica of {bucket}", aws):
+            region = _region_of(s3, replica) or "a region that AWS does not tell"
+        if region not in allowed:
+            raise JobError(
+                f"bucket {bucket} is replicated to {replica}, which is in {region}; allowed: "
+                f"{', '.join(allowed)}. Remove that replication rule, or use another bucket"
+            )
+
+
+def _replicas(s3: Any, bucket: str) -> list[str]:
+    """The buckets that a bucket's replication rules copy its objects to."""
+    rules: list[Any] = []
+    with _ignore("ReplicationConfigurationNotFoundError"):
+        rules = s3.get_bucket_replication(Bucket=bucket)["ReplicationConfiguration"]["Rules"]
+    enabled = (rule["Destination"]["Bucket"] for rule in rules if rule["Status"] == "Enabled")
+    return sorted({arn.rpartition(":")[2] for arn in enabled})
+
+
+def _region_of(s3: Any, bucket: str) -> str | None:
+    """Region of a bucket, which AWS names in a header even if it denies the call; None without one."""
+    from botocore.exceptions import ClientError
+
+    try:
+        answer = s3.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        answer = error.response
+    headers = answer["ResponseMetadata"].get("HTTPHeaders", {})
+    return answer.get("BucketRegion") or headers.get("x-amz-bucket-region")
 
 
 def check_roles(settings: Settings, aws: Aws) -> None:
@@ -288,14 +322,20 @@ def check_reuse(earlier: str, request: RunRequest, aws: Aws) -> None:
 
 
 def check_source(source: str, aws: Aws, label_from: str = FIRST) -> None:
-    """The source must exist and not be empty; ``draw_sample`` lists it in full."""
+    """The source must exist, not be empty, and be in the run's region; ``draw_sample`` lists it in full."""
     uri = normalise_uri(source)
     if uri.startswith("s3://"):
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        s3 = aws.client("s3")
         with explained(f"source bucket {bucket}", aws):
-            listing = aws.client("s3").list_objects_v2(
-                Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", MaxKeys=1
+            region = _region_of(s3, bucket)
+        if region and region != aws.region:  # before any object is listed: boto3 follows to any region
+            raise JobError(
+                f"source bucket {bucket} is in {region}, the run in {aws.region}; copy its images into a "
+                f"bucket of {aws.region}, or use a deployment in {region}, if data may be there"
             )
+        with explained(f"source bucket {bucket}", aws):
+            listing = s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", MaxKeys=1)
         if not listing["KeyCount"]:
             raise JobError(f"{uri} is empty; expected <source>/<label>/<image>")
         return

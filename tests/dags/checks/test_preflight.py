@@ -587,6 +587,54 @@ def test_a_source_prefix_that_is_empty(good: RunRequest, deployment: Settings, a
     assert text == f"s3://{BUCKET}/no-such is empty; expected <source>/<label>/<image>"
 
 
+def other_bucket(local_aws: LocalAws, name: str, region: str) -> None:
+    client = local_aws.client("s3", region)
+    where = {"CreateBucketConfiguration": {"LocationConstraint": region}} if region != "us-east-1" else {}
+    client.create_bucket(Bucket=name, **where)
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+
+
+@pytest.mark.parametrize("region", ["us-west-2", "eu-west-1"])
+def test_a_source_in_another_region(
+    good: RunRequest, deployment: Settings, aws: Aws, local_aws: LocalAws, region: str
+) -> None:
+    bucket = f"photos-in-{region}"
+    other_bucket(local_aws, bucket, region)
+    local_aws.client("s3", region).put_object(Bucket=bucket, Key="fruits/a/1.jpg", Body=b"x")
+    text = refusal(replace(good, source=f"s3://{bucket}/fruits"), deployment, aws)
+    assert text.startswith(
+        f"source bucket {bucket} is in {region}, the run in {REGION}; copy its images into"
+    )
+
+
+@pytest.mark.parametrize(("region", "refused"), [("us-east-1", True), ("eu-west-1", False)])
+def test_a_bucket_that_is_replicated(
+    good: RunRequest, deployment: Settings, aws: Aws, local_aws: LocalAws, region: str, refused: bool
+) -> None:
+    replica = f"copies-in-{region}"
+    other_bucket(local_aws, replica, region)
+    local_aws.set_up_account("replicated")
+    rule = {
+        "ID": "all",
+        "Priority": 1,
+        "Status": "Enabled",
+        "Filter": {},
+        "DeleteMarkerReplication": {"Status": "Disabled"},
+        "Destination": {"Bucket": f"arn:aws:s3:::{replica}"},
+    }
+    configuration = {"Role": "arn:aws:iam::123456789012:role/r", "Rules": [rule]}
+    local_aws.s3.put_bucket_replication(Bucket="replicated", ReplicationConfiguration=configuration)
+    if not refused:
+        preflight.check(replace(good, bucket="replicated"), deployment, aws, aws)
+        narrow = replace(good, bucket="replicated", regions=(REGION,))
+        assert f"is replicated to {replica}, which is in eu-west-1" in refusal(narrow, deployment, aws)
+        return
+    text = refusal(replace(good, bucket="replicated"), deployment, aws)
+    assert text.startswith(
+        f"bucket replicated is replicated to {replica}, which is in us-east-1; allowed: eu-"
+    )
+
+
 def test_a_source_bucket_that_does_not_exist(good: RunRequest, deployment: Settings, aws: Aws) -> None:
     text = refusal(replace(good, source="s3://nobody-has-this/x"), deployment, aws)
     assert text == "source bucket nobody-has-this: it does not exist; create it, or name another"
