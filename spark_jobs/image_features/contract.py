@@ -2,6 +2,7 @@
 
 The output of a stage is a prefix with one parquet object for each shard and a marker, ``_SUCCESS``,
 which is written last: JSON with the counts of all shards. Readers trust no prefix without its marker.
+Every JSON document has a checksum of its own values (see documents).
 
 The parquet metadata of a shard holds its counts and a fingerprint of everything that decided its
 content, so a rerun can tell from the shard alone whether to keep it.
@@ -237,6 +238,7 @@ class SampleMarker:
     left_out: list[LeftOut] = field(default_factory=list)  # counts of what left_out.parquet lists
     labels_without_images: list[str] = field(default_factory=list)  # of the source, without one in the sample
     labels_alike: list[list[str]] = field(default_factory=list)  # differ in capitals or Unicode form only
+    manifest_digest: str = ""  # SHA-256 of manifest.parquet, hex; "" in markers of older releases
     schema_version: int = SCHEMA_VERSION
 
 
@@ -280,6 +282,31 @@ class PcaMarker:
     shards: list[EmbeddingsShard]
     seconds: float
     embedder_digest: str | None = None  # SHA-256 of embed.tflite, hex; None when it was not requested
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class PcaSummary:
+    """``pca/summary.json``: counts, digests and versions of the features and their PCA."""
+
+    images: int
+    features: int
+    rejects: int
+    rejects_by_reason: dict[str, int]
+    backbone: str
+    weights: str
+    model_digest: str
+    features_digest: str
+    pca_digest: str
+    embedder_digest: str | None
+    width: int
+    request: str  # as in PcaMarker
+    components: int
+    variance_kept: float
+    explained_variance: list[float]
+    explained_variance_ratio: list[float]
+    seconds: dict[str, float]  # by step
+    versions: dict[str, str]  # of packages and of Spark
     schema_version: int = SCHEMA_VERSION
 
 

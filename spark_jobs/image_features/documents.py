@@ -1,8 +1,15 @@
-"""Reads and writes the JSON documents of the contract: markers and model.json."""
+"""Reads and writes the JSON documents of the contract: markers, model.json and the summaries.
+
+Each holds a checksum of its values, so a reader never takes a changed value for the one that was written. A
+document of an older release has none, and is read without that check.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
@@ -15,18 +22,22 @@ from image_features.contract import (
     FeaturesShard,
     LeftOut,
     PcaMarker,
+    PcaSummary,
     SampleMarker,
     SampleShard,
 )
-from image_features.errors import Damaged, JobError, Stage, StorageError, read_again
+from image_features.errors import Damaged, JobError, NotFound, Stage, StorageError, read_again, reading
 from image_features.storage import Storage
 
-Document = TypeVar("Document", SampleMarker, FeaturesMarker, PcaMarker, BackboneSpec)
+Document = TypeVar("Document", SampleMarker, FeaturesMarker, PcaMarker, PcaSummary, BackboneSpec)
+
+_CHECKSUM = "checksum"
 
 _STAGES: dict[type, Stage] = {
     SampleMarker: Stage.SAMPLE,
     FeaturesMarker: Stage.FEATURES,
     PcaMarker: Stage.PCA,
+    PcaSummary: Stage.PCA,
     BackboneSpec: Stage.MODEL,
 }
 
@@ -37,21 +48,49 @@ _SHARD_TYPES: dict[type, type] = {
 }
 
 
-def to_json(document: SampleMarker | FeaturesMarker | PcaMarker | BackboneSpec) -> bytes:
-    return json.dumps(asdict(document), indent=1, ensure_ascii=False).encode()
+def sealed(values: Mapping[str, Any]) -> bytes:
+    """JSON of a document's values and, as the last one, their checksum."""
+    plain = json.loads(json.dumps(values))  # the values that a reader will get
+    return json.dumps({**plain, _CHECKSUM: _checksum_of(plain)}, indent=1, ensure_ascii=False).encode()
+
+
+def unsealed(text: bytes, uri: str, expected: str) -> dict[str, Any]:
+    """The values of ``sealed``, without their checksum; ``expected``: what they describe, for the message.
+
+    Raises Damaged that names ``uri`` when they are no JSON object, or not the values that were written.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{uri} is not {expected}: no JSON object, {error}") from error
+    if not isinstance(values, dict):
+        raise Damaged(f"{uri} is not {expected}: no JSON object")
+    checksum = values.pop(_CHECKSUM, None)
+    if checksum is not None and checksum != _checksum_of(values):
+        raise Damaged(f"{uri} is not {expected} as it was written: its checksum is not that of its values")
+    return values
+
+
+def _checksum_of(values: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of plain values; layout and order of the JSON do not matter."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def to_json(document: SampleMarker | FeaturesMarker | PcaMarker | PcaSummary | BackboneSpec) -> bytes:
+    return sealed(asdict(document))
 
 
 def from_json(kind: type[Document], text: bytes, uri: str) -> Document:
-    """Parse a marker or model.json. Raises JobError for another schema version, Damaged if it is neither."""
+    """Inverse of to_json. Raises JobError that names ``uri`` and what was expected.
+
+    It is Damaged when the text is not what to_json wrote, and JobError when it has another schema version.
+    """
     stage = _STAGES[kind]
-    try:
-        values: Any = json.loads(text)
-        version = values["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise Damaged(
-            f"{uri} is not a {kind.__name__}: no JSON object with a schema_version", stage=stage
-        ) from error
-    if version != SCHEMA_VERSION:
+    with reading(stage):
+        values = unsealed(text, uri, f"a {kind.__name__}")
+    if "schema_version" not in values:
+        raise Damaged(f"{uri} is not a {kind.__name__}: it has no schema_version", stage=stage)
+    if (version := values["schema_version"]) != SCHEMA_VERSION:
         raise JobError(
             f"{uri} has schema version {version}, this code reads {SCHEMA_VERSION}; "
             "run the earlier stage again, under another run key",
@@ -88,14 +127,14 @@ def find_document(kind: type[Document], storage: Storage, key: str = MARKER) -> 
     return None if data is None else from_json(kind, data.to_pybytes(), storage.uri_of(key))
 
 
-def own_marker(kind: type[Document], storage: Storage) -> Document | None:
-    """The calling stage's own marker, of an earlier attempt; None when it is missing or cannot be used.
+def own_document(kind: type[Document], storage: Storage, key: str = MARKER) -> Document | None:
+    """The calling stage's own document, of an earlier attempt; None when it is missing or cannot be used.
 
-    A marker that is damaged or has another schema version cannot be used: the stage then checks its shards
-    and writes a new marker.
+    One that is damaged or has another schema version cannot be used: the stage then checks its shards and
+    writes a new one.
     """
     try:
-        return find_document(kind, storage)
+        return find_document(kind, storage, key)
     except StorageError:
         raise
     except JobError:
@@ -114,3 +153,17 @@ def withdraw(*storages: Storage) -> str:
     except StorageError as error:
         return f"; {MARKER} of {names} could not be deleted; delete it, then run again: {error}"
     return f"; {MARKER} of {names} was deleted: a run with the same key rewrites what is damaged"
+
+
+@contextmanager
+def withdrawing(prefixes: Mapping[Stage, Storage]) -> Iterator[None]:
+    """Withdraw the prefix of the stage whose output proves damaged or missing in the block.
+
+    The error says so, and is raised on. Output of stages that are not in ``prefixes`` is left alone.
+    """
+    try:
+        yield
+    except (Damaged, NotFound) as error:
+        if error.stage is None or error.stage not in prefixes:
+            raise
+        raise type(error)(f"{error}{withdraw(prefixes[error.stage])}", stage=error.stage) from error

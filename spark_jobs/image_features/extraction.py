@@ -18,8 +18,8 @@ from typing import Any
 
 from image_features import reuse
 from image_features.contract import MARKER, FeaturesMarker, FeaturesShard, LeftOut, SampleMarker
-from image_features.documents import own_marker, read_document, to_json, withdraw
-from image_features.errors import Failed, JobError
+from image_features.documents import own_document, read_document, to_json, withdraw, withdrawing
+from image_features.errors import Failed, JobError, Stage
 from image_features.extract_worker import ExtractionJob, Outcome, finished_shard, run_tasks
 from image_features.images import DEFAULT_MAX_PIXELS, preprocessing_of
 from image_features.inference import read_backbone
@@ -52,7 +52,8 @@ def run(
     rejects = normalise_uri(rejects) if rejects else _rejects_beside(output)
     if len({output, rejects, normalise_uri(sample)}) < 3:
         raise JobError(f"sample, output and rejects must be three different prefixes, got {output} twice")
-    plan = read_document(SampleMarker, Storage(sample))
+    with withdrawing({Stage.SAMPLE: Storage(sample)}):
+        plan = read_document(SampleMarker, Storage(sample))
     spec, model_bytes = read_backbone(model)
     earlier_marker = None
     if earlier_run:
@@ -66,11 +67,23 @@ def run(
     features_sizes = {obj.key: obj.size for obj in features_storage.list()}
     rejects_keys = {obj.key for obj in rejects_storage.list()}
     tasks = [task_of(shard, features_sizes, rejects_keys) for shard in plan.shards]
-    marker = own_marker(FeaturesMarker, features_storage) if MARKER in features_sizes else None
-    # The shards are checked although there is a marker: one may have been damaged since it was written.
+    marker = own_document(FeaturesMarker, features_storage) if MARKER in features_sizes else None
+    # The shards are checked although there is a marker: one may have been damaged since it was written. So is
+    # every value of the marker itself, which follows from the shards.
     finished = _finished_shards(spark.sparkContext, tasks, job)
     missing = [task for task in tasks if task.shard.shard not in finished]
-    if marker and not missing and marker.shards == list(finished.values()):
+    if (
+        marker
+        and not missing
+        and marker
+        == _marker_of(
+            list(finished.values()),
+            job,
+            computed_shards=marker.computed_shards,
+            seconds=marker.seconds,
+            reuse=marker.reuse,
+        )
+    ):
         delete_strays_of(marker.shards, features_storage, features_sizes, rejects_storage, rejects_keys)
         try:
             check_reject_rate(marker, max_reject_rate, rejects, lost)
@@ -98,29 +111,47 @@ def run(
         key=lambda shard: shard.shard,
     )
     delete_strays_of(shards, features_storage, features_sizes, rejects_storage, rejects_keys)
-    reasons = sum((Counter(s.rejects) for s in shards), Counter())
-    marker = FeaturesMarker(
-        images=sum(s.images for s in shards),
-        features=sum(s.features for s in shards),
-        rejects=reasons.total(),
-        rejects_by_reason=dict(sorted(reasons.items())),
-        width=spec.width,
-        model_digest=spec.digest,
-        backbone=spec.backbone,
-        weights=spec.weights,
-        preprocessing=preprocessing_of(spec, max_pixels),
-        shards=shards,
+    marker = _marker_of(
+        shards,
+        job,
         computed_shards=sum(outcome.computed for outcome in outcomes),
         seconds=round(time.monotonic() - started, 3),
-        reused=sum(s.reused for s in shards),
         reuse=normalise_uri(earlier_run) if earlier_run else None,
-        runtime=job.runtime,
-        conversions=dict(sorted(sum((Counter(s.conversions) for s in shards), Counter()).items())),
     )
     # Before the marker is written: without it, no reader takes a refused run for a finished one.
     check_reject_rate(marker, max_reject_rate, rejects, lost)
     features_storage.put(MARKER, to_json(marker))
     return marker
+
+
+def _marker_of(
+    shards: list[FeaturesShard],
+    job: ExtractionJob,
+    *,
+    computed_shards: int,
+    seconds: float,
+    reuse: str | None,
+) -> FeaturesMarker:
+    """The marker of finished shards; the arguments by name are of the attempt that wrote it."""
+    reasons = sum((Counter(s.rejects) for s in shards), Counter())
+    return FeaturesMarker(
+        images=sum(s.images for s in shards),
+        features=sum(s.features for s in shards),
+        rejects=reasons.total(),
+        rejects_by_reason=dict(sorted(reasons.items())),
+        width=job.spec.width,
+        model_digest=job.spec.digest,
+        backbone=job.spec.backbone,
+        weights=job.spec.weights,
+        preprocessing=preprocessing_of(job.spec, job.max_pixels),
+        shards=shards,
+        computed_shards=computed_shards,
+        seconds=seconds,
+        reused=sum(s.reused for s in shards),
+        reuse=reuse,
+        runtime=job.runtime,
+        conversions=dict(sorted(sum((Counter(s.conversions) for s in shards), Counter()).items())),
+    )
 
 
 def bundles(count: int, slots: int) -> list[range]:

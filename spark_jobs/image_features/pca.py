@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -119,7 +117,7 @@ class PcaModel:
                     arrays["explained_variance"],
                     arrays["explained_variance_ratio"],
                 )
-        except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # one changed bit makes NumPy and zipfile raise nearly anything
             raise Damaged(f"{uri} is not a PCA model: {error}", stage=Stage.PCA) from error
 
 

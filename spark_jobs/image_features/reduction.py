@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from image_features import pca, versions
@@ -27,18 +26,18 @@ from image_features.contract import (
     MARKER,
     MODEL_JSON,
     PCA_MODEL,
-    SCHEMA_VERSION,
     SUMMARY,
     BackboneSpec,
     EmbeddingsShard,
     FeaturesMarker,
     FeaturesShard,
     PcaMarker,
+    PcaSummary,
     digest_of,
     shard_key,
 )
-from image_features.documents import own_marker, read_document, to_json, withdraw
-from image_features.errors import Damaged, JobError, NotFound
+from image_features.documents import own_document, read_document, to_json, withdraw, withdrawing
+from image_features.errors import Damaged, JobError, NotFound, Stage
 from image_features.features import read_ahead
 from image_features.shards import delete_strays, info_of, list_array, read_shard, write_shard
 from image_features.storage import Storage, normalise_uri
@@ -93,23 +92,26 @@ def run(
     job_features, job_output = normalise_uri(features), normalise_uri(output)
     if job_features == job_output:
         raise JobError(f"features and output are the same prefix: {job_output}")
-    source = read_document(FeaturesMarker, Storage(job_features))
+    with withdrawing({Stage.FEATURES: Storage(job_features)}):
+        source = read_document(FeaturesMarker, Storage(job_features))
     request = f"components={components}" if components is not None else f"variance={variance}"
     pca.check_request(source.features, source.width, components, variance)
     if model:
         _check_backbone(model, source, job_features)
     storage = Storage(job_output, create=True)
     keys = {obj.key for obj in storage.list()}
-    marker = own_marker(PcaMarker, storage) if MARKER in keys else None
+    marker = own_document(PcaMarker, storage) if MARKER in keys else None
     if (
         marker
         and (marker.features_digest, marker.request) == (source.digest, request)
-        and {PCA_MODEL, SUMMARY} <= keys
         and _embedder_is_intact(storage, marker, EMBEDDER in keys, wanted=bool(model))
-        and _model_is_intact(storage, marker, source)
+        and (fitted := _intact_model(storage, marker, source))
         and _shards_are_intact(storage, marker)
+        and marker
+        == _marker_of(marker.shards, source, fitted, request, marker.seconds, marker.embedder_digest)
     ):
         delete_strays(storage, keys, {shard.shard for shard in marker.shards})
+        _mend_summary(storage, _summary(source, marker, fitted, versions.of_spark(spark)))
         return marker
     # The marker first: there must never be one beside the embedder of another PCA.
     storage.delete([MARKER, EMBEDDER])
@@ -142,26 +144,43 @@ def run(
     written = sorted(outcomes, key=lambda shard: shard.shard)
     delete_strays(storage, keys, {shard.shard for shard in written})
     embedder = _fuse(model, fitted) if model else None
-    marker = PcaMarker(
-        images=sum(shard.rows for shard in written),
+    seconds = round(time.monotonic() - started, 3)
+    embedder_digest = hashlib.sha256(embedder).hexdigest() if embedder else None
+    marker = _marker_of(written, source, fitted, request, seconds, embedder_digest)
+    storage.put(PCA_MODEL, fitted.to_npz())
+    if embedder:
+        storage.put(EMBEDDER, embedder)
+    storage.put(SUMMARY, to_json(_summary(source, marker, fitted, versions.of_spark(spark))))
+    storage.put(MARKER, to_json(marker))
+    return marker
+
+
+def _marker_of(
+    shards: list[EmbeddingsShard],
+    source: FeaturesMarker,
+    fitted: pca.PcaModel,
+    request: str,
+    seconds: float,
+    embedder_digest: str | None,
+) -> PcaMarker:
+    return PcaMarker(
+        images=sum(shard.rows for shard in shards),
         width=source.width,
         components=len(fitted.components),
         variance_kept=fitted.variance_kept,
         features_digest=source.digest,
         request=request,
-        shards=written,
-        seconds=round(time.monotonic() - started, 3),
-        embedder_digest=hashlib.sha256(embedder).hexdigest() if embedder else None,
+        shards=shards,
+        seconds=seconds,
+        embedder_digest=embedder_digest,
     )
-    storage.put(PCA_MODEL, fitted.to_npz())
-    if embedder:
-        storage.put(EMBEDDER, embedder)
-    storage.put(
-        SUMMARY,
-        json.dumps(_summary(source, marker, fitted, versions.of_spark(spark)), indent=1).encode(),
-    )
-    storage.put(MARKER, to_json(marker))
-    return marker
+
+
+def _mend_summary(storage: Storage, expected: PcaSummary) -> None:
+    """Write the summary of a finished PCA again where it is lost, damaged or of another attempt."""
+    summary = own_document(PcaSummary, storage, SUMMARY)
+    if summary is None or summary != replace(expected, seconds=summary.seconds, versions=summary.versions):
+        storage.put(SUMMARY, to_json(expected))
 
 
 def _error_of(refused: Refused, job: ReductionJob) -> JobError:
@@ -195,16 +214,17 @@ def _embedder_is_intact(storage: Storage, marker: PcaMarker, exists: bool, wante
     return hashlib.sha256(storage.get(EMBEDDER)).hexdigest() == marker.embedder_digest
 
 
-def _model_is_intact(storage: Storage, marker: PcaMarker, source: FeaturesMarker) -> bool:
-    """Whether the model can be read, and is the one whose digest is in the embeddings' fingerprints."""
+def _intact_model(storage: Storage, marker: PcaMarker, source: FeaturesMarker) -> pca.PcaModel | None:
+    """The model if it can be read, and is the one whose digest is in the embeddings' fingerprints."""
     try:
         model = pca.PcaModel.from_npz(storage.get(PCA_MODEL).to_pybytes(), storage.uri_of(PCA_MODEL))
-    except JobError:
-        return False
+    except (Damaged, NotFound):
+        return None
     features = {shard.shard: shard.fingerprint for shard in source.shards}
-    return all(
+    is_intact = all(
         shard.fingerprint == digest_of(features.get(shard.shard, ""), model.digest) for shard in marker.shards
     )
+    return model if is_intact else None
 
 
 def _shards_are_intact(storage: Storage, marker: PcaMarker) -> bool:
@@ -287,25 +307,24 @@ def project(
 
 def _summary(
     source: FeaturesMarker, marker: PcaMarker, model: pca.PcaModel, spark_versions: Mapping[str, str]
-) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "images": source.images,
-        "features": source.features,
-        "rejects": source.rejects,
-        "rejects_by_reason": source.rejects_by_reason,
-        "backbone": source.backbone,
-        "weights": source.weights,
-        "model_digest": source.model_digest,
-        "features_digest": source.digest,
-        "pca_digest": model.digest,
-        "embedder_digest": marker.embedder_digest,
-        "width": marker.width,
-        "request": marker.request,
-        "components": marker.components,
-        "variance_kept": marker.variance_kept,
-        "explained_variance": model.explained_variance.tolist(),
-        "explained_variance_ratio": model.explained_variance_ratio.tolist(),
-        "seconds": {"extraction": source.seconds, "pca": marker.seconds},
-        "versions": {**versions.installed(), **spark_versions},
-    }
+) -> PcaSummary:
+    return PcaSummary(
+        images=source.images,
+        features=source.features,
+        rejects=source.rejects,
+        rejects_by_reason=source.rejects_by_reason,
+        backbone=source.backbone,
+        weights=source.weights,
+        model_digest=source.model_digest,
+        features_digest=source.digest,
+        pca_digest=model.digest,
+        embedder_digest=marker.embedder_digest,
+        width=marker.width,
+        request=marker.request,
+        components=marker.components,
+        variance_kept=marker.variance_kept,
+        explained_variance=model.explained_variance.tolist(),
+        explained_variance_ratio=model.explained_variance_ratio.tolist(),
+        seconds={"extraction": source.seconds, "pca": marker.seconds},
+        versions={**versions.installed(), **spark_versions},
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Source
 from image_features.contract import RunLayout
 from image_features.storage import Storage
+from support.documents import values_of
 
 COMPONENTS = 20
 CLOSE = 1e-5  # of the largest embedding, or of 1
@@ -48,7 +48,7 @@ class Made(NamedTuple):
         }
 
     def document(self, name: str) -> dict[str, Any]:
-        return json.loads((self.root / name).read_text())
+        return values_of(self.root / name)
 
     def rows(self, stage: str, column: str) -> dict[str, np.ndarray]:
         tables = (pq.read_table(path) for path in sorted((self.root / stage).glob("shard-*")))

@@ -21,6 +21,7 @@ from image_features.embedder import fuse
 from image_features.inference import Backbone, read_backbone
 from image_features.shards import write_shard
 from image_features.storage import Storage
+from support.documents import change_values
 
 COMPONENTS = 8
 
@@ -143,8 +144,7 @@ def test_a_run_without_an_embedder_says_how_to_get_one(
     example: dict[str, Any], standing_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(standing_run, tmp_path / "run"))
-    marker = json.loads((run / "pca" / "_SUCCESS").read_text())
-    (run / "pca" / "_SUCCESS").write_text(json.dumps({**marker, "embedder_digest": None}))
+    change_values(run / "pca" / "_SUCCESS", embedder_digest=None)
     assert "run the PCA step again, with --model" in refusal(example, run, tmp_path / "x.jpg", capsys)
 
 

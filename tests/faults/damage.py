@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from image_features.contract import shard_number
+from image_features.documents import unsealed
 from image_features.shards import list_array, parquet_bytes
 from image_features.storage import Storage
 
@@ -83,7 +84,7 @@ def delete_all(storage: Storage, key: str) -> None:
 
 def older(storage: Storage, key: str) -> None:
     """As a marker of another release has it."""
-    values = json.loads(storage.get(key).to_pybytes())
+    values = unsealed(storage.get(key).to_pybytes(), key, "a marker")
     storage.put(key, json.dumps({**values, "schema_version": 1}).encode())
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ground import IMAGES, REJECTS
 
 from image_features.contract import FeaturesMarker, PcaMarker, RunLayout, shard_key, shard_number
-from image_features.documents import own_marker
+from image_features.documents import own_document
 from image_features.storage import Storage
 from support.stages import Stage
 
@@ -85,8 +85,8 @@ def markers(stage: Stage, storage: Storage) -> tuple[FeaturesMarker | None, PcaM
     """None for one that no reader takes: damaged, or of another release."""
     layout = RunLayout(storage.uri)
     return (
-        own_marker(FeaturesMarker, stage.aws.storage(layout.features)),
-        own_marker(PcaMarker, stage.aws.storage(layout.pca)),
+        own_document(FeaturesMarker, stage.aws.storage(layout.features)),
+        own_document(PcaMarker, stage.aws.storage(layout.pca)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from image_features.contract import (
     FeaturesMarker,
     FeaturesShard,
     PcaMarker,
+    PcaSummary,
     RejectReason,
     RunLayout,
     SampleMarker,
@@ -28,8 +30,17 @@ from image_features.contract import (
     shard_key,
     shard_number,
 )
-from image_features.documents import find_document, from_json, own_marker, read_document, to_json, withdraw
-from image_features.errors import Damaged, JobError, Stage
+from image_features.documents import (
+    find_document,
+    from_json,
+    own_document,
+    read_document,
+    to_json,
+    unsealed,
+    withdraw,
+    withdrawing,
+)
+from image_features.errors import Damaged, JobError, NotFound, Stage
 from image_features.storage import Storage
 
 DOCUMENTS = [
@@ -50,9 +61,34 @@ DOCUMENTS = [
     ),
     PcaMarker(2, 1280, 2, 0.93, "23", "variance=0.9", [EmbeddingsShard(0, 2, "45")], 0.5),
     BackboneSpec("resnet50", 1.0, "imagenet", 224, 2048, "caffe", 8, "67", 1e-6, {"keras": "3"}),
+    PcaSummary(
+        images=3,
+        features=2,
+        rejects=1,
+        rejects_by_reason={"empty": 1},
+        backbone="mobilenet_v2",
+        weights="imagenet",
+        model_digest="ef",
+        features_digest="23",
+        pca_digest="89",
+        embedder_digest=None,
+        width=1280,
+        request="variance=0.9",
+        components=2,
+        variance_kept=0.93,
+        explained_variance=[2.5, 0.1],
+        explained_variance_ratio=[0.9, 0.03],
+        seconds={"extraction": 1.5, "pca": 0.5},
+        versions={"spark": "3.5.9"},
+    ),
 ]
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: type(d).__name__)
+
+
+def unsealed_values(document: Any) -> dict[str, Any]:
+    """The document's values without a checksum, as an older release wrote them."""
+    return unsealed(to_json(document), "s3://b/run/doc", "a document")
 
 
 def refusal(kind: type, text: bytes) -> str:
@@ -70,20 +106,50 @@ def test_a_document_survives_the_round_trip(document: Any) -> None:
 
 
 @every_document
+def test_a_document_of_an_older_release_has_no_checksum_and_is_read(document: Any) -> None:
+    text = json.dumps(unsealed_values(document)).encode()
+    assert from_json(type(document), text, "s3://b/doc") == document
+
+
+@every_document
+def test_no_flipped_bit_gives_another_document(document: Any) -> None:
+    text = to_json(document)
+    for at in range(8 * len(text)):
+        damaged = bytearray(text)
+        damaged[at // 8] ^= 1 << at % 8
+        with suppress(Damaged):  # a bit of the layout changes no value
+            assert from_json(type(document), bytes(damaged), "s3://b/doc") == document, f"bit {at}"
+
+
+@every_document
+def test_a_changed_value_is_refused_whatever_it_is(document: Any) -> None:
+    values = json.loads(to_json(document))
+    for name in values:
+        text = json.dumps(values | {name: "another"}).encode()
+        assert f"is not a {type(document).__name__} as it was written" in refusal(type(document), text)
+
+
+def test_json_that_is_nested_too_deep_is_no_document() -> None:
+    assert "is not a SampleMarker: no JSON object" in refusal(SampleMarker, b"[" * 1_000_000)
+
+
+@every_document
 @settings(max_examples=20, deadline=None)
 @given(version=st.integers().filter(lambda version: version != SCHEMA_VERSION))
 @example(version="2")
 @example(version=None)
 def test_another_schema_version_is_refused_with_both_versions(document: Any, version: Any) -> None:
-    text = json.dumps(json.loads(to_json(document)) | {"schema_version": version}).encode()
+    text = json.dumps(unsealed_values(document) | {"schema_version": version}).encode()
     assert f"schema version {version}, this code reads {SCHEMA_VERSION}" in refusal(type(document), text)
 
 
 @every_document
 def test_a_missing_or_unknown_field_is_refused_and_named(document: Any) -> None:
-    values = json.loads(to_json(document))
+    values = unsealed_values(document)
     have_defaults = {"schema_version", "exported_with", "embedder_digest", "precision", "quality"}
-    have_defaults |= {"packed", "cores", "reused", "reuse", "runtime", "conversions"}
+    have_defaults |= {"packed", "manifest_digest", "cores", "reused", "reuse", "runtime", "conversions"}
+    have_defaults |= {"source_files", "left_out", "labels_without_images", "labels_alike"}
+    have_defaults -= {"embedder_digest"} if isinstance(document, PcaSummary) else set()
     for name in values.keys() - have_defaults:
         text = json.dumps({key: value for key, value in values.items() if key != name}).encode()
         assert repr(name) in refusal(type(document), text)
@@ -92,7 +158,7 @@ def test_a_missing_or_unknown_field_is_refused_and_named(document: Any) -> None:
 
 @every_document
 def test_a_shard_with_a_missing_field_is_refused(document: Any) -> None:
-    values = json.loads(to_json(document))
+    values = unsealed_values(document)
     for shards in ([{"shard": 0}], [0], None, 5):
         if "shards" in values:
             refusal(type(document), json.dumps(values | {"shards": shards}).encode())
@@ -197,7 +263,7 @@ def test_digest_of_strings_is_unambiguous() -> None:
 def test_the_digest_of_features_changes_with_each_shards_fingerprint_and_not_with_the_time() -> None:
     document = DOCUMENTS[1]
     assert isinstance(document, FeaturesMarker)
-    values = json.loads(to_json(document))
+    values = unsealed_values(document)
     slower = from_json(
         FeaturesMarker, json.dumps(values | {"seconds": 99, "computed_shards": 0}).encode(), "u"
     )
@@ -219,14 +285,14 @@ def test_reject_reasons_print_as_the_text_that_is_stored() -> None:
 
 
 @every_document
-def test_an_own_marker_that_cannot_be_used_is_none(document: Any, tmp_path: Path) -> None:
+def test_an_own_document_that_cannot_be_used_is_none(document: Any, tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    assert own_marker(type(document), storage) is None
+    assert own_document(type(document), storage) is None
     for text in (b"", b"[]", b'{"schema_version": 1}', b'{"schema_version": 2}'):
         storage.put(MARKER, text)
-        assert own_marker(type(document), storage) is None
+        assert own_document(type(document), storage) is None
     storage.put(MARKER, to_json(document))
-    assert own_marker(type(document), storage) == document
+    assert own_document(type(document), storage) == document
 
 
 def test_a_damaged_prefix_no_longer_looks_finished(tmp_path: Path) -> None:
@@ -239,6 +305,25 @@ def test_a_damaged_prefix_no_longer_looks_finished(tmp_path: Path) -> None:
     assert [list(stage.list()) for stage in stages] == [[], []]
 
 
+@pytest.mark.parametrize("error", [Damaged, NotFound])
+def test_only_the_prefix_of_the_stage_at_fault_is_withdrawn(error: type[JobError], tmp_path: Path) -> None:
+    stages = {stage: Storage(tmp_path / stage, create=True) for stage in (Stage.SAMPLE, Stage.PCA)}
+
+    def read(stage: Stage | None) -> str:
+        for storage in stages.values():
+            storage.put(MARKER, b"{}")
+        with pytest.raises(error) as caught, withdrawing(stages):
+            raise error("a shard is damaged", stage=stage)
+        assert caught.value.stage is stage
+        return str(caught.value)
+
+    assert read(Stage.SAMPLE).startswith("a shard is damaged; _SUCCESS of sample was deleted: ")
+    assert [storage.exists(MARKER) for storage in stages.values()] == [False, True]
+    for stage in (Stage.FEATURES, None):  # another run's, or unknown
+        assert read(stage) == "a shard is damaged"
+        assert [storage.exists(MARKER) for storage in stages.values()] == [True, True]
+
+
 @every_document
 def test_a_damaged_document_names_the_stage_that_wrote_it(document: Any) -> None:
     stages = {
@@ -246,6 +331,7 @@ def test_a_damaged_document_names_the_stage_that_wrote_it(document: Any) -> None
         BackboneSpec: Stage.MODEL,
         FeaturesMarker: Stage.FEATURES,
         PcaMarker: Stage.PCA,
+        PcaSummary: Stage.PCA,
     }
     with pytest.raises(Damaged) as caught:
         from_json(type(document), b"{", "s3://b/doc")

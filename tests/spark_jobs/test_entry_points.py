@@ -17,6 +17,7 @@ import pytest
 from image_features import cli, errors
 from image_features import spark as image_features_spark
 from image_features.errors import JobError, StorageError
+from support.documents import values_of
 from support.runs import Run
 
 EXTRACT = ["--sample", "s", "--model", "m", "--output", "o"]
@@ -156,11 +157,11 @@ def test_both_steps_print_their_markers_as_json(
 ) -> None:
     argv = ["--sample", str(run.sample), "--model", str(run.model), "--output", str(run.features), "--json"]
     assert extract_features.main(argv) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads((run.features / "_SUCCESS").read_text())
+    assert json.loads(capsys.readouterr().out) == values_of(run.features / "_SUCCESS")
     pca = run.root / "pca"
     argv = ["--features", str(run.features), "--output", str(pca), "--components", "5", "--json"]
     assert reduce_pca.main(argv) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads((pca / "_SUCCESS").read_text())
+    assert json.loads(capsys.readouterr().out) == values_of(pca / "_SUCCESS")
 
 
 @pytest.mark.usefixtures("no_jvm")

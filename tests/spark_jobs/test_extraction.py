@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -28,12 +27,13 @@ from image_features.contract import (
     content_digest,
 )
 from image_features.documents import read_document
-from image_features.errors import JobError
+from image_features.errors import Damaged, JobError
 from image_features.extract_worker import ExtractionJob
 from image_features.inference import Backbone, read_backbone
 from image_features.resume import ShardTask
 from image_features.shards import parquet_bytes, shard_info
 from image_features.storage import Storage
+from support.documents import change_values
 from support.runs import BROKEN, Run, pack
 from support.spark import over_the_wire
 
@@ -46,10 +46,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def marker_of(run: Run) -> FeaturesMarker:
     return read_document(FeaturesMarker, Storage(run.features))
-
-
-def edit_json(file: Path, **values: Any) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
 def edit_table(file: Path, change: Callable[[dict[str, list]], None]) -> None:
@@ -175,6 +171,37 @@ def test_a_lost_or_damaged_shard_is_computed_again_alone_and_equals_the_first(
     assert changed == [SHARDS[2]]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model_digest": "0" * 64},
+        {"backbone": "resnet50", "weights": "imagenet"},
+        {"preprocessing": "caffe 224 1"},
+        {"runtime": "another"},
+        {"images": 1},
+        {"features": 1},
+        {"rejects_by_reason": {}},
+        {"reused": 7},
+    ],
+)
+def test_a_marker_with_values_that_do_not_follow_from_its_shards_is_written_again(
+    values: dict[str, Any], run: Run
+) -> None:
+    first = run.extract()
+    change_values(run.features / "_SUCCESS", **values)
+    again = run.extract()
+    assert again == dataclasses.replace(first, computed_shards=0, seconds=again.seconds)
+    assert read_document(FeaturesMarker, Storage(run.features)) == again
+
+
+def test_a_damaged_marker_of_the_sample_is_withdrawn(run: Run) -> None:
+    file = run.sample / "_SUCCESS"
+    file.write_bytes(file.read_bytes().replace(b'"seed"', b'"seer"'))
+    with pytest.raises(Damaged, match=r"is not a SampleMarker.*_SUCCESS of sample was deleted"):
+        run.extract()
+    assert not file.exists()
+
+
 @pytest.mark.parametrize("marker_stands", [True, False])
 def test_lost_rejects_are_written_again(marker_stands: bool, run: Run) -> None:
     run.extract()
@@ -192,7 +219,7 @@ def test_another_model_computes_all_shards_anew(run: Run, tmp_path: Path) -> Non
     model = shutil.copytree(run.model, tmp_path / "model")
     changed = (model / "backbone.tflite").read_bytes() + b"\0"  # behind the end: another digest only
     (model / "backbone.tflite").write_bytes(changed)
-    edit_json(model / "model.json", digest=hashlib.sha256(changed).hexdigest())
+    change_values(model / "model.json", digest=hashlib.sha256(changed).hexdigest())
     marker = dataclasses.replace(run, model=model).extract()
     assert marker.computed_shards == 4
     assert all(contents(run.features)[name] != before[name] for name in SHARDS)
@@ -205,7 +232,7 @@ def test_another_preprocessing_computes_all_shards_anew_and_gives_other_features
     run.extract()
     before = np.array([row["features"] for row in rows(run.features)])
     model = shutil.copytree(run.model, tmp_path / "model")
-    edit_json(model / "model.json", preprocessing="caffe")
+    change_values(model / "model.json", preprocessing="caffe")
     assert dataclasses.replace(run, model=model).extract().computed_shards == 4
     after = np.array([row["features"] for row in rows(run.features)])
     assert not (after == before).all(axis=1).any()

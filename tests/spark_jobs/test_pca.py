@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from image_features import pca
-from image_features.errors import JobError
+from image_features.errors import Damaged, JobError
 
 
 def made(rows: int, width: int, offset: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -268,3 +269,15 @@ WHOLE = pca.fit(pca.Moments.of(made(100, 10)), 4).to_npz()
 def test_a_file_that_is_no_model_is_refused_by_name(data: bytes) -> None:
     with pytest.raises(JobError, match=r"s3://b/pca/model\.npz is not a PCA model"):
         pca.PcaModel.from_npz(data, "s3://b/pca/model.npz")
+
+
+def test_whatever_bit_flips_the_model_is_refused_or_the_same() -> None:
+    """Among them the flag "encrypted", other compressions, and shapes that no memory holds."""
+    rng = np.random.default_rng(0)
+    model = pca.fit(pca.Moments.of(rng.standard_normal((5, 3)).astype(np.float32)), components=2)
+    whole = model.to_npz()
+    for at in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[at // 8] ^= 1 << at % 8
+        with suppress(Damaged):  # a time stamp, say, changes no array
+            assert pca.PcaModel.from_npz(bytes(damaged), "u").digest == model.digest, f"bit {at}"

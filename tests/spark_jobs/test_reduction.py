@@ -36,6 +36,7 @@ from image_features.errors import JobError
 from image_features.reduction import ReductionJob, Refused
 from image_features.shards import info_of, parquet_bytes, read_shard, shard_info, write_shard
 from image_features.storage import Storage
+from support.documents import change_values, values_of
 from support.runs import Run
 from support.spark import over_the_wire
 
@@ -143,9 +144,9 @@ def edit_features(file: Path, change: Callable[[list[list[float]]], Any]) -> Non
 
 def edit_marker(step: Step, change: Callable[[dict[str, Any]], Any]) -> None:
     file = step.features / "_SUCCESS"
-    values = json.loads(file.read_text())
+    values = values_of(file)
     change(values)
-    file.write_text(json.dumps(values))
+    change_values(file, **values)
 
 
 @pytest.mark.parametrize("components", [1, 5, WIDTH])
@@ -196,7 +197,7 @@ def test_the_marker_is_what_the_run_returns(step: Step) -> None:
 
 def test_the_summary_tells_of_both_steps(step: Step) -> None:
     marker = step.reduce(5)
-    summary = json.loads((step.pca / "summary.json").read_text())
+    summary = values_of(step.pca / "summary.json")
     model = pca.PcaModel.from_npz((step.pca / "model.npz").read_bytes(), "u")
     versions, seconds = summary.pop("versions"), summary.pop("seconds")
     assert summary == {
@@ -278,6 +279,53 @@ def test_a_lost_object_is_written_again_and_equals_the_first(lost: str, step: St
     assert names(step.pca) == WRITTEN
     assert (step.pca / SHARDS[0]).read_bytes() == before
     assert np.array_equal(np.load(step.pca / "model.npz")["components"], arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("summary.json", lambda content: content[:300]),
+        ("summary.json", lambda content: content.replace(b'"pca_digest"', b'"pca_digesu"')),
+        ("_SUCCESS", lambda content: content[:300]),
+        ("_SUCCESS", lambda content: content.replace(b'"width": 24', b'"width": 25')),
+        # The flag "encrypted" of the first file of the archive.
+        ("model.npz", lambda content: content[:6] + bytes([content[6] ^ 1]) + content[7:]),
+        ("model.npz", lambda content: content[: len(content) // 2]),
+    ],
+)
+def test_a_damaged_document_is_written_again_and_equals_the_first(
+    name: str, damage: Callable[[bytes], bytes], step: Step
+) -> None:
+    marker = step.reduce(5)
+    before, summary = (step.pca / SHARDS[0]).read_bytes(), values_of(step.pca / "summary.json")
+    whole = (step.pca / name).read_bytes()
+    (step.pca / name).write_bytes(damage(whole))
+    again = step.reduce(5)
+    assert dataclasses.replace(again, seconds=marker.seconds) == marker
+    assert read_document(PcaMarker, Storage(step.pca)) == again
+    assert values_of(step.pca / "summary.json") == summary | {
+        "seconds": {**summary["seconds"], "pca": again.seconds}
+    }
+    assert (step.pca / SHARDS[0]).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "values", [{"variance_kept": 0.5}, {"width": 25}, {"images": 1}, {"components": 4}], ids=str
+)
+def test_a_marker_with_values_that_do_not_follow_from_its_output_is_written_again(
+    values: dict[str, Any], step: Step
+) -> None:
+    first = step.reduce(5)
+    change_values(step.pca / "_SUCCESS", **values)
+    again = step.reduce(5)
+    assert dataclasses.replace(again, seconds=first.seconds) == first
+
+
+def test_a_damaged_marker_of_the_features_is_withdrawn(step: Step) -> None:
+    file = step.features / "_SUCCESS"
+    file.write_bytes(file.read_bytes().replace(b'"rejects": 10', b'"rejects": 11'))
+    assert "is not a FeaturesMarker as it was written" in step.refused()
+    assert not file.exists()
 
 
 def test_shards_of_an_earlier_plan_are_deleted_and_other_files_stay(step: Step) -> None:
@@ -607,12 +655,12 @@ def test_a_model_that_did_not_make_the_features_is_refused_with_both_digests(
     if stands:
         images.reduce(model=images.run.model)
     other = Path(shutil.copytree(images.run.model, tmp_path / "other"))
-    spec = json.loads((other / "model.json").read_text())
-    (other / "model.json").write_text(json.dumps({**spec, "digest": "cd" * 32}))
+    digest = values_of(other / "model.json")["digest"]
+    change_values(other / "model.json", digest="cd" * 32)
     with pytest.raises(JobError) as caught:
         images.reduce(model=other)
     assert f"file://{other} is the backbone {'cd' * 32}, but " in str(caught.value)
-    assert f"features was made with {spec['digest']}" in str(caught.value)
+    assert f"features was made with {digest}" in str(caught.value)
     assert images.pca.exists() == stands
 
 

@@ -124,7 +124,7 @@ def check_run(
     model = PcaModel.from_npz(pca_store.get(PCA_MODEL).to_pybytes(), pca_store.uri_of(PCA_MODEL))
     _check_model(failures, pca_store.uri_of(PCA_MODEL), model, pca)
 
-    manifest = Manifest(sample_store)
+    manifest = Manifest(sample_store, sample.manifest_digest)
     images, rows = RowsDigest(), RowsDigest()
     moments = np.zeros((2, pca.components))
     if not failures:  # the shards can only be compared when the markers agree

@@ -7,6 +7,7 @@ machine.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import platform
 import shutil
@@ -15,9 +16,11 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from image_features.contract import MARKER, digest_of
-from image_features.errors import JobError
+from image_features.documents import sealed, unsealed
+from image_features.errors import Damaged, JobError
 from image_features.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,10 @@ class Wheelhouse:
     def files(self) -> list[Path]:
         return sorted(file for file in self.folder.rglob("*") if file.is_file())
 
+    def name_of(self, file: Path) -> str:
+        """Name of one of ``files`` below the folder."""
+        return file.relative_to(self.folder).as_posix()
+
     @property
     def bytes(self) -> int:
         return sum(file.stat().st_size for file in self.files)
@@ -47,12 +54,17 @@ class Wheelhouse:
 def build(requirements: Path, target: str, cache_dir: Path) -> Wheelhouse:
     """Download the pinned wheels for ``target`` ("emr" or "host"), or take them from the cache.
 
-    Raises JobError when a wheel cannot be downloaded.
+    Wheels of the cache that are not those of ``requirements`` are downloaded again. Raises JobError when a
+    wheel cannot be downloaded.
     """
     digest = digest_for(requirements, target)
     folder = cache_dir / "wheelhouse" / digest
     if folder.is_dir():
-        return Wheelhouse(folder, digest)
+        if damage := _damage(folder, requirements, target):
+            log.warning("%s; the wheels are downloaded again", damage)
+            shutil.rmtree(folder)
+        else:
+            return Wheelhouse(folder, digest)
     log.info("downloading the wheels of %s nodes", target)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -66,6 +78,23 @@ def build(requirements: Path, target: str, cache_dir: Path) -> Wheelhouse:
     return Wheelhouse(folder, digest)
 
 
+def _damage(folder: Path, requirements: Path, target: str) -> str | None:
+    """What is wrong with downloaded wheels; None when each machine has all of them, as they are pinned."""
+    text = requirements.read_text()
+    pinned = sum("==" in line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    for machine in _pip_options(target):
+        own, wheels = folder / machine, sorted((folder / machine).glob("*.whl"))
+        if len(wheels) != pinned:
+            return f"{own} has {len(wheels)} wheels, {requirements} names {pinned}"
+        for wheel in wheels:
+            if f"--hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}" not in text:
+                return f"{wheel} has none of the SHA-256 in {requirements}"
+        copied = own / REQUIREMENTS
+        if not copied.is_file() or copied.read_text() != text:
+            return f"{copied} is not {requirements}"
+    return None
+
+
 def digest_for(requirements: Path, target: str) -> str:
     """Digest of everything that decides which wheels are downloaded."""
     host = (sys.platform, platform.machine(), platform.python_version()) if target == "host" else ()
@@ -73,13 +102,36 @@ def digest_for(requirements: Path, target: str) -> str:
 
 
 def publish(wheelhouse: Wheelhouse, target: Storage) -> str:
-    """Upload the wheels below ``target`` under their digest unless they are there; return the URI."""
-    if not target.exists(f"{wheelhouse.digest}/{MARKER}"):
+    """Upload the wheels below ``target`` under their digest unless they are there; return the URI.
+
+    They are there when each object has the size and version (S3's ETag) that its upload gave it; so a changed
+    or lost wheel is uploaded again without reading the others.
+    """
+    if _uploaded(wheelhouse, target) != _listed(wheelhouse, target):
         log.info("uploading %.0f MB of wheels", wheelhouse.bytes / 1e6)
+        target.delete([f"{wheelhouse.digest}/{MARKER}"])
         for file in wheelhouse.files:
-            target.put(f"{wheelhouse.digest}/{file.relative_to(wheelhouse.folder).as_posix()}", file)
-        target.put(f"{wheelhouse.digest}/{MARKER}", b"{}")
+            target.put(f"{wheelhouse.digest}/{wheelhouse.name_of(file)}", file)
+        marker = {"objects": _listed(wheelhouse, target)}
+        target.put(f"{wheelhouse.digest}/{MARKER}", sealed(marker))
     return target.uri_of(wheelhouse.digest)
+
+
+def _uploaded(wheelhouse: Wheelhouse, target: Storage) -> Any:
+    """Size and version of each object by its name, as the marker of an upload has them; None without one."""
+    key = f"{wheelhouse.digest}/{MARKER}"
+    try:
+        data = target.get_or_none(key)
+        return None if data is None else unsealed(data.to_pybytes(), key, "a marker of wheels").get("objects")
+    except Damaged:
+        return None
+
+
+def _listed(wheelhouse: Wheelhouse, target: Storage) -> dict[str, list[Any]]:
+    """Size and version of each object that is there now, by its name."""
+    names = {wheelhouse.name_of(file) for file in wheelhouse.files}
+    objects = ((obj, obj.key.removeprefix(f"{wheelhouse.digest}/")) for obj in target.list(wheelhouse.digest))
+    return {name: [obj.size, obj.version] for obj, name in objects if name in names}
 
 
 def _pip_options(target: str) -> dict[str, list[str]]:

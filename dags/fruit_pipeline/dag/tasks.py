@@ -16,7 +16,7 @@ from fruit_pipeline import settings
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.run.request import RunRequest, from_params
 from image_features.contract import RunSummary
-from image_features.documents import withdraw
+from image_features.documents import withdraw, withdrawing
 from image_features.errors import JobError, Stage
 from image_features.storage import Storage, join_uri
 
@@ -224,7 +224,9 @@ def summarise(
     from image_features.contract import SUMMARY
 
     request, aws = RunRequest.from_dict(values), Aws.of_deployment(settings.load())
-    built = summary.build(request, aws, cluster_id, parts)
+    layout = request.layout
+    with withdrawing({Stage.SAMPLE: aws.storage(layout.sample), Stage.PCA: aws.storage(layout.pca)}):
+        built = summary.build(request, aws, cluster_id, parts)
     aws.storage(request.layout.root).put(SUMMARY, summary.to_json(built))
     return built
 

@@ -28,7 +28,7 @@ from fruit_pipeline.model.backbones import (
 from fruit_pipeline.sample.drawn_images import KINDS, draw_image
 from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec
 from image_features.documents import find_document, to_json
-from image_features.errors import JobError, first_line
+from image_features.errors import Damaged, JobError, NotFound, first_line
 from image_features.images import decode_rgb
 from image_features.inference import Backbone
 from image_features.storage import Storage
@@ -49,7 +49,7 @@ def export(request: BackboneRequest, cache_dir: Path) -> tuple[BackboneSpec, Sto
     """
     request.check_weights_file()
     cached = Storage(str(cache_dir / "models" / request.cache_key()), create=True)
-    spec = find_document(BackboneSpec, cached, MODEL_JSON)
+    spec = find_cached(cached)
     if spec is not None:
         log.info("the exported backbone is cached: %s, digest %s", spec.backbone, spec.digest[:12])
         return spec, cached
@@ -65,6 +65,19 @@ def export(request: BackboneRequest, cache_dir: Path) -> tuple[BackboneSpec, Sto
     cached.put(MODEL_JSON, to_json(spec))  # last: its presence says that the pair is complete
     log.info("exported %.1f MB, agrees with Keras within %.1e", len(model) / 1e6, spec.keras_agreement)
     return spec, cached
+
+
+def find_cached(cached: Storage) -> BackboneSpec | None:
+    """The backbone of a folder of the cache; None when there is none, or it is damaged."""
+    try:
+        spec = find_document(BackboneSpec, cached, MODEL_JSON)
+        if spec is None or hashlib.sha256(cached.get(MODEL_FILE)).hexdigest() == spec.digest:
+            return spec
+        damage = f"{cached.uri_of(MODEL_FILE)} is not the model that {MODEL_JSON} beside it describes"
+    except (Damaged, NotFound) as error:
+        damage = str(error)
+    log.warning("%s; it is made again", damage)
+    return None
 
 
 def publish(spec: BackboneSpec, cached: Storage, target: Storage) -> str:

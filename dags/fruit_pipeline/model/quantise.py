@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fruit_pipeline.model.backbones import BACKBONES, DEFAULT_MIN_COSINE, MIN_IMAGES, BackboneRequest
-from fruit_pipeline.model.export import converter, export
+from fruit_pipeline.model.export import converter, export, find_cached
 from fruit_pipeline.sample.manifest import Manifest
 from image_features.contract import (
     MODEL_FILE,
@@ -38,8 +38,8 @@ from image_features.contract import (
     content_digest,
     digest_of,
 )
-from image_features.documents import find_document, read_document, to_json
-from image_features.errors import JobError
+from image_features.documents import read_document, to_json, withdrawing
+from image_features.errors import JobError, Stage
 from image_features.images import DEFAULT_MAX_PIXELS, Preprocessor, RejectedImage, decode_rgb
 from image_features.inference import Backbone
 from image_features.sample_reader import SampleReader
@@ -99,16 +99,19 @@ def quantise(
     too few images of the sample decode, or when the mean cosine of int8 to float32 features is below
     ``min_cosine``.
     """
-    marker = read_document(SampleMarker, sample)
-    drawn = select_rows(sample, marker)
+    # Damage of the sample withdraws it, because only drawing it again can repair it.
+    with withdrawing({Stage.SAMPLE: sample}):
+        marker = read_document(SampleMarker, sample)
+        drawn = select_rows(sample, marker)
     images = content_digest(*([row[name] for row in drawn] for name in ("image", "label", "sha256")))
     key = digest_of("int8", SCHEME, request.cache_key(), images, str(max_pixels))
     cached = Storage(str(cache_dir / "models" / key), create=True)
-    spec = find_document(BackboneSpec, cached, MODEL_JSON)
+    spec = find_cached(cached)
     if spec is None:
         float32_spec, float32_folder = export(request, cache_dir)
         reader = SampleReader(sample, marker, source)
-        pixels, labels = read_pixels(reader, marker, drawn, request.input_size, max_pixels)
+        with withdrawing({Stage.SAMPLE: sample}):
+            pixels, labels = read_pixels(reader, marker, drawn, request.input_size, max_pixels)
         if len(pixels) < MIN_IMAGES:
             raise JobError(
                 f"int8 is calibrated on images of the sample and needs {MIN_IMAGES} that decode; of "
@@ -141,7 +144,7 @@ def select_rows(sample: Storage, marker: SampleMarker) -> list[dict[str, Any]]:
         if size < _BYTES:
             shards.add(shard.shard)
             size += shard.bytes
-    manifest = Manifest(sample)
+    manifest = Manifest(sample, marker.manifest_digest)
 
     def rows() -> Iterator[dict[str, Any]]:
         for shard in marker.shards:

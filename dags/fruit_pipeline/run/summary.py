@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -27,14 +26,15 @@ from image_features.contract import (
     ActualCost,
     BackboneSpec,
     CostEstimate,
+    PcaSummary,
     RunCost,
     RunPlaces,
     RunSummary,
     SampleMarker,
     UnknownCost,
 )
-from image_features.documents import read_document
-from image_features.errors import JobError
+from image_features.documents import read_document, sealed, unsealed
+from image_features.errors import Damaged, JobError
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def build(
     ``parts``: results of the sample, model, code and check tasks, and the plan's estimate, by name.
     """
     layout, checks, model_uri = request.layout, parts["checks"], parts["model"]["uri"]
-    pca = json.loads(aws.storage(layout.pca).get(SUMMARY).to_pybytes())
+    pca = read_document(PcaSummary, aws.storage(layout.pca), SUMMARY)
     spec = read_document(BackboneSpec, aws.storage(model_uri), MODEL_JSON)
     sample = read_document(SampleMarker, aws.storage(layout.sample))
     return RunSummary(
@@ -76,10 +76,10 @@ def build(
             "sample": sample.request_digest,
             "images": checks["images_digest"],
             "model": spec.digest,
-            "features": pca["features_digest"],
+            "features": pca.features_digest,
             "rows": checks["rows_digest"],
-            "pca": pca["pca_digest"],
-            "embedder": pca["embedder_digest"],
+            "pca": pca.pca_digest,
+            "embedder": pca.embedder_digest,
             **parts["code"]["digests"],
             **_file_digests(request),
         },
@@ -95,7 +95,7 @@ def build(
             by_the_clock=cluster_cost(request, aws, cluster_id),
         ),
         wheel_bytes=parts["code"]["wheel_bytes"],
-        versions={**pca["versions"], **spec.exported_with, **_own_versions(request)},
+        versions={**pca.versions, **spec.exported_with, **_own_versions(request)},
         cluster_id=cluster_id,
         places=RunPlaces(
             sample=layout.sample,
@@ -115,19 +115,22 @@ def build(
 
 
 def to_json(summary: RunSummary) -> bytes:
-    return json.dumps(asdict(summary), indent=1, ensure_ascii=False).encode()
+    return sealed(asdict(summary))
 
 
 def from_json(data: bytes, uri: str) -> RunSummary:
     """Parse ``summary.json``. Raises JobError that names ``uri`` when it is not a run's summary."""
+    advice = "delete it, or let the DAG write it again"
     try:
-        return TypeAdapter(RunSummary).validate_json(data)
+        values = unsealed(data, uri, "a run's summary")
+    except Damaged as error:
+        raise Damaged(f"{error}; {advice}") from None
+    try:
+        return from_values(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise JobError(
-            f"{uri} is not a run's summary; delete it, or let the DAG write it again: {where}: {first['msg']}"
-        ) from None
+        raise Damaged(f"{uri} is not a run's summary; {advice}: {where}: {first['msg']}") from None
 
 
 def from_values(values: Mapping[str, Any]) -> RunSummary:

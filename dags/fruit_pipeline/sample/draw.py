@@ -46,7 +46,7 @@ from image_features.contract import (
 )
 from image_features.contract import MARKER as SUCCESS
 from image_features.documents import find_document, to_json
-from image_features.errors import JobError
+from image_features.errors import Damaged, JobError
 from image_features.sample_reader import listed_digest
 from image_features.shards import delete_strays, parquet_bytes, write_shard
 from image_features.storage import Storage
@@ -117,7 +117,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
     Raises JobError before anything is written when the source or the request cannot be used, or
     when ``target`` contains the sample of another request.
     """
-    existing = find_document(SampleMarker, target)
+    existing = _finished_sample(target)
     if existing is not None:
         if existing.request_digest == request.digest:
             log.info(
@@ -159,7 +159,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
                 log.info("packed %d of %d images", sum(s.images for s in shards), len(chosen))
     else:
         shards = [_list_shard(target, number, images, manifest) for number, images in enumerate(plan)]
-    manifest.put(target)
+    manifest_digest = manifest.put(target)
     _put_left_out(target, left_out)
     marker = SampleMarker(
         images=len(chosen),
@@ -175,6 +175,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
         left_out=counts,
         labels_without_images=sorted([*lost_labels, *without_share]),
         labels_alike=alike,
+        manifest_digest=manifest_digest,
     )
     target.put(SUCCESS, to_json(marker))
     verb = "packed" if request.pack else "listed"
@@ -247,6 +248,16 @@ def _labels_without_share(
             left_out_files.names(without),
         )
     return without
+
+
+def _finished_sample(target: Storage) -> SampleMarker | None:
+    """The marker of a finished sample; None when there is none, or it is damaged."""
+    try:
+        return find_document(SampleMarker, target)
+    except Damaged as error:
+        log.warning("%s; the sample is drawn again", error)
+        target.delete([SUCCESS])
+        return None
 
 
 def _warn_of_shortfall(request: SampleRequest, chosen: list[SourceImage]) -> None:

@@ -40,6 +40,7 @@ class ManifestWriter:
     def __init__(self) -> None:
         self._sink = pa.BufferOutputStream()
         options: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["label"]}
+        options["write_page_checksum"] = True
         self._writer = pq.ParquetWriter(self._sink, MANIFEST_SCHEMA, **options)
         self._rows: dict[str, list[Any]] = {name: [] for name in MANIFEST_SCHEMA.names}
 
@@ -51,12 +52,14 @@ class ManifestWriter:
         if len(self._rows["image"]) >= _ROWS:
             self._flush()
 
-    def put(self, storage: Storage) -> None:
-        """Write the whole manifest below ``storage``."""
+    def put(self, storage: Storage) -> str:
+        """Write the whole manifest below ``storage``; return its SHA-256 (hex), which the marker keeps."""
         if self._rows["image"]:
             self._flush()
         self._writer.close()
-        storage.put(MANIFEST, self._sink.getvalue())
+        content = self._sink.getvalue()
+        storage.put(MANIFEST, content)
+        return hashlib.sha256(content).hexdigest()
 
     def _flush(self) -> None:
         self._writer.write_table(pa.table(self._rows, schema=MANIFEST_SCHEMA))
@@ -67,15 +70,20 @@ class ManifestWriter:
 class Manifest:
     """Reads the manifest shard by shard."""
 
-    def __init__(self, storage: Storage) -> None:
-        """Raises NotFound when it is missing, Damaged when it is no manifest."""
+    def __init__(self, storage: Storage, digest: str = "") -> None:
+        """``digest``: its SHA-256 from the sample's marker; "" of an older release, which checks none.
+
+        Raises NotFound when it is missing, Damaged when it is not the one with this digest, or no manifest.
+        """
         self._uri = storage.uri_of(MANIFEST)
         with reading(Stage.SAMPLE):
             data = storage.get(MANIFEST)
         try:
-            self._file = pq.ParquetFile(pa.BufferReader(data))
+            self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             raise Damaged(f"{self._uri} cannot be read as parquet: {error}", stage=Stage.SAMPLE) from error
+        if digest and hashlib.sha256(data).hexdigest() != digest:
+            raise Damaged(f"{self._uri} is not the one that the sample's marker names", stage=Stage.SAMPLE)
         if self._file.schema_arrow.names != MANIFEST_SCHEMA.names:
             raise Damaged(f"{self._uri} has columns {self._file.schema_arrow.names}", stage=Stage.SAMPLE)
         self._groups = itertools.groupby(self._rows(), key=itemgetter(0))
@@ -99,7 +107,7 @@ class Manifest:
 
     def _rows(self) -> Iterator[tuple[int, str, str, str]]:
         last = ""
-        for batch in self._file.iter_batches(_ROWS, columns=["shard", *COLUMNS]):
+        for batch in self._batches():
             columns = (batch.column(name).to_pylist() for name in ("shard", *COLUMNS))
             for row in zip(*columns, strict=True):
                 if row[1] <= last:
@@ -108,6 +116,12 @@ class Manifest:
                     )
                 last = row[1]
                 yield row
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._file.iter_batches(_ROWS, columns=["shard", *COLUMNS])
+        except (pa.ArrowException, OSError) as error:
+            raise Damaged(f"{self._uri} cannot be read as parquet: {error}", stage=Stage.SAMPLE) from error
 
 
 class RowsDigest:

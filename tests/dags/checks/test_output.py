@@ -21,6 +21,7 @@ from image_features.embedder import fuse
 from image_features.errors import JobError
 from image_features.inference import read_backbone
 from image_features.pca import PcaModel
+from support.documents import change_values
 
 
 def failure(run: Path) -> str:
@@ -48,9 +49,8 @@ def column(name: str, change: Callable[[list[Any]], list[Any]]) -> Callable[[pa.
 
 
 def mark(run: Path, stage: str, **values: Any) -> None:
-    """Change values of a stage's marker."""
-    path = run / stage / MARKER
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    """Change values of a stage's marker, as if a faulty stage had written them."""
+    change_values(run / stage / MARKER, **values)
 
 
 def marker(run: Path, stage: str) -> dict[str, Any]:
@@ -225,6 +225,8 @@ def test_a_manifest_that_is_missing(run: Path) -> None:
 def test_a_manifest_that_is_not_what_was_drawn(run: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     """It is the manifest that is named, and drawn again then, not the features."""
     rewrite(run / "sample" / "manifest.parquet", change)
+    assert f"{run}/sample/manifest.parquet is not the one that the sample's marker names" in failure(run)
+    mark(run, "sample", manifest_digest="")  # as an older release wrote it
     text = failure(run)
     assert f"{run}/sample/manifest.parquet: its rows of shard 0 are not those that the sample's" in text
     assert "features" not in text

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.cluster import wheelhouse
 from image_features.contract import MARKER
 from image_features.errors import JobError
 from image_features.storage import Storage
+from support.local_aws import BUCKET
 from support.processes import python
 
 
@@ -116,12 +119,68 @@ def test_publishing_twice_uploads_once_and_a_cut_upload_is_mended(index: Path, t
     assert f"{built.digest}/{MARKER}" in keys
     (wheel,) = (key for key in keys if key.endswith(".whl"))
 
-    target.delete([wheel])
+    first = {obj.key: obj.version for obj in target.list()}
     wheelhouse.publish(built, target)
-    assert wheel not in {obj.key for obj in target.list()}  # the marker is there: nothing is uploaded again
-    target.delete([f"{built.digest}/{MARKER}"])
+    assert {obj.key: obj.version for obj in target.list()} == first, "it was uploaded again"
+    target.delete([f"{built.digest}/{MARKER}", wheel])
     wheelhouse.publish(built, target)
     assert {obj.key for obj in target.list()} == keys
+
+
+def flipped(content: bytes) -> bytes:
+    return bytes([content[0] ^ 1]) + content[1:]
+
+
+def cut(content: bytes) -> bytes:
+    return content[:-1]
+
+
+WHEEL = "alpha-1.0-py3-none-any.whl"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [(WHEEL, flipped), (WHEEL, cut), (WHEEL, None), (wheelhouse.REQUIREMENTS, flipped)]
+)
+def test_a_damaged_cache_is_downloaded_again(
+    index: Path, tmp_path: Path, name: str, damage: Callable[[bytes], bytes] | None
+) -> None:
+    wanted = requirements(tmp_path, make_wheel(index, "alpha", "py3-none-any"))
+    built = wheelhouse.build(wanted, "host", tmp_path / "cache")
+    before = {file: file.read_bytes() for file in built.files}
+    (file,) = (file for file in built.files if file.name == name)
+    if damage:
+        file.write_bytes(damage(file.read_bytes()))
+    else:
+        file.unlink()
+    again = wheelhouse.build(wanted, "host", tmp_path / "cache")
+    assert {file: file.read_bytes() for file in again.files} == before
+
+
+def test_a_damaged_object_of_the_bucket_is_uploaded_again(index: Path, tmp_path: Path, aws: Aws) -> None:
+    wanted = requirements(tmp_path, make_wheel(index, "alpha", "py3-none-any"))
+    built = wheelhouse.build(wanted, "host", tmp_path / "cache")
+    target = aws.storage(f"s3://{BUCKET}/{tmp_path.name}")
+    wheelhouse.publish(built, target)
+    before = {obj.key: target.get(obj.key).to_pybytes() for obj in target.list()}
+    assert len(before) == 3
+    for key, content in before.items():
+        for damage in (flipped, cut, None):
+            if damage:
+                target.put(key, damage(content))
+            else:
+                target.delete([key])
+            wheelhouse.publish(built, target)
+            assert {obj.key: target.get(obj.key).to_pybytes() for obj in target.list()} == before
+
+
+def test_an_upload_of_an_older_release_is_uploaded_once_more(index: Path, tmp_path: Path) -> None:
+    wanted = requirements(tmp_path, make_wheel(index, "alpha", "py3-none-any"))
+    built = wheelhouse.build(wanted, "host", tmp_path / "cache")
+    target = Storage(tmp_path / "bucket", create=True)
+    wheelhouse.publish(built, target)
+    target.put(f"{built.digest}/{MARKER}", b"{}")  # it says nothing about the objects
+    wheelhouse.publish(built, target)
+    assert target.get(f"{built.digest}/{MARKER}").size > 2
 
 
 def test_the_nodes_requirements_are_all_pinned_by_hash(repo: Path) -> None:

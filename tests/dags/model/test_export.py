@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fruit_pipeline.model.backbones import BackboneRequest
 from fruit_pipeline.model.export import KERAS_TOLERANCE, check_against_keras, export, publish
 from fruit_pipeline.sample.drawn_images import KINDS, draw_image
 from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec
-from image_features.documents import read_document, to_json
+from image_features.documents import read_document
 from image_features.errors import JobError
 from image_features.images import decode_rgb
 from image_features.inference import Backbone, read_backbone
@@ -123,6 +124,35 @@ print(json.dumps([spec.digest, [name for name in ("tensorflow", "keras") if name
     assert heavy == []
 
 
+@pytest.mark.parametrize("name", [MODEL_FILE, MODEL_JSON])
+@pytest.mark.parametrize("damage", ["empty", "flipped", "lost"])
+def test_a_damaged_folder_of_the_cache_is_exported_again(
+    name: str, damage: str, random_backbone: Path, spec: BackboneSpec, tmp_path: Path, monkeypatch: Any
+) -> None:
+    folder = tmp_path / "models" / random_backbone.name
+    shutil.copytree(random_backbone, folder)
+    whole = (folder / name).read_bytes()
+    if damage == "lost":
+        (folder / name).unlink()
+    else:
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        (folder / name).write_bytes(flipped if damage == "flipped" else b"")
+    exports = []
+
+    def export_once(request: BackboneRequest) -> tuple[BackboneSpec, bytes]:
+        exports.append(request)
+        return spec, (random_backbone / MODEL_FILE).read_bytes()
+
+    monkeypatch.setattr("fruit_pipeline.model.export._export", export_once)
+    request = BackboneRequest("mobilenet_v2", 0.35, "random:0")
+    for _ in range(2):
+        exported, cached = export(request, tmp_path)
+        assert read_backbone(cached.uri) == (exported, (folder / MODEL_FILE).read_bytes())
+    assert exports == [request]
+    assert (folder / name).read_bytes() == whole
+
+
 def test_publishing_twice_writes_once(random_backbone: Path, spec: BackboneSpec, tmp_path: Path) -> None:
     cached, target = Storage(random_backbone), Storage(tmp_path, create=True)
     uri = publish(spec, cached, target)
@@ -153,7 +183,7 @@ def test_publishing_replaces_what_an_older_version_left(
     random_backbone: Path, spec: BackboneSpec, tmp_path: Path
 ) -> None:
     cached, target = Storage(random_backbone), Storage(tmp_path, create=True)
-    older = json.loads(to_json(spec)) | {"schema_version": 1}
+    older = asdict(spec) | {"schema_version": 1}
     target.put(f"{spec.digest}/{MODEL_JSON}", json.dumps(older).encode())
     assert read_backbone(publish(spec, cached, target))[0] == spec
 

@@ -31,6 +31,7 @@ from image_features.documents import read_document
 from image_features.errors import JobError
 from image_features.storage import Storage
 from support.cli import run_cli
+from support.documents import change_values
 from support.local_aws import BUCKET, LocalAws
 from support.report_page import HOSTILE, HOSTILE_IMAGE, Page, hostile_source, pick, report_of
 from support.runs import make_run
@@ -280,8 +281,7 @@ def test_a_run_whose_sample_was_cleaned_up_has_a_report_without_pictures(run: Pa
 
 
 def test_a_pca_of_other_features_is_refused(run: Path) -> None:
-    path = run / "pca" / "_SUCCESS"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "features_digest": "other"}))
+    change_values(run / "pca" / "_SUCCESS", features_digest="other")
     with pytest.raises(JobError, match="computed from other features"):
         report_of(run)
 

@@ -24,8 +24,8 @@ from fruit_pipeline.dag import tasks
 from fruit_pipeline.dag.form import form
 from fruit_pipeline.run import summary as summary_module
 from fruit_pipeline.run.request import RunRequest
-from image_features.contract import ActualCost, UnknownCost
-from image_features.errors import JobError
+from image_features.contract import ActualCost, RunLayout, UnknownCost
+from image_features.errors import Damaged, JobError
 from support.instant_aws import InstantAws
 from support.local_aws import BUCKET, REGION, LocalAws
 from support.summaries import run_cost, run_summary
@@ -155,6 +155,24 @@ def test_staging_puts_into_the_bucket_what_the_plan_names(
     assert words[words.index("--max-reject-rate") + 1] == "0.2"
     assert "backbone.tflite" in local_aws.keys(model["uri"].removeprefix(f"s3://{BUCKET}/"))
     assert {"_SUCCESS", "manifest.parquet"} <= set(local_aws.keys("runs/planned/sample"))
+
+
+@pytest.mark.usefixtures("deployed")
+@pytest.mark.parametrize("name", ["manifest.parquet", "shard-00000.parquet"])
+def test_a_damaged_sample_is_drawn_again_after_the_quantising_has_met_it(
+    params: dict[str, Any], aws: Aws, name: str
+) -> None:
+    asked = {"run_key": f"damaged-{name[:5]}", "per_label": 3}
+    # With random weights no preflight lets int8 pass; the sample is read before the weights matter.
+    run = {**tasks.preflight({**params, **asked}, "manual__1"), "precision": "int8"}
+    tasks.draw_sample(run)
+    sample = aws.storage(RunLayout(f"s3://{BUCKET}/runs/{run['run_key']}").sample)
+    whole = sample.get(name).to_pybytes()
+    sample.put(name, whole[:-30])
+    with pytest.raises(Damaged, match=rf"{name}.*_SUCCESS of sample was deleted"):
+        tasks.quantise(run, {"uri": "unused", "width": 1280, "seconds": 0.0})
+    tasks.draw_sample(run)
+    assert sample.get(name).to_pybytes() == whole
 
 
 CODE = {"bootstrap": "s3://b-1/code/install.sh", "wheelhouse": "s3://b-1/wheels/1"}

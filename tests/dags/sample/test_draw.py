@@ -301,6 +301,23 @@ def test_running_again_leaves_a_finished_sample_as_it_is(tmp_path: Path, drawn_f
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
 
 
+def test_a_damaged_marker_is_written_again_by_a_new_draw(
+    tmp_path: Path, drawn_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target, request = Storage(tmp_path), SampleRequest(str(drawn_folder), per_label=2)
+    source = Source(str(drawn_folder))
+    first = write_sample(request, source, target)
+    before = {obj.key: target.get(obj.key).to_pybytes() for obj in target.list()}
+    marker = before[MARKER]
+    for damaged in (b"", marker[:100], marker.replace(b'"images": 24', b'"images": 25')):
+        target.put(MARKER, damaged)
+        assert write_sample(request, source, target) == first
+        assert {obj.key: target.get(obj.key).to_pybytes() for obj in target.list()} == before
+        assert "is not a SampleMarker" in caplog.text
+        assert "the sample is drawn again" in caplog.text
+        caplog.clear()
+
+
 @pytest.mark.parametrize("other", [{"per_label": 3}, {"per_label": 2, "seed": 1}, {"total": 24}, {}])
 def test_a_sample_of_another_request_is_not_overwritten(
     tmp_path: Path, drawn_folder: Path, other: dict

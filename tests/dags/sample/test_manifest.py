@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 from fruit_pipeline.checks.output import check_run
 from fruit_pipeline.sample import manifest as sample_manifest
 from fruit_pipeline.sample.manifest import Identity, Manifest, ManifestWriter, RowsDigest
-from image_features.contract import MANIFEST, MANIFEST_SCHEMA, RunLayout
-from image_features.errors import JobError
+from image_features.contract import MANIFEST, MANIFEST_SCHEMA, MARKER, RunLayout
+from image_features.errors import Damaged, JobError, Stage
 from image_features.storage import Storage
+from support.documents import change_values
 from support.runs import finished_run
 
 
@@ -79,11 +81,20 @@ def test_a_file_that_is_not_a_manifest_is_refused(manifest: Storage) -> None:
         Manifest(manifest)
 
 
+def test_a_manifest_other_than_the_markers_is_refused(manifest: Storage) -> None:
+    digest = hashlib.sha256(manifest.get(MANIFEST)).hexdigest()
+    assert Manifest(manifest, digest).take(0) == rows_of(0)
+    with pytest.raises(Damaged, match=r"manifest.parquet is not the one that the sample's marker") as caught:
+        Manifest(manifest, "0" * 64)
+    assert caught.value.stage is Stage.SAMPLE
+
+
 def test_a_shard_of_the_manifest_that_the_marker_does_not_list_fails_the_checks(run: Path) -> None:
     storage = Storage(run / "sample")
     row = {"image": "zz/z.jpg", "label": "zz", "sha256": "0" * 64, "bytes": 1, "shard": 77}
     table = table_of(storage)
     change(storage, pa.concat_tables([table, pa.Table.from_pylist([row], schema=table.schema)]))
+    change_values(run / "sample" / MARKER, manifest_digest="")
     with pytest.raises(JobError, match=r"manifest.parquet has shard 77, which is not in the marker"):
         check_run(RunLayout(str(run)))
 
