@@ -7,9 +7,13 @@ import importlib.metadata
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from image_features.contract import SCHEMA_VERSION, digest_of
 from image_features.errors import JobError
+
+if TYPE_CHECKING:
+    from fruit_pipeline.model.weights_file import Layout
 
 _RANDOM = re.compile(r"random:(\d+)")
 
@@ -23,6 +27,7 @@ class KerasBackbone:
     imagenet_alphas: tuple[float, ...]  # width multipliers with published weights
     input_sizes: tuple[int, ...]  # pixels of a side, that it was trained with
     float_operators: int  # operators at the start that stay float32 in an int8 model, see quantise.py
+    ends_in_convolution: bool  # the features are those of the last convolution, without a shortcut around it
     batch: int = 8  # images an invocation: as fast as 32, with half the memory
 
 
@@ -30,9 +35,16 @@ class KerasBackbone:
 # A key is the name of the module in keras.applications, which holds preprocess_input.
 BACKBONES = {
     "mobilenet_v2": KerasBackbone(
-        "MobileNetV2", "tf", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4), (96, 128, 160, 192, 224), float_operators=3
+        "MobileNetV2",
+        "tf",
+        (0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
+        (96, 128, 160, 192, 224),
+        float_operators=3,
+        ends_in_convolution=True,
     ),
-    "resnet50": KerasBackbone("ResNet50", "caffe", (1.0,), (224,), float_operators=0),
+    "resnet50": KerasBackbone(
+        "ResNet50", "caffe", (1.0,), (224,), float_operators=0, ends_in_convolution=False
+    ),
 }
 
 INPUT_SIZES = sorted({size for known in BACKBONES.values() for size in known.input_sizes})
@@ -92,13 +104,22 @@ class BackboneRequest:
             return None
         return Path(self.weights).expanduser()
 
-    def check_weights_file(self) -> None:
-        """Raise JobError when the weights are a file that does not exist."""
-        if self.weights_file is not None and not self.weights_file.is_file():
+    def check_weights_file(self) -> Layout | None:
+        """The layout of the weights' file, None without one. Raises JobError where it cannot work.
+
+        Its content is read, which takes less than a second, and Keras is not needed.
+        """
+        if self.weights_file is None:
+            return None
+        if "://" in self.weights:
             raise JobError(
-                f"the weights file {self.weights_file} does not exist; expected imagenet, random:<seed> "
-                "or a Keras weights file (.h5)"
+                f"the weights {self.weights} are a URI, which is not read: copy the file to the machine that "
+                "exports the backbone, and give its path"
             )
+        # Imported here: h5py takes a while, which whoever reads a DAG file must not wait for.
+        from fruit_pipeline.model import weights_file
+
+        return weights_file.check(self.weights_file, BACKBONES[self.backbone].ends_in_convolution)
 
     def cache_key(self) -> str:
         """Digest of everything that the exported file depends on, with the versions of the exporter."""

@@ -22,7 +22,6 @@ import numpy as np
 from fruit_pipeline.model.backbones import (
     BACKBONES,
     BackboneRequest,
-    KerasBackbone,
     exporter_versions,
 )
 from fruit_pipeline.sample.drawn_images import KINDS, draw_image
@@ -40,12 +39,14 @@ KERAS_TOLERANCE = 1e-4
 
 _CHECK_IMAGES = 8
 
+_SAME = 1e-6  # largest difference between features that are the same, relative to the largest
+
 
 def export(request: BackboneRequest, cache_dir: Path) -> tuple[BackboneSpec, Storage]:
     """Return the exported backbone and its folder in the cache; export it first where the cache has none.
 
-    Raises JobError when the weights are missing, cannot be downloaded or belong to another network,
-    or when LiteRT's features differ from Keras's by more than KERAS_TOLERANCE.
+    Raises JobError when the weights are missing, cannot be downloaded, belong to another network or cannot
+    work, or when LiteRT's features differ from Keras's by more than KERAS_TOLERANCE.
     """
     request.check_weights_file()
     cached = Storage(str(cache_dir / "models" / request.cache_key()), create=True)
@@ -98,10 +99,9 @@ def converter(request: BackboneRequest) -> Iterator[tuple[Any, Any]]:
     """Yield the Keras model and TensorFlow's converter of it to LiteRT; both are usable inside the block."""
     # Before TensorFlow is imported, or its start-up messages would hide the task's own log.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
     import tensorflow as tf
 
-    model = _load(keras, request, BACKBONES[request.backbone])
+    model = load(request)
     with tempfile.TemporaryDirectory() as scratch:
         model.export(scratch, format="tf_saved_model", verbose=False)
         yield model, tf.lite.TFLiteConverter.from_saved_model(scratch)
@@ -126,8 +126,11 @@ def _export(request: BackboneRequest) -> tuple[BackboneSpec, bytes]:
     return spec, tflite
 
 
-def _load(keras: Any, request: BackboneRequest, known: KerasBackbone) -> Any:
-    build = getattr(keras.applications, known.application)
+def load(request: BackboneRequest) -> Any:
+    """The Keras model with its weights. Raises JobError when they are missing or do not fit."""
+    import keras
+
+    build = getattr(keras.applications, BACKBONES[request.backbone].application)
     arguments: dict[str, Any] = {
         "include_top": False,
         "pooling": "avg",
@@ -148,8 +151,13 @@ def _load(keras: Any, request: BackboneRequest, known: KerasBackbone) -> Any:
                 "give a weights file, or random:0 to try the pipeline without trained weights"
             ) from error
     model = build(**arguments)
+    layout = request.check_weights_file()
     try:
-        model.load_weights(request.weights_file)
+        with tempfile.TemporaryDirectory() as scratch:
+            # Keras chooses the reader by the suffix, whatever the file is.
+            named = Path(scratch) / f"weights{layout}"
+            named.symlink_to(request.weights_file.absolute())
+            model.load_weights(named)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise JobError(
             f"{request.weights_file} does not fit {request.backbone} with alpha {request.alpha} and no top "
@@ -158,10 +166,18 @@ def _load(keras: Any, request: BackboneRequest, known: KerasBackbone) -> Any:
     return model
 
 
+def _check_features(features: np.ndarray, request: BackboneRequest) -> None:
+    """Raise JobError when the features (images, width) of different images say nothing about them."""
+    if not np.isfinite(features).all():
+        raise JobError(f"the weights {request.weights} give NaN or infinity for a drawn image")
+    if np.ptp(features, axis=0).max() <= _SAME * np.abs(features).max():
+        raise JobError(f"the weights {request.weights} give different images the same features")
+
+
 def check_against_keras(model: Any, request: BackboneRequest, tflite: bytes) -> float:
     """Compare LiteRT's features with Keras's on a few drawn images; return the largest relative difference.
 
-    Raises JobError when it is above KERAS_TOLERANCE.
+    Raises JobError when it is above KERAS_TOLERANCE, or when the features are the same for all images.
     """
     import keras
 
@@ -169,6 +185,7 @@ def check_against_keras(model: Any, request: BackboneRequest, tflite: bytes) -> 
     known, module = BACKBONES[request.backbone], getattr(keras.applications, request.backbone)
     pixels = np.stack([decode_rgb(content, request.input_size) for content in contents]).astype(np.float32)
     expected = np.asarray(model.predict(module.preprocess_input(pixels), verbose=0))
+    _check_features(expected, request)
     probe = BackboneSpec(
         "", 1.0, "", request.input_size, expected.shape[1], known.preprocessing, known.batch, "", 0.0
     )

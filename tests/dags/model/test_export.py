@@ -10,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
 from fruit_pipeline.model.backbones import BackboneRequest
-from fruit_pipeline.model.export import KERAS_TOLERANCE, check_against_keras, export, publish
+from fruit_pipeline.model.export import KERAS_TOLERANCE, check_against_keras, export, load, publish
 from fruit_pipeline.sample.drawn_images import KINDS, draw_image
 from image_features.contract import MODEL_FILE, MODEL_JSON, BackboneSpec
 from image_features.documents import read_document
@@ -223,11 +224,54 @@ def test_weights_of_another_network_are_refused_by_name(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("name", ["w.h5", "w.weights.h5", "w.keras", "w"])
-def test_a_file_without_weights_is_refused_by_name(keras: Any, tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"not a weights file")
-    with pytest.raises(JobError, match=rf"/{name} does not fit mobilenet_v2"):
-        export(BackboneRequest("mobilenet_v2", 0.35, str(tmp_path / name)), tmp_path / "cache")
+@pytest.fixture(scope="module")
+def trained(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One network's weights in each layout of Keras, by the layout's name."""
+    from keras.src.legacy.saving import legacy_h5_format
+
+    folder = tmp_path_factory.mktemp("weights")
+    keras.utils.set_random_seed(0)
+    model = keras.applications.MobileNetV2(
+        input_shape=(96, 96, 3), alpha=0.35, include_top=False, weights=None, pooling="avg"
+    )
+    model.save_weights(folder / "three.weights.h5")
+    model.save(folder / "whole.keras")
+    model.save(folder / "whole.h5")
+    with h5py.File(folder / "two.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("layout", ["three.weights.h5", "two.h5", "whole.h5", "whole.keras"])
+@pytest.mark.parametrize("name", ["w.h5", "w.weights.h5", "w.keras", "weights.best"])
+def test_weights_are_read_by_what_the_file_is_whatever_its_name(
+    keras: Any, trained: dict[str, Path], layout: str, name: str, tmp_path: Path
+) -> None:
+    file = shutil.copy(trained[layout], tmp_path / name)
+    loaded = load(BackboneRequest("mobilenet_v2", 0.35, str(file), 96))
+    keras.utils.set_random_seed(0)
+    expected = keras.applications.MobileNetV2(
+        input_shape=(96, 96, 3), alpha=0.35, include_top=False, weights=None, pooling="avg"
+    )
+    for weight, other in zip(loaded.get_weights(), expected.get_weights(), strict=True):
+        assert np.array_equal(weight, other)
+
+
+def test_features_that_say_nothing_of_the_images_are_refused(keras: Any, random_backbone: Path) -> None:
+    """Weights can be dead in ways that the file does not show, such as a bias that no activation passes."""
+    model = keras.applications.MobileNetV2(
+        input_shape=(96, 96, 3), alpha=0.35, include_top=False, weights=None, pooling="avg"
+    )
+    exported = (random_backbone / MODEL_FILE).read_bytes()
+    request = BackboneRequest("mobilenet_v2", 0.35, "random:0", 96)
+    last = model.get_layer("Conv_1_bn")
+    gamma, beta, mean, variance = last.get_weights()
+    last.set_weights([gamma, beta - 1e6, mean, variance])
+    with pytest.raises(JobError, match="the weights random:0 give different images the same features"):
+        check_against_keras(model, request, exported)
+    last.set_weights([gamma, beta, mean, variance - 2])
+    with pytest.raises(JobError, match="the weights random:0 give NaN or infinity for a drawn image"):
+        check_against_keras(model, request, exported)
 
 
 def test_imagenet_weights_that_cannot_be_downloaded_say_what_to_do(
