@@ -84,6 +84,8 @@ class SampleReader:
 
     def _read_image(self, image: str, size: int, version: str) -> memoryview:
         assert self._source is not None
+        if not size:  # it may be a folder of the S3 console, whose key ends in a slash and cannot be read
+            return memoryview(b"")
         try:
             content, current_version = self._source.get_versioned(image)
         except NotFound as error:

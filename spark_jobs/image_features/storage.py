@@ -64,6 +64,14 @@ _ACTIONS = {
 }
 
 
+# What to do about S3's codes of status 403 that are no matter of a policy.
+_ADVICE = {
+    "RequestTimeTooSkewed": "; this machine's clock is wrong: set it, for example by NTP",
+    "InvalidAccessKeyId": "; check the key and the secret of the credentials in use",
+    "SignatureDoesNotMatch": "; check the key and the secret of the credentials in use",
+}
+
+
 @dataclass(frozen=True)
 class S3Access:
     """How to reach S3: region, endpoint and an obstore credential provider, each optional."""
@@ -325,13 +333,21 @@ class Storage:
         except InvalidPathError as error:
             raise InvalidKey(f"cannot {verb} {self.uri_of(key)}: {first_line(error)}") from error
         except PermissionDeniedError as error:
-            # Not always the policy: a wrong clock is refused likewise, as RequestTimeTooSkewed.
-            code = _Response.of(error).code or "AccessDenied"
-            raise StorageError(
-                f"cannot {verb} {self.uri_of(key)}: S3 says {code}; allow "
-                f"{_ACTIONS[verb]} to the role that asked, in its policy, the bucket's and its KMS key's",
-                code=code,
-            ) from error
+            response = _Response.of(error)
+            code = response.code or "AccessDenied"
+            said = response.text if response.code else "S3 says AccessDenied"
+            where = f"cannot {verb} {self.uri_of(key)}: {said}"
+            if code == "InvalidObjectState":  # which no retry changes
+                raise JobError(
+                    f"{where}; the object is archived: restore it, or take it out of the source"
+                ) from error
+            advice = _ADVICE.get(code, "")
+            if "Denied" in code:
+                advice = (
+                    f"; allow {_ACTIONS[verb]} to the role that asked, in its policy, the bucket's and its "
+                    "KMS key's"
+                )
+            raise StorageError(f"{where}{advice}", code=code) from error
         except (BaseError, OSError) as error:
             response = _Response.of(error)
             kind = Interrupted if response.interrupted else StorageError

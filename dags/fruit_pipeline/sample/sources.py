@@ -13,7 +13,7 @@ from fruit_pipeline.sample.labels import FIRST, label_of, refuse_deeper_labels
 from fruit_pipeline.sample.left_out import LeftOutFile, count, reason_of_name, text
 from image_features.contract import LeftOutReason
 from image_features.errors import InvalidKey, JobError
-from image_features.storage import Storage, local_path, normalise_uri
+from image_features.storage import Storage, StoredObject, local_path, normalise_uri
 
 MAX_FILE_BYTES = 256 * 2**20
 """Larger files are left out: a worker keeps whole files in memory, and a photo of 50 megapixels is smaller
@@ -101,7 +101,8 @@ class Source:
     def read(self, image: SourceImage) -> bytes:
         """The file's bytes. Raises JobError when it cannot be read."""
         if self._folder is None:
-            return self._s3().get(image.image).to_pybytes()
+            # An empty object is not read: it may be a folder of the S3 console, whose key ends in a slash.
+            return self._s3().get(image.image).to_pybytes() if image.size else b""
         path = self._folder / os.fsdecode(image.image.encode())
         try:
             with path.open("rb") as file:
@@ -115,9 +116,7 @@ class Source:
     def _walk(self) -> Iterator[SourceFile]:
         if self._folder is None:
             try:
-                for obj in self._s3().list():
-                    if not obj.key.endswith("/"):
-                        yield SourceFile(obj.key, obj.size, obj.version)
+                yield from _without_folders(self._s3().list())
             except InvalidKey as error:
                 raise InvalidKey(f"{error}: {_NO_PATH}") from error
         else:
@@ -127,6 +126,25 @@ class Source:
         if self._storage is None:
             raise TypeError("a folder has no storage")
         return self._storage
+
+
+def _without_folders(objects: Iterable[StoredObject]) -> Iterator[SourceFile]:
+    """The objects that are files.
+
+    The console of S3 makes an empty object ``a/`` for a folder ``a``, which obstore lists as ``a``.
+    """
+    folders = {""}
+    empty: list[StoredObject] = []
+    for obj in objects:
+        folder = obj.key.rpartition("/")[0]
+        while folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+        if obj.size:
+            yield SourceFile(obj.key, obj.size, obj.version)
+        else:
+            empty.append(obj)
+    yield from (SourceFile(obj.key, 0, obj.version) for obj in empty if obj.key not in folders)
 
 
 def _reason_of(file: SourceFile, label: str) -> LeftOutReason | None:

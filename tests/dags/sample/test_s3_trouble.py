@@ -91,9 +91,10 @@ def test_a_denied_call_is_reported_with_the_permission_to_grant(
     }
     with pytest.raises(StorageError) as caught:
         work[name](KEY)
+    said = DENIED.message.format(service="s3", name="POST" if name == "DELETE" else name)
     assert str(caught.value) == (
-        f"cannot {words} {storage.uri_of(KEY)}: S3 says AccessDenied; allow s3:{action} to the role that "
-        "asked, in its policy, the bucket's and its KMS key's"
+        f"cannot {words} {storage.uri_of(KEY)}: S3 says AccessDenied ({said}); allow s3:{action} to the "
+        "role that asked, in its policy, the bucket's and its KMS key's"
     )
 
 

@@ -15,11 +15,14 @@ import pytest
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.checks.preflight import check_source
 from fruit_pipeline.run.request import PARAMS, from_params
+from fruit_pipeline.sample.draw import write_sample
 from fruit_pipeline.sample.left_out import LeftOutFile, check_losses, count, text
 from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Listing, Source, SourceImage, group_by_label
 from image_features.contract import LeftOut, LeftOutReason
 from image_features.errors import JobError, NotFound
+from image_features.sample_reader import SampleReader
+from image_features.storage import Storage
 from support.cli import run_cli
 from support.local_aws import LocalAws
 
@@ -260,7 +263,8 @@ def test_another_kind_of_address_is_refused(uri: str) -> None:
 def test_a_prefix_of_a_bucket_is_a_source(local_aws: LocalAws, aws: Aws) -> None:
     for key in ("a/1.jpg", "a/notes.txt", "b/x/2.png", "loose.jpg"):
         local_aws.put(f"source/{key}", b"123")
-    local_aws.put("source/a/", b"")  # what the S3 console makes of a folder
+    for key in ("source/", "source/a/", "source/b/x/"):  # what the S3 console makes of a folder
+        local_aws.put(key, b"")
     local_aws.put("source-2/a/9.jpg")  # begins alike, is another prefix
     source = Source("s3://test-bucket/source/", aws.storage("s3://test-bucket/source"))
     listing = source.list()
@@ -269,8 +273,42 @@ def test_a_prefix_of_a_bucket_is_a_source(local_aws: LocalAws, aws: Aws) -> None
         SourceImage("a/1.jpg", "a", 3, version),
         SourceImage("b/x/2.png", "b", 3, version),
     ]
-    assert reasons(listing) == {"a/notes.txt": "no-image", "a": "no-image", "loose.jpg": "no-label"}
+    assert reasons(listing) == {"a/notes.txt": "no-image", "loose.jpg": "no-label"}
     assert source.read(listing.images[1]) == b"123"
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_a_folder_of_the_console_that_is_named_as_an_image_stops_no_draw(
+    local_aws: LocalAws, aws: Aws, tmp_path: Path, pack: bool
+) -> None:
+    """One with files below it is no file; one without is an empty file, as obstore shows both alike."""
+    root = f"console-{pack}"
+    for key, body in (("a/1.jpg", b"x"), ("a/2.jpg/", b""), ("a/3.jpg/", b""), ("a/3.jpg/T.jpg", b"x")):
+        local_aws.put(f"{root}/{key}", body)
+    uri = f"s3://test-bucket/{root}"
+    source, target = Source(uri, aws.storage(uri)), Storage(tmp_path / "sample", create=True)
+    marker = write_sample(SampleRequest(uri, cores=1, pack=pack), source, target)
+    reader = SampleReader(target, marker, aws.storage(uri))
+    contents = [read.contents for read in map(reader.read, marker.shards)]
+    images = [name for read in map(reader.read, marker.shards) for name in read.images]
+    assert images == ["a/1.jpg", "a/2.jpg", "a/3.jpg/T.jpg"]
+    assert [bytes(content) for each in contents for content in each] == [b"x", b"", b"x"]
+
+
+@pytest.mark.parametrize("storage_class", ["GLACIER", "DEEP_ARCHIVE"])
+def test_an_archived_object_is_named_with_what_to_do(
+    local_aws: LocalAws, aws: Aws, storage_class: str
+) -> None:
+    local_aws.s3.put_object(
+        Bucket="test-bucket", Key=f"{storage_class}/a/1.jpg", Body=b"x", StorageClass=storage_class
+    )
+    uri = f"s3://test-bucket/{storage_class}"
+    source = Source(uri, aws.storage(uri))
+    with pytest.raises(
+        JobError, match=r"S3 says InvalidObjectState .*; the object is archived: restore"
+    ) as caught:
+        source.read(source.list().images[0])
+    assert not caught.value.retryable
 
 
 def test_a_bucket_source_without_images_says_what_is_expected(aws: Aws) -> None:
