@@ -21,24 +21,28 @@ from image_features.contract import (
     LEFT_OUT,
     LEFT_OUT_SCHEMA,
     MANIFEST,
+    MARKER,
     PCA_MODEL,
     REJECTS_SCHEMA,
     REUSED,
     REUSED_SCHEMA,
+    SUMMARY,
     FeaturesMarker,
     FeaturesShard,
     PcaMarker,
+    PcaSummary,
     RunLayout,
     SampleMarker,
     SampleShard,
     content_digest,
+    digest_of,
     reused_key,
     shard_key,
     shard_number,
 )
 from image_features.documents import read_document
 from image_features.embedder import open_embedder
-from image_features.errors import Damaged, JobError, Stage
+from image_features.errors import Damaged, JobError, NotFound, Stage
 from image_features.features import read_ahead
 from image_features.images import RejectedImage, decode_rgb
 from image_features.pca import PcaModel
@@ -115,12 +119,15 @@ def check_run(
 
     _check_counts(failures, layout, sample, features, pca)
     source_check = _check_source_files(failures, sample, sample_store)
-    for storage, expected in (
-        (features_store, {shard.shard for shard in features.shards}),
-        (rejects_store, {shard.shard for shard in features.shards if shard.rejects}),
-        (pca_store, {shard.shard for shard in pca.shards}),
+    _check_values(failures, layout, sample, features, pca)
+    reused = {reused_key(shard.shard) for shard in features.shards if shard.reused}
+    for storage, shards, others in (
+        (sample_store, {shard.shard for shard in sample.shards}, {MANIFEST, LEFT_OUT}),
+        (features_store, {shard.shard for shard in features.shards}, reused),
+        (rejects_store, {shard.shard for shard in features.shards if shard.rejects}, set[str]()),
+        (pca_store, {shard.shard for shard in pca.shards}, {PCA_MODEL, EMBEDDER, SUMMARY}),
     ):
-        _check_objects(failures, storage, expected)
+        _check_objects(failures, storage, shards, others, Stage.SAMPLE if storage is sample_store else None)
     model = PcaModel.from_npz(pca_store.get(PCA_MODEL).to_pybytes(), pca_store.uri_of(PCA_MODEL))
     _check_model(failures, pca_store.uri_of(PCA_MODEL), model, pca)
 
@@ -156,6 +163,7 @@ def check_run(
         _check_spread(failures, pca_store.uri, moments, model, pca.images)
     if not failures:
         try:
+            _check_summary(failures, features, pca, model, pca_store)
             reader = SampleReader(sample_store, sample, source)
             embedder = _check_embedder(failures, pca, sample, reader, pca_store)
         except JobError as error:
@@ -185,6 +193,7 @@ def check_run(
             f"features are finite and {features.width} wide",
             f"embeddings are finite, {pca.components} wide, centred, and equal to the projection",
             "components are orthonormal, their variances sorted and those of the embeddings",
+            "markers and pca/summary.json have the values of their shards; no other object is there",
             embedder,
         ],
     )
@@ -237,20 +246,102 @@ def _check_source_files(failures: _Failures, sample: SampleMarker, storage: Stor
     return f"every file of the source is an image of the manifest or left out ({sample.source_files})"
 
 
-def _check_objects(failures: _Failures, storage: Storage, expected: set[int]) -> None:
-    """The shards of a stage are exactly those of its marker."""
-    keys = [
-        obj.key
-        for obj in storage.list()
-        if obj.key.endswith(".parquet") and not obj.key.startswith(f"{REUSED}/")
-    ]
-    numbers = {number for key in keys if (number := shard_number(key)) is not None}
-    foreign = [key for key in keys if shard_number(key) is None or shard_key(shard_number(key) or 0) != key]
-    for number in sorted(expected - numbers):
-        failures.append(f"{storage.uri_of(shard_key(number))} is missing")
-    for key in sorted(foreign) + [shard_key(number) for number in sorted(numbers - expected)]:
-        advice = ", and no run writes such a name: delete it" if key in foreign else ""
+def _check_values(
+    failures: _Failures, layout: RunLayout, sample: SampleMarker, features: FeaturesMarker, pca: PcaMarker
+) -> None:
+    """The totals of each marker are the sums of its shards."""
+    rejects = sum((Counter(shard.rejects) for shard in features.shards), Counter[str]())
+    conversions = sum((Counter(shard.conversions) for shard in features.shards), Counter[str]())
+    for uri, marker, expected in (
+        (
+            layout.sample,
+            sample,
+            {
+                "images": sum(shard.images for shard in sample.shards),
+                "bytes": sum(shard.bytes for shard in sample.shards),
+            },
+        ),
+        (
+            layout.features,
+            features,
+            {
+                "features": sum(shard.features for shard in features.shards),
+                "rejects": rejects.total(),
+                "rejects_by_reason": dict(rejects),
+                "conversions": dict(conversions),
+                "reused": sum(shard.reused for shard in features.shards),
+            },
+        ),
+        (layout.pca, pca, {"images": sum(shard.rows for shard in pca.shards), "width": features.width}),
+    ):
+        for name, value in expected.items():
+            if getattr(marker, name) != value:
+                failures.add(
+                    Damaged(
+                        f"{uri}/{MARKER}: {name} is {getattr(marker, name)}, its shards say {value}",
+                        stage=Stage.SAMPLE if marker is sample else None,
+                    )
+                )
+    failures.expect(
+        [(s.shard, s.rows) for s in pca.shards] == [(s.shard, s.features) for s in features.shards],
+        f"{layout.pca}: its shards are not those of {layout.features}",
+    )
+
+
+def _check_objects(
+    failures: _Failures, storage: Storage, shards: set[int], others: set[str], stage: Stage | None
+) -> None:
+    """A stage's objects are the shards of its marker and some of ``others``.
+
+    Other names that tools skip when they read a folder as one dataset may be there: those with a part that
+    begins with "_" or "." (REUSED excepted), and the empty objects that stand for folders.
+    """
+    keys = {obj.key for obj in storage.list() if obj.key and not obj.key.endswith("/")}
+    for key in sorted({shard_key(number) for number in shards} - keys):
+        failures.add(NotFound(f"{storage.uri_of(key)} is missing", stage=stage))
+    for key in sorted(keys - others - {shard_key(number) for number in shards}):
+        skipped = any(part.startswith(("_", ".")) for part in key.split("/"))
+        if skipped and not key.startswith(f"{REUSED}/"):
+            continue
+        number = shard_number(key)
+        written = number is not None and key in (shard_key(number), reused_key(number))
+        advice = "" if written else ", and no run writes such a name: delete it"
         failures.append(f"{storage.uri_of(key)} is not in the marker{advice}")
+
+
+def _check_summary(
+    failures: _Failures, features: FeaturesMarker, pca: PcaMarker, model: PcaModel, pca_store: Storage
+) -> None:
+    """pca/summary.json has the values of the markers and the model."""
+    summary = read_document(PcaSummary, pca_store, SUMMARY)
+    for name, value in {
+        "images": features.images,
+        "features": features.features,
+        "rejects": features.rejects,
+        "rejects_by_reason": features.rejects_by_reason,
+        "backbone": features.backbone,
+        "weights": features.weights,
+        "model_digest": features.model_digest,
+        "features_digest": features.digest,
+        "pca_digest": model.digest,
+        "embedder_digest": pca.embedder_digest,
+        "width": pca.width,
+        "request": pca.request,
+        "components": pca.components,
+        "variance_kept": pca.variance_kept,
+        "explained_variance": model.explained_variance.tolist(),
+        "explained_variance_ratio": model.explained_variance_ratio.tolist(),
+    }.items():
+        failures.expect(
+            getattr(summary, name) == value,
+            f"{pca_store.uri_of(SUMMARY)}: {name} is {getattr(summary, name)}, markers and model say {value}",
+        )
+    features_of_shard = {shard.shard: shard.fingerprint for shard in features.shards}
+    for shard in pca.shards:
+        failures.expect(
+            shard.fingerprint == digest_of(features_of_shard[shard.shard], model.digest),
+            f"{pca_store.uri_of(shard_key(shard.shard))} was made by another model than {PCA_MODEL}",
+        )
 
 
 def _check_manifest(uri: str, shard: SampleShard, listed: list[Identity], packed: bool) -> None:
@@ -282,12 +373,14 @@ def _check_shard(
     uri = features_store.uri_of(key)
     identities = rows = identities_of(table)
     if shard.rejects:
-        rejects = identities_of(read_shard(rejects_store, key, REJECTS_SCHEMA, [*COLUMNS]))
+        rejects_table = read_shard(rejects_store, key, REJECTS_SCHEMA)
+        reasons = Counter(rejects_table.column("reason").to_pylist())
         failures.expect(
-            len(rejects) == sum(shard.rejects.values()),
-            f"{rejects_store.uri_of(key)} has {len(rejects)} rows, "
-            f"the marker says {sum(shard.rejects.values())}",
+            reasons == shard.rejects,
+            f"{rejects_store.uri_of(key)} has {reasons.total()} rows, "
+            f"the marker says {sum(shard.rejects.values())}: {dict(reasons)}, not {shard.rejects}",
         )
+        rejects = identities_of(rejects_table)
         identities = rows = [*rows, *rejects]
     names = [row[0] for row in rows]
     twice = len(names) - len(set(names))

@@ -18,7 +18,7 @@ import pytest
 from fruit_pipeline.checks.output import check_run
 from image_features.contract import EMBEDDER, LEFT_OUT_SCHEMA, MARKER, PCA_MODEL, RunLayout
 from image_features.embedder import fuse
-from image_features.errors import JobError
+from image_features.errors import JobError, Stage
 from image_features.inference import read_backbone
 from image_features.pca import PcaModel
 from support.documents import change_values
@@ -79,7 +79,7 @@ def test_a_finished_run_passes_with_its_figures(standing_run: Path) -> None:
     assert (report.labels, report.width, report.components) == (12, 1280, 8)
     assert report.shards == len(shards(standing_run, "features")) >= 4
     assert report.variance_kept == pytest.approx(expected_variance(standing_run), rel=1e-6)
-    assert len(report.checks) == 6
+    assert len(report.checks) == 7
     assert report.checks[0] == "every file of the source is an image of the manifest or left out (50)"
     assert report.checks[-1] == "embed.tflite gives 8 images of the sample their embeddings"
 
@@ -115,6 +115,104 @@ def test_a_shard_a_second_time_under_another_name(run: Path, stage: str, name: s
     copy.parent.mkdir(exist_ok=True)
     copy.write_bytes(shards(run, stage)[0].read_bytes())
     assert f"file://{copy} is not in the marker" in failure(run)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["features/part-00000", "features/_reused/shard-00001.parquet", "pca/notes.txt", "sample/part-0.parquet"],
+)
+def test_an_object_that_no_run_wrote(run: Path, name: str) -> None:
+    """Spark and pyarrow.dataset read files of a folder whatever their suffix."""
+    stray = run / name
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(shards(run, "features")[0].read_bytes())
+    assert f"file://{stray} is not in the marker" in failure(run)
+
+
+def test_names_that_readers_of_a_folder_skip_may_be_there(run: Path) -> None:
+    for name in (".DS_Store", "_temporary"):
+        (run / "features" / name).write_bytes(b"x")
+    check_run(RunLayout(str(run)))
+
+
+def test_a_missing_shard_of_the_sample_is_drawn_again(run: Path) -> None:
+    gone = shards(run, "sample")[2]
+    gone.unlink()
+    with pytest.raises(JobError, match=f"file://{gone} is missing") as caught:
+        check_run(RunLayout(str(run)))
+    assert caught.value.stage is Stage.SAMPLE
+
+
+def test_rejects_with_other_reasons(run: Path) -> None:
+    shard = shards(run, "rejects")[0]
+    rewrite(shard, column("reason", lambda rows: ["truncated"] * len(rows)))
+    assert f"file://{shard} has 1 rows, the marker says 1: {{'truncated': 1}}, not" in failure(run)
+
+
+@pytest.mark.parametrize("name", ["image", "label", "sha256", "reason", "detail"])
+def test_a_flipped_bit_in_any_column_of_the_rejects(run: Path, name: str) -> None:
+    shard = shards(run, "rejects")[0]
+    group = pq.ParquetFile(shard).metadata.row_group(0)
+    chunk = next(group.column(n) for n in range(group.num_columns) if group.column(n).path_in_schema == name)
+    start = chunk.data_page_offset if not chunk.has_dictionary_page else chunk.dictionary_page_offset
+    content = bytearray(shard.read_bytes())
+    content[start + chunk.total_compressed_size - 1] ^= 4
+    shard.write_bytes(bytes(content))
+    assert f"file://{shard} cannot be read as parquet" in failure(run)
+
+
+@pytest.mark.parametrize(
+    ("stage", "values"),
+    [
+        ("sample", {"bytes": 1}),
+        ("features", {"rejects_by_reason": {"empty": 3}}),
+        ("features", {"conversions": {"white-background": 9}}),
+        ("features", {"reused": 7}),
+        ("pca", {"images": 47}),
+        ("pca", {"width": 1279}),
+    ],
+)
+def test_a_total_that_is_not_that_of_the_shards(run: Path, stage: str, values: dict[str, Any]) -> None:
+    mark(run, stage, **values)
+    ((name, value),) = values.items()
+    assert f"{run}/{stage}/_SUCCESS: {name} is {value}, its shards say " in failure(run)
+
+
+def test_a_marker_that_was_changed_by_another_program(run: Path) -> None:
+    for stage in ("sample", "features", "pca"):
+        path = run / stage / MARKER
+        whole = path.read_bytes()
+        for name in json.loads(whole):
+            path.write_text(json.dumps(json.loads(whole) | {name: "another"}))
+            assert "as it was written" in failure(run)
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pca_digest": "0"}, "pca_digest is 0, markers and"),
+        ({"weights": "imagenet"}, "weights is"),
+    ],
+)
+def test_a_summary_of_another_pca(run: Path, values: dict[str, Any], message: str) -> None:
+    change_values(run / "pca" / "summary.json", **values)
+    assert message in failure(run)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(lambda content: content[:300], "is not a PcaSummary: no JSON object"), (None, "does not exist")],
+)
+def test_a_summary_that_is_damaged_or_missing(
+    run: Path, damage: Callable[[bytes], bytes] | None, message: str
+) -> None:
+    path = run / "pca" / "summary.json"
+    if damage:
+        path.write_bytes(damage(path.read_bytes()))
+    else:
+        path.unlink()
+    assert f"file://{path} {message}" in failure(run)
 
 
 def test_two_shards_exchanged(run: Path) -> None:
@@ -342,10 +440,12 @@ def test_fewer_components_than_were_asked_for(run: Path, asked: str) -> None:
 
 
 def put_embedder(run: Path, content: bytes | None) -> None:
-    """Replace embed.tflite (None: delete it); the marker then says that it is the one."""
+    """Replace embed.tflite (None: delete it); marker and summary then say that it is the one."""
     file = run / "pca" / EMBEDDER
     file.write_bytes(content) if content is not None else file.unlink()
-    mark(run, "pca", embedder_digest=hashlib.sha256(content).hexdigest() if content is not None else None)
+    digest = hashlib.sha256(content).hexdigest() if content is not None else None
+    mark(run, "pca", embedder_digest=digest)
+    change_values(run / "pca" / "summary.json", embedder_digest=digest)
 
 
 def other_embedder(model: Path, pca: PcaModel) -> bytes:
