@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import promises
-from ground import HASTY
+from testbed import SHORT_WAITS
 from trial import Ended, Trial
 
 from support.waiting import eventually
@@ -15,15 +15,15 @@ from support.waiting import eventually
 
 def clusters_of(trial: Trial) -> list[dict[str, Any]]:
     """All clusters of the trial's run, newest first; no fault is met."""
-    found = trial.ground.proxy.ask("ListClusters")["Clusters"]
+    found = trial.testbed.proxy.ask("ListClusters")["Clusters"]
     return [cluster for cluster in found if cluster["Name"].split()[-1] == trial.run_key]
 
 
 def steps_of(trial: Trial, cluster_id: str) -> list[dict[str, Any]]:
-    return trial.ground.proxy.ask("ListSteps", ClusterId=cluster_id)["Steps"]
+    return trial.testbed.proxy.ask("ListSteps", ClusterId=cluster_id)["Steps"]
 
 
-def ends(trial: Trial, ended: Ended, seconds: float = 600) -> Ended:
+def once_clusters_ended(trial: Trial, ended: Ended, seconds: float = 600) -> Ended:
     """A run, once the clusters that it left have ended as well."""
     eventually(
         lambda: all(cluster["Status"]["State"] not in promises.ALIVE for cluster in clusters_of(trial)),
@@ -32,8 +32,8 @@ def ends(trial: Trial, ended: Ended, seconds: float = 600) -> Ended:
     return ended
 
 
-def told_in_log(ended: Ended) -> Ended:
-    """For a run that cannot send its message."""
+def with_log_as_message(ended: Ended) -> Ended:
+    """A run that cannot send its message, with its log in place of the message."""
     return Ended(ended.ok, ended.log, ended.log, ended.subject)
 
 
@@ -43,7 +43,7 @@ def home_of(trial: Trial, folder: Path) -> Path:
     return folder
 
 
-def idle_minute(trial: Trial, folder: Path) -> None:
+def shorten_idle_timeout(trial: Trial, folder: Path) -> None:
     """Clusters of the trial end after a minute without steps, EMR's least."""
     shape = home_of(trial, folder) / "emr_configs" / "small.json"
     text, long = shape.read_text(), '"idle_timeout_seconds": 900'
@@ -51,10 +51,10 @@ def idle_minute(trial: Trial, folder: Path) -> None:
     shape.write_text(text.replace(long, '"idle_timeout_seconds": 60'))
 
 
-def limits(trial: Trial, folder: Path, seconds: float) -> None:
+def limit_steps(trial: Trial, folder: Path, seconds: float) -> None:
     """Steps may run for so long, whatever their estimate."""
     patch = "from fruit_pipeline.cost import estimate\n"
     patch += f"estimate.LIMIT_FACTOR, estimate.LIMIT_FLOOR_SECONDS = 0.0, {seconds}\n"
-    (folder / "sitecustomize.py").write_text(HASTY + patch)
+    (folder / "sitecustomize.py").write_text(SHORT_WAITS + patch)
     path = trial.stage.environment["PYTHONPATH"]
     trial.variables["PYTHONPATH"] = os.pathsep.join([str(folder), path])

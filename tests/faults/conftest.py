@@ -1,4 +1,4 @@
-"""The ground that faults are injected on, and the table of what came of them."""
+"""The testbed that faults are injected on, and the table of what came of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import promises
 import pytest
 import table
-from ground import PARAMS, Ground
+from testbed import PARAMS, Testbed
 from trial import Trial
 
 from support.faulty_aws import FaultyAws
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.faults)
-            # Two whole runs, on a machine that may be busy; the first test waits for the ground as well.
+            # Two whole runs, on a machine that may be busy; the first test waits for the testbed as well.
             item.add_marker(pytest.mark.timeout(3000))
             if item.get_closest_marker("quick"):
                 item.add_marker(pytest.mark.e2e)
@@ -52,9 +52,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(scope="session")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     with FaultyAws() as proxy:
-        made = Ground(tmp_path_factory.mktemp("ground"), proxy)
+        made = Testbed(tmp_path_factory.mktemp("testbed"), proxy)
         try:
             made.start()
             yield made
@@ -63,21 +63,21 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 
 @pytest.fixture(scope="session")
-def mailbox(ground: Ground) -> Mailbox:
-    return ground.new_mailbox()
+def mailbox(testbed: Testbed) -> Mailbox:
+    return testbed.new_mailbox()
 
 
 @pytest.fixture(scope="session")
-def undisturbed(ground: Ground) -> promises.Output:
-    """What a run makes of the ground's images when nothing is done to it."""
-    run = ground.stage.run("undisturbed", source=str(ground.source), **PARAMS)
+def undisturbed(testbed: Testbed) -> promises.Output:
+    """What a run makes of the testbed's images when nothing is done to it."""
+    run = testbed.stage.run("undisturbed", source=str(testbed.source), **PARAMS)
     assert run.ok, run.log[-6000:]
     return promises.output_of(run.storage)
 
 
 @pytest.fixture
 def trial(
-    request: pytest.FixtureRequest, ground: Ground, mailbox: Mailbox, undisturbed: promises.Output
+    request: pytest.FixtureRequest, testbed: Testbed, mailbox: Mailbox, undisturbed: promises.Output
 ) -> Iterator[Trial]:
     mark = request.node.get_closest_marker("fault")
     assert mark, "a trial needs @pytest.mark.fault(<what is done to the run>)"
@@ -89,9 +89,9 @@ def trial(
     }
     request.node.user_properties.append(("fault", row))
     run_key = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")[:80]
-    ground.proxy.clear()
+    testbed.proxy.clear()
     mailbox.read()
-    yield Trial(ground, mailbox, undisturbed, run_key, row)
-    ground.proxy.clear()
-    for cluster in ground.stage.clusters(*promises.ALIVE):  # of a promise that was broken
-        ground.stage.aws.client("emr").terminate_job_flows(JobFlowIds=[cluster["Id"]])
+    yield Trial(testbed, mailbox, undisturbed, run_key, row)
+    testbed.proxy.clear()
+    for cluster in testbed.stage.clusters(*promises.ALIVE):  # of a promise that was broken
+        testbed.stage.aws.client("emr").terminate_job_flows(JobFlowIds=[cluster["Id"]])

@@ -1,7 +1,7 @@
-"""What is promised of a run whatever was done to it, and how it is held.
+"""Checks of what is promised of every run, whatever fault occurred.
 
-The output is that of the undisturbed run, or the run failed and told its cause; every image is a feature
-row or a reject; what has a ``_SUCCESS`` is whole and right; no cluster is alive.
+The output is that of the undisturbed run, or the run failed and its message has the cause; every image is a
+feature row or a reject; a stage with a ``_SUCCESS`` is complete and correct; no cluster is alive.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ground import IMAGES, REJECTS
+from testbed import IMAGES, REJECTS
 
 from image_features.contract import FeaturesMarker, PcaMarker, RunLayout, shard_key, shard_number
 from image_features.documents import own_document
@@ -47,8 +47,8 @@ def output_of(storage: Storage) -> Output:
     return Output(*(table_of(storage, prefix) for prefix in ("features", "rejects", "pca")))
 
 
-def held(stage: Stage, run_key: str, undisturbed: Output) -> None:
-    """The promises of a run that went through."""
+def check_finished(stage: Stage, run_key: str, undisturbed: Output) -> None:
+    """Check a run that went through."""
     storage = stage.run_storage(run_key)
     features, pca = markers(stage, storage)
     assert features, "the run went through without features/_SUCCESS"
@@ -62,27 +62,27 @@ def held(stage: Stage, run_key: str, undisturbed: Output) -> None:
         REJECTS,
     )
     assert storage.exists("report.html")
-    same(output_of(storage), undisturbed)
+    check_same_output(output_of(storage), undisturbed)
 
 
-def nothing_false(stage: Stage, run_key: str, undisturbed: Output) -> None:
-    """The promises of a run that failed: what looks finished is right."""
+def check_failed(stage: Stage, run_key: str, undisturbed: Output) -> None:
+    """Check a run that failed: stages that look finished are correct."""
     storage = stage.run_storage(run_key)
     features, pca = markers(stage, storage)
     if features:
         assert features.images == features.features + features.rejects == IMAGES
         assert table_of(storage, "features").equals(undisturbed.features)
     if pca:
-        close(table_of(storage, "pca"), undisturbed.embeddings)
+        check_close(table_of(storage, "pca"), undisturbed.embeddings)
     assert not storage.exists("summary.json"), "a run that failed has a summary"
 
 
-def nothing_alive(stage: Stage) -> None:
+def check_no_cluster_alive(stage: Stage) -> None:
     assert stage.clusters(*ALIVE) == [], "a cluster lives on"
 
 
 def markers(stage: Stage, storage: Storage) -> tuple[FeaturesMarker | None, PcaMarker | None]:
-    """None for one that no reader takes: damaged, or of another release."""
+    """The markers, None for one that is missing, damaged or of another release."""
     layout = RunLayout(storage.uri)
     return (
         own_document(FeaturesMarker, stage.aws.storage(layout.features)),
@@ -90,16 +90,16 @@ def markers(stage: Stage, storage: Storage) -> tuple[FeaturesMarker | None, PcaM
     )
 
 
-def same(found: Output, undisturbed: Output) -> None:
-    assert found.features.equals(undisturbed.features), "other features than the undisturbed run's"
-    assert found.rejects.equals(undisturbed.rejects), "other rejects than the undisturbed run's"
-    close(found.embeddings, undisturbed.embeddings)
+def check_same_output(output: Output, undisturbed: Output) -> None:
+    assert output.features.equals(undisturbed.features), "other features than the undisturbed run's"
+    assert output.rejects.equals(undisturbed.rejects), "other rejects than the undisturbed run's"
+    check_close(output.embeddings, undisturbed.embeddings)
 
 
-def close(found: pa.Table, undisturbed: pa.Table) -> None:
+def check_close(embeddings: pa.Table, undisturbed: pa.Table) -> None:
     names = ["image", "label"]
-    assert found.select(names).equals(undisturbed.select(names)), "embeddings of other images"
-    worst = float(np.abs(_matrix(found) - _matrix(undisturbed)).max())
+    assert embeddings.select(names).equals(undisturbed.select(names)), "embeddings of other images"
+    worst = float(np.abs(_matrix(embeddings) - _matrix(undisturbed)).max())
     assert worst <= TOLERANCE, f"embeddings differ by {worst}"
 
 

@@ -119,7 +119,7 @@ def test_before_check(trial: Trial, key: str, cause: str) -> None:
 @pytest.mark.quick
 @pytest.mark.fault("before a rerun a bit flips in a features shard, one is lost, one is there twice")
 def test_rerun_of_damaged_features(trial: Trial) -> None:
-    trial.finished()
+    trial.copy_undisturbed()
     damage.flip(trial.storage, FEATURES)
     damage.double(trial.storage, "features/shard-00099.parquet")
     damage.delete(trial.storage, "features/shard-00005.parquet")
@@ -129,7 +129,7 @@ def test_rerun_of_damaged_features(trial: Trial) -> None:
 
 @pytest.mark.fault("before a rerun a bit flips in the PCA's model and in a shard of embeddings")
 def test_rerun_of_a_damaged_pca(trial: Trial) -> None:
-    trial.finished()
+    trial.copy_undisturbed()
     damage.flip(trial.storage, "pca/model.npz")
     damage.flip(trial.storage, "pca/shard-00003.parquet")
     trial.goes_through()
@@ -148,7 +148,7 @@ def test_rerun_of_a_damaged_pca(trial: Trial) -> None:
 def test_unpacked_image(trial: Trial, what: str, cause: str) -> None:
     source, name = trial.upload_source(), "Kiwi/000.jpg"
     trial.params.update(source=source.uri, pack=False)
-    # The ground's own connection for sources has no credentials: its images lie in a folder.
+    # The testbed's own connection for sources has no credentials: its images lie in a folder.
     trial.variables["FRUITS_SOURCE_AWS_CONN_ID"] = "aws_local"
     whole = source.get(name).to_pybytes()
     act = damage.cut if what == "changed" else damage.delete
@@ -162,10 +162,11 @@ def test_two_at_once(trial: Trial) -> None:
     ended = sorted(trial.run_beside(), key=lambda one: one.ok)
     seconds = round(time.monotonic() - started)
     refused = re.search(
-        r"(DAG run \S+ has been creating a cluster|cluster \S+ of run \S+ is alive, made by).*", ended[0].told
+        r"(DAG run \S+ has been creating a cluster|cluster \S+ of run \S+ is alive, made by).*",
+        ended[0].message,
     )
     assert refused, (
-        f"both went through, or one failed for another reason: {ended[0].told}\n{ended[0].log[-6000:]}"
+        f"both went through, or one failed for another reason: {ended[0].message}\n{ended[0].log[-6000:]}"
     )
     trial.goes_through(run=lambda: ended[1])
     trial.row.update(outcome="one succeeded, one was refused", cause=refused[0], seconds=seconds)

@@ -11,12 +11,12 @@ import promises
 import pytest
 from clusters import (
     clusters_of,
-    ends,
     home_of,
-    idle_minute,
-    limits,
+    limit_steps,
+    once_clusters_ended,
+    shorten_idle_timeout,
     steps_of,
-    told_in_log,
+    with_log_as_message,
 )
 from trial import Ended, Trial
 from victims import Hit, above
@@ -94,8 +94,8 @@ def test_ends(
     assert f"its logs: s3://{run.BUCKET}/runs/{trial.run_key}/logs/{cluster_id}/" in line
     assert RESUME in line
     assert ended.subject.startswith(f"Run failed: {trial.run_key} (")
-    assert advice in ended.told
-    assert "MAY STILL BE ALIVE" not in ended.told
+    assert advice in ended.message
+    assert "MAY STILL BE ALIVE" not in ended.message
 
 
 @pytest.mark.fault("the nodes' bootstrap script fails (BOOTSTRAP_FAILURE)")
@@ -103,7 +103,7 @@ def test_bootstrap_broken(trial: Trial, tmp_path: Path) -> None:
     script = home_of(trial, tmp_path) / "bootstrap" / "install.sh"
     script.write_text("#!/bin/bash\necho no wheels today >&2\nexit 3\n")
     ended = trial.fails("BOOTSTRAP_FAILURE: .*", again=trial.variables.clear)
-    assert "a node's Python environment could not be installed: its log, below node/" in ended.told
+    assert "a node's Python environment could not be installed: its log, below node/" in ended.message
 
 
 def in_mid_step(trial: Trial, act: Callable[[Call], object]) -> None:
@@ -113,12 +113,12 @@ def in_mid_step(trial: Trial, act: Callable[[Call], object]) -> None:
 @pytest.mark.fault("a person terminates the cluster in mid-step")
 def test_terminated_by_hand(trial: Trial) -> None:
     def terminate(_: Call) -> None:
-        trial.ground.proxy.ask("TerminateJobFlows", JobFlowIds=[clusters_of(trial)[0]["Id"]])
+        trial.testbed.proxy.ask("TerminateJobFlows", JobFlowIds=[clusters_of(trial)[0]["Id"]])
 
     in_mid_step(trial, terminate)
     ended = trial.fails(r"USER_REQUEST: Terminated by user request")
-    assert "somebody or the reaper terminated it: nothing needs to be fixed" in ended.told
-    assert RESUME in ended.told
+    assert "somebody or the reaper terminated it: nothing needs to be fixed" in ended.message
+    assert RESUME in ended.message
 
 
 # Steps that end, or do not
@@ -129,7 +129,7 @@ def test_cancelled_by_hand(trial: Trial) -> None:
     def cancel(_: Call) -> None:
         cluster_id = clusters_of(trial)[0]["Id"]
         step_id = steps_of(trial, cluster_id)[0]["Id"]
-        trial.ground.proxy.ask(
+        trial.testbed.proxy.ask(
             "CancelSteps",
             ClusterId=cluster_id,
             StepIds=[step_id],
@@ -138,16 +138,16 @@ def test_cancelled_by_hand(trial: Trial) -> None:
 
     in_mid_step(trial, cancel)
     ended = trial.fails(r"step s-\w+ \(extract features\) is CANCELLED: somebody cancelled it")
-    assert f"trigger again with run_key set to {trial.run_key}" in ended.told
+    assert f"trigger again with run_key set to {trial.run_key}" in ended.message
 
 
 @pytest.mark.fault("the Spark driver hangs for ever")
 def test_step_hangs(trial: Trial, tmp_path: Path) -> None:
-    limits(trial, tmp_path, 20)
+    limit_steps(trial, tmp_path, 20)
     hang = Hit("PUT", path=f"{trial.prefix}/features/shard-00004", pick=above("java"), number=signal.SIGSTOP)
     trial.add(hang)
     ended = trial.fails(r"has run for 0 min, its limit .*it was cancelled", again=trial.variables.clear)
-    assert "trigger again with this run's run_key" in ended.told
+    assert "trigger again with this run's run_key" in ended.message
     (step,) = steps_of(trial, clusters_of(trial)[-1]["Id"])
     assert step["Status"]["State"] == "CANCELLED"
 
@@ -165,7 +165,7 @@ def test_teardown_breaks_for_a_while(trial: Trial) -> None:
     ended = trial.goes_through()
     assert [fault.caught.total() for fault in faults] == [7, 7, 7]
     assert "MAY STILL BE ALIVE" in ended.log
-    assert "MAY STILL BE ALIVE" not in ended.told, "it has ended, in the end"
+    assert "MAY STILL BE ALIVE" not in ended.message, "it has ended, in the end"
     assert len(clusters_of(trial)) == 1
 
 
@@ -175,13 +175,13 @@ def test_teardown_breaks_for_ever(trial: Trial) -> None:
         ended = trial.run()
         (cluster,) = clusters_of(trial)
         assert cluster["Status"]["State"] in promises.ALIVE, "the alarm is false"
-        trial.ground.proxy.ask("TerminateJobFlows", JobFlowIds=[cluster["Id"]])
-        return ends(trial, ended)
+        trial.testbed.proxy.ask("TerminateJobFlows", JobFlowIds=[cluster["Id"]])
+        return once_clusters_ended(trial, ended)
 
     trial.add(Refuse(BROKEN, "TerminateJobFlows"))
     alarm = r"CLUSTER j-\w+ MAY STILL BE ALIVE, AND COST MONEY"
-    ended = trial.fails(alarm, ended_by_hand, results_stand=True)
-    assert "Then clear this task" in ended.told
+    ended = trial.fails(alarm, ended_by_hand, results_complete=True)
+    assert "Then clear this task" in ended.message
     assert ended.log.count("MAY STILL BE ALIVE") >= 6, "the teardown was not tried five times more"
 
 
@@ -191,8 +191,8 @@ def test_teardown_cannot_look(trial: Trial) -> None:
     trial.add(Refuse(BROKEN, "ListClusters", after="AddJobFlowSteps"))
     trial.fails(
         r"AWS was asked to terminate cluster j-\w+, but its end was not confirmed",
-        lambda: ends(trial, trial.run()),
-        results_stand=True,
+        lambda: once_clusters_ended(trial, trial.run()),
+        results_complete=True,
     )
 
 
@@ -206,16 +206,17 @@ def test_expired_until_teardown(trial: Trial) -> None:
     assert retried >= 2, "nobody had the time to renew them"
     assert ended.log.count(f"AirflowException: CLUSTER {cluster_id} MAY STILL BE ALIVE") >= 2
     assert ended.subject == f"Run failed: {trial.run_key} (cluster_ready)"
-    assert "MAY STILL BE ALIVE" not in ended.told, "it has ended, in the end"
+    assert "MAY STILL BE ALIVE" not in ended.message, "it has ended, in the end"
 
 
 @pytest.mark.fault("the credentials expire after the first step is added, for good; the log tells it")
 def test_expired_for_ever(trial: Trial, tmp_path: Path) -> None:
-    idle_minute(trial, tmp_path)
+    shorten_idle_timeout(trial, tmp_path)
     for service in ("elasticmapreduce", "sns"):  # the nodes have credentials of their own for S3
         trial.add(Refuse(EXPIRED, service=service, after="AddJobFlowSteps"))
     ended = trial.fails(
-        "the credentials have expired; renew them", lambda: told_in_log(ends(trial, trial.run()))
+        "the credentials have expired; renew them",
+        lambda: with_log_as_message(once_clusters_ended(trial, trial.run())),
     )
     cluster_id = clusters_of(trial)[-1]["Id"]
     alarm = (
@@ -225,6 +226,6 @@ def test_expired_for_ever(trial: Trial, tmp_path: Path) -> None:
     )
     assert ended.log.count(alarm) >= 6, "the teardown was not tried five times more"
     assert "the message was not sent: " in ended.log, "SNS takes the same credentials"
-    status = trial.ground.proxy.ask("DescribeCluster", ClusterId=cluster_id)["Cluster"]["Status"]
+    status = trial.testbed.proxy.ask("DescribeCluster", ClusterId=cluster_id)["Cluster"]["Status"]
     assert status["StateChangeReason"]["Code"] == "ALL_STEPS_COMPLETED"
     assert "auto-termination" in status["StateChangeReason"]["Message"]

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from clusters import clusters_of, ends, limits, steps_of
+from clusters import clusters_of, limit_steps, once_clusters_ended, steps_of
 from trial import Trial
 
 from support.clocks import OtherClock, RefuseClock
@@ -48,7 +48,7 @@ def test_throttled_for_ever(trial: Trial) -> None:
     assert ended.log.count(f"AirflowException: {text}") >= 2, "the task was not tried again"
     assert fault.caught["DescribeStep"] > ended.log.count(text), "the SDK did not try again"
     assert ended.subject == f"Run failed: {trial.run_key} (wait_for_extraction)"
-    assert text in ended.told
+    assert text in ended.message
 
 
 # Permissions, and other refusals
@@ -63,10 +63,10 @@ def test_denied(trial: Trial) -> None:
         "elasticmapreduce:AddJobFlowSteps to the credentials in use, in their or its policy"
     )
     assert f"AirflowFailException: {text}" in ended.log
-    assert text in ended.told
+    assert text in ended.message
     assert fault.caught.total() == 1, "what is denied is not asked for again"
     assert ended.subject == f"Run failed: {trial.run_key} (add_extraction)"
-    assert "MAY STILL BE ALIVE" not in ended.told
+    assert "MAY STILL BE ALIVE" not in ended.message
 
 
 @pytest.mark.fault("DescribeCluster is denied once there is a cluster")
@@ -74,7 +74,7 @@ def test_blind(trial: Trial) -> None:
     """Also the teardown cannot see which one is the run's."""
     trial.add(Refuse(DENIED, "DescribeCluster", after="RunJobFlow"))
     denied = "DescribeCluster is denied; grant elasticmapreduce:DescribeCluster to the credentials in use"
-    ended = trial.fails(denied, lambda: ends(trial, trial.run()))
+    ended = trial.fails(denied, lambda: once_clusters_ended(trial, trial.run()))
     cluster_id = clusters_of(trial)[-1]["Id"]
     assert f"AirflowFailException: cluster {cluster_id}: {denied}" in ended.log
     assert f"AirflowException: AWS was asked to terminate cluster {cluster_id}, but its end" in ended.log
@@ -157,7 +157,7 @@ def test_pending_for_ever(trial: Trial, tmp_path: Path) -> None:
             step["Status"].update(State="PENDING", Timeline={"CreationDateTime": created})
         return Answer(answer.status, answer.headers, json.dumps(values).encode())
 
-    limits(trial, tmp_path, 10)
+    limit_steps(trial, tmp_path, 10)
     trial.add(Amend(pending, "DescribeStep", "ListSteps"))
     ended = trial.fails(r"has waited for 0 min, and EMR does not start it", again=trial.variables.clear)
     assert ended.subject == f"Run failed: {trial.run_key} (wait_for_extraction)"

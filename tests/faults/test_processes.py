@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from clusters import ends, idle_minute
-from ground import PARAMS, Ground
+from clusters import once_clusters_ended, shorten_idle_timeout
+from testbed import PARAMS, Testbed
 from trial import Ended, Trial
 from victims import Freeze, Hit, Pick, Starve, above, caller, driver, itself
 
@@ -82,24 +82,24 @@ def test_workers_starved(trial: Trial) -> None:
 @pytest.mark.parametrize("size", ["16k", "1m"])
 @pytest.mark.fault("the node's temporary folder has room for {size}")
 def test_disk_full(trial: Trial, size: str) -> None:
-    with small_disks(trial.ground, size) as mount:
+    with small_disks(trial.testbed, size) as mount:
         trial.add(Meanwhile(mount, "GET", path=f"{trial.prefix}/code/extract_features.py"))
         trial.fails(r"the node's disk is full.*ebs_gb")
 
 
 @contextmanager
-def small_disks(ground: Ground, size: str) -> Iterator[object]:
+def small_disks(testbed: Testbed, size: str) -> Iterator[object]:
     """A function that puts a small file system where the youngest step keeps its temporary files."""
     mounted: list[Path] = []
 
     def mount(call: Call) -> None:
-        steps = ground.aws_directory.glob("clusters/*/node/mnt/var/lib/hadoop/steps/*")
+        steps = testbed.aws_directory.glob("clusters/*/node/mnt/var/lib/hadoop/steps/*")
         folder = max(steps, key=lambda path: path.stat().st_ctime_ns) / "tmp"
         folder.mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
         mounted.append(folder)
 
-    probe = ground.work / "disk"
+    probe = testbed.work / "disk"
     probe.mkdir(exist_ok=True)
     if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", probe], check=False, capture_output=True).returncode:
         pytest.skip("only root may mount a small disk, and not in every container")
@@ -115,8 +115,8 @@ def small_disks(ground: Ground, size: str) -> Iterator[object]:
 @pytest.mark.fault("`airflow dags test` is killed in mid-extraction (a laptop is closed)")
 def test_airflow_killed(trial: Trial, tmp_path: Path) -> None:
     """The next run of the key is refused while the cluster lives; it ends itself, then one goes through."""
-    idle_minute(trial, tmp_path)
-    start, params = trial.stage.start, {"source": str(trial.ground.source), **PARAMS}
+    shorten_idle_timeout(trial, tmp_path)
+    start, params = trial.stage.start, {"source": str(trial.testbed.source), **PARAMS}
 
     def killed_and_again() -> Ended:
         process, workers = start(trial.run_key, **params), list[psutil.Process]()
@@ -131,17 +131,17 @@ def test_airflow_killed(trial: Trial, tmp_path: Path) -> None:
         process.wait()
         ended = trial.run()
         workers[0].resume()
-        return ends(trial, ended)
+        return once_clusters_ended(trial, ended)
 
     refusal = r"cluster j-\w+ of run [\w-]+ is alive, made by DAG run \S+ wait until it has ended"
     trial.fails(refusal, killed_and_again)
 
 
 @pytest.fixture(scope="module")
-def wide_ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def wide_testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     """Executors in processes of their own, two of one core."""
     with FaultyAws() as proxy:
-        made = Ground(tmp_path_factory.mktemp("wide"), proxy, ["--master", "local-cluster[2,1,1024]"])
+        made = Testbed(tmp_path_factory.mktemp("wide"), proxy, ["--master", "local-cluster[2,1,1024]"])
         try:
             made.start()
             yield made
@@ -150,8 +150,8 @@ def wide_ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 
 @pytest.mark.fault("one of two executors is killed")
-def test_executor_killed(trial: Trial, wide_ground: Ground) -> None:
-    trial.ground, trial.mailbox = wide_ground, wide_ground.new_mailbox()
+def test_executor_killed(trial: Trial, wide_testbed: Testbed) -> None:
+    trial.testbed, trial.mailbox = wide_testbed, wide_testbed.new_mailbox()
     executor = above("CoarseGrainedExecutorBackend")
     trial.add(Hit("PUT", path=f"{trial.prefix}/features/shard-00004", pick=executor))
     trial.goes_through()
@@ -162,8 +162,8 @@ def test_local_aws_killed(trial: Trial) -> None:
     """What came after its last snapshot is lost, and topics are: they are made again."""
 
     def restart(call: Call) -> None:
-        trial.ground.restart_aws()
-        trial.mailbox = trial.ground.new_mailbox()
+        trial.testbed.restart_aws()
+        trial.mailbox = trial.testbed.new_mailbox()
 
     trial.add(Meanwhile(restart, "PUT", path=f"{trial.prefix}/features/shard-00003"))
     # The snapshot may have the lock of its moment: a run that meets it says to delete it.

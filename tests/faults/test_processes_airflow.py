@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
-from ground import Ground, conf_of
+from testbed import Testbed, conf_of
 from trial import Ended, Trial
 from victims import Fall, Hit
 
@@ -35,8 +35,8 @@ Run = Callable[[], Ended]
 
 
 @pytest.fixture(scope="module")
-def airflow(ground: Ground, mailbox: Mailbox) -> Iterator[Components]:
-    with ground.airflow(FRUITS_SNS_TOPIC_ARN=mailbox.topic, **SOONER) as components:
+def airflow(testbed: Testbed, mailbox: Mailbox) -> Iterator[Components]:
+    with testbed.airflow(FRUITS_SNS_TOPIC_ARN=mailbox.topic, **SOONER) as components:
         yield components
 
 
@@ -45,13 +45,13 @@ def run(trial: Trial, airflow: Components) -> Run:
     """One run, triggered by the API."""
 
     def triggered() -> Ended:
-        body = {"logical_date": None, "conf": conf_of(trial.ground, trial.run_key)}
+        body = {"logical_date": None, "conf": conf_of(trial.testbed, trial.run_key)}
         made = airflow.api.call("POST", f"{DAG}/dagRuns", body)
         path = f"{DAG}/dagRuns/{quote(made['dag_run_id'])}"
         ended = airflow.api.until(path, lambda answer: answer["state"] in ENDED, 700)
         tasks = airflow.api.call("GET", f"{path}/taskInstances")["task_instances"]
         log = "\n".join(f"{task['task_id']} {task['state']}, try {task['try_number']}" for task in tasks)
-        trial.ground.proxy.lift()
+        trial.testbed.proxy.lift()
         last = (trial.mailbox.read() or [{"Message": "", "Subject": ""}])[-1]
         return Ended(ended["state"] == "success", log, last["Message"], last["Subject"])
 

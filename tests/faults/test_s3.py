@@ -90,22 +90,22 @@ def test_denied(trial: Trial, who: str, name: str, path: str, cause: str) -> Non
     trial.fails(cause)
 
 
-def broken_off(trial: Trial, told: bool) -> None:
+def broken_off(trial: Trial, length_matches: bool) -> None:
     for path in ("sample/shard-00001", "features/shard-00002", "features/_SUCCESS", "sample/_SUCCESS"):
-        trial.add(CutBody("GET", told=told, path=f"{trial.prefix}/{path}"))
-    trial.add(CutBody("GET", told=told, path=r"/models/.*/backbone\.tflite"))
+        trial.add(CutBody("GET", length_matches=length_matches, path=f"{trial.prefix}/{path}"))
+    trial.add(CutBody("GET", length_matches=length_matches, path=r"/models/.*/backbone\.tflite"))
 
 
 @pytest.mark.fault("connections break in the middle of shards, markers and the model")
 def test_broken_off(trial: Trial) -> None:
-    broken_off(trial, told=False)
+    broken_off(trial, length_matches=False)
     trial.goes_through()
 
 
 @pytest.mark.quick
 @pytest.mark.fault("shards, markers and the model arrive cut, with the length of the cut")
 def test_cut(trial: Trial) -> None:
-    broken_off(trial, told=True)
+    broken_off(trial, length_matches=True)
     trial.goes_through()
 
 
@@ -129,7 +129,7 @@ def test_flipped(trial: Trial) -> None:
 
 @pytest.mark.fault("a wheel arrives cut at a node")
 def test_cut_wheel(trial: Trial) -> None:
-    trial.add(CutBody("GET", told=True, path=r"/wheelhouse/.*/numpy.*\.whl"))
+    trial.add(CutBody("GET", length_matches=True, path=r"/wheelhouse/.*/numpy.*\.whl"))
     trial.fails(r"BOOTSTRAP_FAILURE.*")
 
 
@@ -153,7 +153,7 @@ def test_lost_answers(trial: Trial) -> None:
 
 @pytest.mark.fault("a rerun's listing lacks a shard that stands, and has one that is gone")
 def test_stale_listing(trial: Trial) -> None:
-    trial.finished()
+    trial.copy_undisturbed()
 
     def stale(call: Call, answer: Answer) -> Answer:
         found = answer.body.decode()

@@ -116,7 +116,7 @@ class Hit(Victim):
     def serve(self, call: Call, exchange: Exchange) -> None:
         victim = self.pick(caller(call))
         if self.done:
-            exchange.done(call)
+            exchange.complete(call)
         with suppress(ProcessLookupError):
             if self.group:
                 os.killpg(os.getpgid(victim.pid), self.number)

@@ -56,7 +56,7 @@ class Queue:
         path = f"{DAG}/dagRuns/{quote(run_id(place))}/taskInstances/{task}/xcomEntries/{key}"
         return self.api.call("GET", f"{path}?deserialize=true")["value"]
 
-    def told(self, place: int) -> list[dict[str, str]]:
+    def messages_of(self, place: int) -> list[dict[str, str]]:
         """Messages that name the run, by its key or by its id."""
         name = conf(place, Path()).get("run_key", run_id(place))
         return [message for message in self.messages if name in message["Subject"]]
@@ -121,7 +121,7 @@ def test_no_more_than_allowed_run_at_once_and_in_the_order_of_the_queue(queue: Q
 def test_a_refused_run_tells_of_its_own_value_alone(queue: Queue, place: int) -> None:
     own = f"/no/such/folder-{place:02d} does not exist"
     assert own in queue.xcom(place, "preflight", "error")
-    (message,) = queue.told(place)
+    (message,) = queue.messages_of(place)
     assert own in message["Message"]
     assert message["Message"].count("/no/such/folder-") == message["Message"].count(own)
 
@@ -148,7 +148,7 @@ def test_a_whole_run_has_its_own_sample_cluster_result_and_messages(queue: Queue
         places = [word for word in step["Config"]["Args"] if "/runs/" in word]
         assert places
         assert all(f"/runs/{key}/" in word for word in places)
-    assert [message["Subject"].count(key) for message in queue.told(place)] == [1, 1]
+    assert [message["Subject"].count(key) for message in queue.messages_of(place)] == [1, 1]
 
 
 def test_there_is_nothing_but_the_whole_runs_in_bucket_and_emr(queue: Queue) -> None:

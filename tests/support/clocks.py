@@ -1,4 +1,4 @@
-"""An AWS whose clock is not ours."""
+"""Faults of an AWS whose clock differs from this machine's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.faulty_aws import Answer, Call, Exchange
 
 
 class OtherClock(Amend):
-    """All that EMR says is of so many seconds later, the date of its answer as well."""
+    """Adds so many seconds to all times that EMR answers with, and to the date of the answer."""
 
     def __init__(self, seconds: float) -> None:
         def change(call: Call, answer: Answer) -> Answer:
@@ -23,7 +23,7 @@ class OtherClock(Amend):
 
 
 class RefuseClock(Refuse):
-    """Refuses what is signed by our clock, so many seconds behind AWS's."""
+    """Refuses signatures of this machine's clock, which is so many seconds behind AWS's."""
 
     def __init__(self, seconds: float, *names: str, **which: Any) -> None:
         words = "Signature expired: 20261121T150000Z is now earlier than 20261121T155500Z"
@@ -31,7 +31,7 @@ class RefuseClock(Refuse):
         self.seconds = seconds
 
     def serve(self, call: Call, exchange: Exchange) -> None:
-        exchange.swallow()
+        exchange.discard_request()
         exchange.send(_dated(self.error.answer(call), self.seconds))
 
 

@@ -1,4 +1,4 @@
-"""The kinds of faults that a FaultyAws is told to make, and AWS's own words for its errors."""
+"""The kinds of faults for a FaultyAws, and errors in AWS's own words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.waiting import eventually
 
 @dataclass(frozen=True)
 class Error:
-    """A refusal of AWS; ``s3`` and ``status_s3`` are S3's own way to say the same."""
+    """An error of AWS; ``s3`` and ``status_s3`` are S3's own code and status for it."""
 
     code: str
     message: str
@@ -22,7 +22,7 @@ class Error:
     status_s3: int = 0
 
     def answer(self, call: Call) -> Answer:
-        """The refusal as the call's service writes it."""
+        """The error in the format of the call's service."""
         message = self.message.format(service=call.service, name=call.name)
         if call.service == "elasticmapreduce":
             body = json.dumps({"__type": self.code, "Message": message}).encode()
@@ -53,19 +53,19 @@ BROKEN = Error("InternalServerError", "An internal error occurred", 500)
 
 
 class Refuse(Fault):
-    """Answers with an error; AWS itself does not get to know of the call."""
+    """Answers with an error; the call does not reach AWS."""
 
     def __init__(self, error: Error, *names: str, **which: Any) -> None:
         super().__init__(names, **which)
         self.error = error
 
     def serve(self, call: Call, exchange: Exchange) -> None:
-        exchange.swallow()
+        exchange.discard_request()
         exchange.send(self.error.answer(call))
 
 
 class Meanwhile(Fault):
-    """Does something of the test's own while the call waits, then passes it on."""
+    """Runs a function of the test while the call waits, then passes the call on."""
 
     def __init__(self, act: Callable[[Call], object], *names: str, **which: Any) -> None:
         super().__init__(names, **{"times": 1, **which})
@@ -77,30 +77,30 @@ class Meanwhile(Fault):
 
 
 class LoseAnswer(Fault):
-    """AWS does the call, and the connection ends before the caller learns of it."""
+    """AWS executes the call, and the connection ends before the caller has the answer."""
 
     def __init__(self, *names: str, **which: Any) -> None:
         super().__init__(names, **{"times": 1, **which})
 
     def serve(self, call: Call, exchange: Exchange) -> None:
-        exchange.done(call)
+        exchange.complete(call)
         exchange.drop()
 
 
 class CutBody(Fault):
-    """Of the answer's body only the first part arrives, then the connection is reset.
+    """Only the first part of the answer's body arrives, then the connection is reset.
 
-    With ``told`` the length header says so: to the caller it is a whole answer.
+    With ``length_matches`` the length header is that of the part: the answer looks complete.
     """
 
-    def __init__(self, *names: str, share: float = 0.5, told: bool = False, **which: Any) -> None:
+    def __init__(self, *names: str, share: float = 0.5, length_matches: bool = False, **which: Any) -> None:
         super().__init__(names, **{"times": 1, **which})
-        self.share, self.told = share, told
+        self.share, self.length_matches = share, length_matches
 
     def serve(self, call: Call, exchange: Exchange) -> None:
-        answer = exchange.done(call)
+        answer = exchange.complete(call)
         part = answer.body[: int(len(answer.body) * self.share)]
-        if self.told:
+        if self.length_matches:
             exchange.send(Answer(answer.status, answer.headers, part))
         else:
             exchange.send(Answer(answer.status, answer.headers, part, len(answer.body)))
@@ -108,21 +108,20 @@ class CutBody(Fault):
 
 
 class Amend(Fault):
-    """Answers with AWS's answer, changed by the test's own function."""
+    """Answers with AWS's answer, changed by a function of the test."""
 
     def __init__(self, change: Callable[[Call, Answer], Answer], *names: str, **which: Any) -> None:
         super().__init__(names, **which)
         self.change = change
 
     def serve(self, call: Call, exchange: Exchange) -> None:
-        exchange.send(self.change(call, exchange.done(call)))
+        exchange.send(self.change(call, exchange.complete(call)))
 
 
 class EndCluster(Fault):
-    """Ends the call's cluster, and has it ended for ``code`` and ``message`` from then on.
+    """Terminates the call's cluster, and answers with the reason ``code`` and ``message`` from then on.
 
-    The cluster is terminated in the local AWS, and the call is answered when it has ended: what is
-    told is true but for the reason.
+    The call is answered when the cluster has ended in the local AWS: all but the reason is true.
     """
 
     def __init__(self, code: str, message: str, *names: str, **which: Any) -> None:

@@ -1,4 +1,4 @@
-"""An AWS that misbehaves as it is told: a proxy between a client and the local AWS.
+"""A proxy between a client and the local AWS that injects faults.
 
     with FaultyAws() as faulty:
         faulty.upstream = endpoint
@@ -7,11 +7,10 @@
         faulty.add(EndCluster("INSTANCE_FAILURE", "…", "DescribeStep"))
         faulty.add(LoseAnswer("PUT", path="features/shard-00003"))
 
-What no fault catches passes through unchanged, bodies as they come. A fault catches calls by their
-name (EMR's ``DescribeStep``, SNS's ``Publish``, S3's ``PUT``) and, of S3, by their path, in the order in
-which the faults were added; ``calls`` has everything that was asked, a fault's ``caught`` what that one
-has caught, by name. Faults may be added and taken away while clients are at work. Their kinds are in
-fault_kinds.
+Calls that no fault catches pass through unchanged, their bodies as streams. A fault catches calls by name
+(EMR's ``DescribeStep``, SNS's ``Publish``, S3's ``PUT``) and, for S3, by path; the fault that was added first
+is tried first. ``calls`` lists all calls, and ``caught`` of a fault counts those that it has caught, by name.
+Faults may be added and removed while clients work. The kinds of faults are in fault_kinds.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Answer:
 
 @dataclass
 class Fault:
-    """Which calls are caught: those of ``names`` (all, when there is none) of ``service``.
+    """A fault, and which calls it catches: those of ``names`` (all, without any) to ``service``.
 
     ``path`` is a pattern that is searched for in the call's path. ``after`` names a call that must have
     passed before; ``skip`` so many calls pass, then ``times`` are caught (all, when None). ``lifts_at``
@@ -98,12 +97,12 @@ class Fault:
         return True
 
     def serve(self, call: Call, exchange: Exchange) -> None:
-        """Do with the call what the fault is."""
+        """Handle a call that is caught."""
         raise NotImplementedError
 
 
-# EMR's own word for an end that nobody asked for is another than for one that somebody did.
-_WANTED_ENDS = ("USER_REQUEST", "ALL_STEPS_COMPLETED")
+# EMR has another final state for clusters that end for any other reason.
+_REQUESTED_ENDS = ("USER_REQUEST", "ALL_STEPS_COMPLETED")
 
 
 class _Server(ThreadingHTTPServer):
@@ -148,12 +147,12 @@ class FaultyAws:
             self._faults.remove(fault)
 
     def lift(self) -> None:
-        """Forget all faults; what has been asked, and why clusters ended, stays known."""
+        """Remove all faults; the list of calls and the reasons for ends stay."""
         with self._lock:
             self._faults.clear()
 
     def clear(self) -> None:
-        """Forget all faults, and what has been asked."""
+        """Remove all faults, the list of calls and the reasons for ends."""
         with self._lock:
             self._faults.clear()
             self._passed.clear()
@@ -171,10 +170,10 @@ class FaultyAws:
         with self._lock:
             self._passed.add(call.name)
 
-    # What faults ask the local AWS themselves.
+    # Calls of the faults and of tests, past all faults.
 
     def ask(self, name: str, **values: Any) -> dict[str, Any]:
-        """A call of EMR, past all faults."""
+        """The answer of EMR to a call that no fault can catch."""
         answer = self.forward(Call("elasticmapreduce", name, json.dumps(values).encode()))
         return json.loads(answer.body or b"{}")
 
@@ -182,7 +181,7 @@ class FaultyAws:
         return self.ask("DescribeCluster", ClusterId=cluster_id)["Cluster"]["Status"]["State"]
 
     def forward(self, call: Call) -> Answer:
-        """A call of EMR, answered by the local AWS and amended."""
+        """The answer of EMR, with the reasons of ends that faults have made."""
         connection = self.connection()
         try:
             headers = {
@@ -203,21 +202,21 @@ class FaultyAws:
         return http.client.HTTPConnection(urllib.parse.urlsplit(self.upstream).netloc, timeout=600)
 
     def amended(self, body: bytes) -> bytes:
-        """EMR's answer, with the reasons for which clusters were ended here."""
+        """The body of an answer, with the reasons of ends that faults have made."""
         if not any(cluster_id.encode() in body for cluster_id in self.reasons):
             return body
         values = json.loads(body)
-        for found in [values.get("Cluster"), *values.get("Clusters", [])]:
-            if found and found["Id"] in self.reasons:
-                code, message = self.reasons[found["Id"]]
-                found["Status"]["StateChangeReason"] = {"Code": code, "Message": message}
-                if found["Status"]["State"] == "TERMINATED" and code not in _WANTED_ENDS:
-                    found["Status"]["State"] = "TERMINATED_WITH_ERRORS"
+        for cluster in [values.get("Cluster"), *values.get("Clusters", [])]:
+            if cluster and cluster["Id"] in self.reasons:
+                code, message = self.reasons[cluster["Id"]]
+                cluster["Status"]["StateChangeReason"] = {"Code": code, "Message": message}
+                if cluster["Status"]["State"] == "TERMINATED" and code not in _REQUESTED_ENDS:
+                    cluster["Status"]["State"] = "TERMINATED_WITH_ERRORS"
         return json.dumps(values).encode()
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One request and its answer; what faults are made with."""
+    """One request and its answer, with the actions that faults consist of."""
 
     aws: FaultyAws
     protocol_version = "HTTP/1.1"
@@ -231,7 +230,7 @@ class Exchange(BaseHTTPRequestHandler):
         credential = _CREDENTIAL.search(self.headers.get("Authorization", ""))
         service = credential[1] if credential else ""
         name, body = target.rpartition(".")[2], None
-        if service and service != "s3":  # small, and what is asked may stand in it
+        if service and service != "s3":  # small, and it may hold the name of the call
             body = b"".join(self._request_body())
             name = name or urllib.parse.parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
         self._body_is_read = body is not None
@@ -242,9 +241,9 @@ class Exchange(BaseHTTPRequestHandler):
                 fault.serve(call, self)
             else:
                 self.pass_on(call)
-        except OSError:  # either end is gone: the other learns of it as on a real network
+        except OSError:  # one end is gone: the other notices as on a real network
             self.drop()
-        except Exception as error:  # a fault that could not be made: its trial shows nothing
+        except Exception as error:  # the fault itself failed: its trial proves nothing
             self.aws.errors.append(error)
             self.drop()
 
@@ -253,18 +252,18 @@ class Exchange(BaseHTTPRequestHandler):
     def _ports(self) -> tuple[int, int]:
         return self.client_address[1], self.connection.getsockname()[1]
 
-    # What a fault may do with it.
+    # Actions of a fault.
 
-    def swallow(self) -> None:
-        """Read the rest of the request: AWS never gets it."""
+    def discard_request(self) -> None:
+        """Read the rest of the request and send nothing to AWS."""
         for _ in () if self._body_is_read else self._request_body():
             pass
 
-    def done(self, call: Call) -> Answer:
-        """AWS's whole answer; it has done the call."""
+    def complete(self, call: Call) -> Answer:
+        """AWS's whole answer; AWS has executed the call."""
         connection = self.aws.connection()
         try:
-            response = self._asked(call, connection)
+            response = self._forwarded(call, connection)
             headers, body = _end_to_end(response), response.read()
             length = response.getheader("Content-Length") if self.command == "HEAD" else None
             if call.service == "elasticmapreduce":
@@ -274,7 +273,7 @@ class Exchange(BaseHTTPRequestHandler):
             connection.close()
 
     def send(self, answer: Answer) -> None:
-        """Answer the caller; with the answer's own date, where it tells one."""
+        """Answer the caller, with the date of the answer if it has one."""
         if any(key.lower() == "date" for key, _ in answer.headers):
             self.send_response_only(answer.status)
         else:
@@ -302,11 +301,11 @@ class Exchange(BaseHTTPRequestHandler):
             return
         connection = self.aws.connection()
         try:
-            self._stream(self._asked(call, connection))
+            self._stream(self._forwarded(call, connection))
         finally:
             connection.close()
 
-    def _asked(self, call: Call, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+    def _forwarded(self, call: Call, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
         connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
         for key, value in self.headers.items():
@@ -321,7 +320,7 @@ class Exchange(BaseHTTPRequestHandler):
         if chunked:
             connection.send(b"0\r\n\r\n")
         response = connection.getresponse()
-        self.aws.has_passed(call)  # before the client, which may ask again at once, gets to know
+        self.aws.has_passed(call)  # before the client has the answer: it may send the next call at once
         return response
 
     def _request_body(self) -> Iterator[bytes]:
@@ -354,6 +353,6 @@ class Exchange(BaseHTTPRequestHandler):
 
 
 def _end_to_end(response: http.client.HTTPResponse) -> list[tuple[str, str]]:
-    """Headers to hand on; the length is told anew, server and date the proxy tells itself."""
+    """Headers to pass on; the proxy sets length, server and date itself."""
     left_out = {*_HOP, "content-length", "server", "date"}
     return [(key, value) for key, value in response.getheaders() if key.lower() not in left_out]

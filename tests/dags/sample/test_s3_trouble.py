@@ -48,7 +48,7 @@ def flipped(call: Call, answer: Answer) -> Answer:
         Refuse(BROKEN, "GET", "PUT", times=3),
         LoseAnswer("PUT"),
         CutBody("GET"),
-        CutBody("GET", told=True),
+        CutBody("GET", length_matches=True),
         Amend(flipped, "GET", times=1),
     ],
     ids=["slow-down", "internal-error", "lost-answer", "broken-off", "cut", "flipped"],
@@ -62,7 +62,7 @@ def test_a_shard_comes_back_right_whatever_passes(fault: Fault, storage: Storage
 
 def test_a_marker_that_arrives_cut_is_read_again(storage: Storage, faulty: FaultyAws) -> None:
     storage.put(MARKER, to_json(SAMPLE))
-    fault = faulty.add(CutBody("GET", told=True))
+    fault = faulty.add(CutBody("GET", length_matches=True))
     assert read_document(SampleMarker, storage) == SAMPLE
     assert fault.caught.total() == 1
 

@@ -1,4 +1,4 @@
-"""Where faults are injected: a local AWS, Airflow, and a proxy that stands between them and everyone.
+"""The testbed of faults: a local AWS, an Airflow, and a proxy between AWS and all its clients.
 
 Airflow reaches all of AWS through the proxy; the steps of a cluster, its bootstrap action and its logs
 reach S3 through it.
@@ -29,7 +29,7 @@ PARAMS = {"alpha": 0.35, "weights": "random:0", "input_size": 96, "components": 
 IMAGES, REJECTS = 99, 3  # of the source below, in sixteen shards or so
 
 # The SDK and Airflow wait for minutes in all between their tries; only these waits are shortened.
-HASTY = """
+SHORT_WAITS = """
 from botocore import retryhandler
 from botocore.retries import standard
 retryhandler.delay_exponential = lambda *_, **__: 0.05
@@ -37,7 +37,7 @@ standard.ExponentialBackoff.delay_amount = lambda *_: 0.05
 """
 
 
-class Ground:
+class Testbed:
     """A stage behind the proxy, and its images; the local AWS keeps its state in a directory."""
 
     def __init__(self, work: Path, proxy: FaultyAws, options: Sequence[str] = ()) -> None:
@@ -51,9 +51,9 @@ class Ground:
 
     def start(self) -> None:
         self._start_aws()
-        (self.work / "hasty").mkdir()
-        (self.work / "hasty" / "sitecustomize.py").write_text(HASTY)
-        path = [str(self.work / "hasty"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        (self.work / "short-waits").mkdir()
+        (self.work / "short-waits" / "sitecustomize.py").write_text(SHORT_WAITS)
+        path = [str(self.work / "short-waits"), *filter(None, [os.environ.get("PYTHONPATH")])]
         variables = {"AIRFLOW__CORE__MAX_TASK_RETRY_DELAY": "1", "PYTHONPATH": os.pathsep.join(path)}
         session = boto3.Session("local", "local", region_name=REGION)
         self.stage = stage_on(Aws(session, REGION, self.proxy.endpoint), self.work, variables)
@@ -81,7 +81,7 @@ class Ground:
     def new_mailbox(self) -> Mailbox:
         return Mailbox(self.stage.aws, "runs")
 
-    def beside(self, stage: Stage) -> Stage:
+    def second_airflow(self, stage: Stage) -> Stage:
         """A second Airflow, with a database and logs of its own, for the same account."""
         home = self.work / "beside"
         environment = {**stage.environment, "AIRFLOW_HOME": str(home / "airflow")}
@@ -114,6 +114,6 @@ def draw_images(folder: Path) -> None:
     (folder / "Plum" / "page.png").write_text("<html>not found</html>")
 
 
-def conf_of(ground: Ground, run_key: str) -> dict[str, Any]:
+def conf_of(testbed: Testbed, run_key: str) -> dict[str, Any]:
     """The conf of a DAG run."""
-    return {"run_key": run_key, "source": str(ground.source), **PARAMS}
+    return {"run_key": run_key, "source": str(testbed.source), **PARAMS}
