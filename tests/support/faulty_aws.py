@@ -297,7 +297,7 @@ class Exchange(BaseHTTPRequestHandler):
     def pass_on(self, call: Call) -> None:
         """As if there were no fault."""
         if call.service == "elasticmapreduce":
-            self.send(self.done(call))
+            self.send(self.complete(call))
             return
         connection = self.aws.connection()
         try:
