@@ -153,7 +153,22 @@ def fit(moments: Moments, components: int | None = None, variance: float | None 
     ratio = values / total
     if variance is not None:
         components = min(int(np.searchsorted(np.cumsum(ratio), variance, side="right")) + 1, most)
+        # A sum of many shares is rounded otherwise than their running sum: what is kept must be met as well.
+        while components < most and float(ratio[:components].sum()) < variance:
+            components += 1
     rows = np.ascontiguousarray(vectors.T[:components])
     largest = np.argmax(np.abs(rows), axis=1)
     rows *= np.sign(rows[np.arange(len(rows)), largest])[:, None]
     return PcaModel(moments.mean, rows, values[:components].copy(), ratio[:components].copy())
+
+
+def is_met(request: str, model: PcaModel, rows: int) -> bool:
+    """Whether a model fitted on ``rows`` images keeps what was requested: "components=50" or "variance=0.9".
+
+    All components keep everything, although rounding may give their shares a sum just below 1.
+    """
+    kind, _, value = request.partition("=")
+    count, width = model.components.shape
+    if kind == "components":
+        return count == int(value)
+    return model.variance_kept >= float(value) or count == min(rows, width)

@@ -281,3 +281,27 @@ def test_whatever_bit_flips_the_model_is_refused_or_the_same() -> None:
         damaged[at // 8] ^= 1 << at % 8
         with suppress(Damaged):  # a time stamp, say, changes no array
             assert pca.PcaModel.from_npz(bytes(damaged), "u").digest == model.digest, f"bit {at}"
+
+
+def test_a_share_of_variance_is_met_or_all_components_are_kept() -> None:
+    """Also at the shares that a number of components keeps exactly, and just below 1."""
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        rows = rng.standard_normal((rng.integers(3, 40), rng.integers(2, 30))).astype(np.float32)
+        moments, most = pca.Moments.of(rows), min(rows.shape)
+        ratio = pca.fit(moments, components=most).explained_variance_ratio
+        sums = [share for share in np.cumsum(ratio)[:-1] if share < 1]
+        for share in (0.9, 1 - 1e-12, 1 - 2**-53, *sums, *np.nextafter(sums, 0), *np.nextafter(sums, 1)):
+            if share < 1:
+                model = pca.fit(moments, variance=float(share))
+                assert model.variance_kept >= share or len(model.components) == most
+                assert pca.is_met(f"variance={float(share)}", model, len(rows))
+
+
+def test_a_share_that_is_not_kept_is_not_met_while_components_are_left_out() -> None:
+    rows = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+    model = pca.fit(pca.Moments.of(rows), components=2)
+    assert pca.is_met("components=2", model, 9)
+    assert not pca.is_met("components=3", model, 9)
+    assert pca.is_met(f"variance={model.variance_kept}", model, 9)
+    assert not pca.is_met("variance=0.999999", model, 9)

@@ -45,7 +45,7 @@ from image_features.embedder import open_embedder
 from image_features.errors import Damaged, JobError, NotFound, Stage
 from image_features.features import read_ahead
 from image_features.images import RejectedImage, decode_rgb
-from image_features.pca import PcaModel
+from image_features.pca import PcaModel, is_met
 from image_features.sample_reader import SampleReader
 from image_features.shards import read_shard
 from image_features.storage import Storage
@@ -469,10 +469,9 @@ def _check_model(failures: _Failures, uri: str, model: PcaModel, marker: PcaMark
         abs(kept - marker.variance_kept) < 1e-9,
         f"{uri}: variance kept is {kept:.6f}, the marker says {marker.variance_kept:.6f}",
     )
-    kind, _, value = marker.request.partition("=")
-    met = marker.components == int(value) if kind == "components" else kept >= float(value)
     failures.expect(
-        met, f"{uri}: {marker.components} components keep {kept:.4f}; {marker.request} was requested"
+        is_met(marker.request, model, marker.images),
+        f"{uri}: {marker.components} components keep {kept:.4f}; {marker.request} was requested",
     )
 
 
