@@ -154,6 +154,12 @@ class Settings:
         "connection for `s3://` sources, for example in another account",
         shown_default="the same",
     )
+    source_requester_pays: bool = variable(
+        "FRUITS_SOURCE_REQUESTER_PAYS",
+        "`true`: pay for the requests to `s3://` sources, as requester-pays buckets demand",
+        _boolean,
+        default="false",
+    )
     source: str = variable(
         "FRUITS_SOURCE", "source that the trigger form offers: a folder or `s3://` prefix", unset=""
     )

@@ -238,6 +238,7 @@ class SampleMarker:
     left_out: list[LeftOut] = field(default_factory=list)  # counts of what left_out.parquet lists
     labels_without_images: list[str] = field(default_factory=list)  # of the source, without one in the sample
     labels_alike: list[list[str]] = field(default_factory=list)  # differ in capitals or Unicode form only
+    requester_pays: bool = False  # whoever reads the source pays for the requests
     manifest_digest: str = ""  # SHA-256 of manifest.parquet, hex; "" in markers of older releases
     schema_version: int = SCHEMA_VERSION
 

@@ -19,7 +19,7 @@ from image_features.contract import (
 )
 from image_features.errors import Damaged, JobError, NotFound, Stage, reading
 from image_features.shards import read_shard
-from image_features.storage import Storage
+from image_features.storage import S3Access, Storage
 
 IN_FLIGHT = 32
 """Objects that a worker reads at the same time where the images are not packed."""
@@ -43,7 +43,11 @@ class SampleReader:
         opened with the process's own credentials."""
         self._sample = sample
         self._packed = marker.packed
-        self._source = source if source or marker.packed else Storage(marker.source)
+        self._source = (
+            source
+            if source or marker.packed
+            else Storage(marker.source, S3Access(request_payer=marker.requester_pays))
+        )
 
     @reading(Stage.SAMPLE)
     def read(self, shard: SampleShard, only: Container[str] | None = None) -> ShardImages:

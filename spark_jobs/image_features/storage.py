@@ -74,11 +74,15 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class S3Access:
-    """How to reach S3: region, endpoint and an obstore credential provider, each optional."""
+    """How to reach S3: region, endpoint and an obstore credential provider, each optional.
+
+    ``request_payer``: the caller pays for its requests, which a requester-pays bucket demands.
+    """
 
     region: str | None = None
     endpoint_url: str | None = None
     credential_provider: Any = None
+    request_payer: bool = False
 
 
 @dataclass(frozen=True)
@@ -389,6 +393,8 @@ def _s3_store(bucket: str, access: S3Access) -> Any:
         options["endpoint"] = endpoint
         if endpoint.startswith("http://"):
             options["client_options"] = {"allow_http": True}
+    if access.request_payer:
+        options["request_payer"] = True
     if access.credential_provider is not None:
         options["credential_provider"] = access.credential_provider
     return S3Store(bucket, retry_config=_RETRIES, **options)

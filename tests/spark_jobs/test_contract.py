@@ -148,7 +148,7 @@ def test_a_missing_or_unknown_field_is_refused_and_named(document: Any) -> None:
     values = unsealed_values(document)
     have_defaults = {"schema_version", "exported_with", "embedder_digest", "precision", "quality"}
     have_defaults |= {"packed", "manifest_digest", "cores", "reused", "reuse", "runtime", "conversions"}
-    have_defaults |= {"source_files", "left_out", "labels_without_images", "labels_alike"}
+    have_defaults |= {"source_files", "left_out", "labels_without_images", "labels_alike", "requester_pays"}
     have_defaults -= {"embedder_digest"} if isinstance(document, PcaSummary) else set()
     for name in values.keys() - have_defaults:
         text = json.dumps({key: value for key, value in values.items() if key != name}).encode()

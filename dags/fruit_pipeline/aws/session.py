@@ -75,11 +75,11 @@ class Aws:
             config=Config(**{**defaults, **config}),
         )
 
-    def s3_access(self) -> S3Access:
+    def s3_access(self, *, request_payer: bool = False) -> S3Access:
         """The session's credentials, region and endpoint for obstore."""
         from obstore.auth.boto3 import Boto3CredentialProvider
 
-        return S3Access(self.region, self.endpoint_url, Boto3CredentialProvider(self.session))
+        return S3Access(self.region, self.endpoint_url, Boto3CredentialProvider(self.session), request_payer)
 
     def storage(self, uri: str, *, create: bool = False) -> Storage:
         """Storage at an ``s3://`` prefix or in a local folder; ``create`` makes a missing folder."""

@@ -58,7 +58,7 @@ def check(request: RunRequest, settings: Settings, aws: Aws, source_aws: Aws) ->
     check_roles(settings, aws)
     check_network(settings, shape, aws)
     check_no_other_cluster(aws, request.run_key, request.dag_run)
-    check_source(request.source, source_aws, request.label_from)
+    check_source(request.source, source_aws, request.label_from, _payer(settings))
     if request.reuse:
         check_reuse(request.reuse, request, aws)
     check_budget(request, settings, shape, price_list, source_aws)
@@ -284,7 +284,7 @@ def check_budget(
     """
     images = request.total
     if request.per_label is not None:
-        labels = len(request.labels) or _count_labels(request, source_aws)
+        labels = len(request.labels) or _count_labels(request, source_aws, _payer(settings))
         images = request.per_label * labels if labels else None
     if images is None:
         return
@@ -292,7 +292,7 @@ def check_budget(
     estimate.check_budget(cost, request.max_cost_usd, coarse=True)
 
 
-def _count_labels(request: RunRequest, aws: Aws) -> int | None:
+def _count_labels(request: RunRequest, aws: Aws, payer: Mapping[str, str]) -> int | None:
     """Number of labels of the source, at least 1; None where only a listing of all images shows it."""
     if request.label_from == ONE:
         return 1
@@ -304,7 +304,7 @@ def _count_labels(request: RunRequest, aws: Aws) -> int | None:
         pages = (
             aws.client("s3")
             .get_paginator("list_objects_v2")
-            .paginate(Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", Delimiter="/")
+            .paginate(Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", Delimiter="/", **payer)
         )
         with explained(f"source bucket {bucket}", aws):
             return max(1, sum(len(page.get("CommonPrefixes", [])) for page in pages))
@@ -321,7 +321,14 @@ def check_reuse(earlier: str, request: RunRequest, aws: Aws) -> None:
     read_document(FeaturesMarker, aws.storage(features_of(earlier)))
 
 
-def check_source(source: str, aws: Aws, label_from: str = FIRST) -> None:
+def _payer(settings: Settings) -> dict[str, str]:
+    """The argument of S3's calls that says who pays for reading the source."""
+    return {"RequestPayer": "requester"} if settings.source_requester_pays else {}
+
+
+def check_source(
+    source: str, aws: Aws, label_from: str = FIRST, payer: Mapping[str, str] | None = None
+) -> None:
     """The source must exist, not be empty, and be in the run's region; ``draw_sample`` lists it in full."""
     uri = normalise_uri(source)
     if uri.startswith("s3://"):
@@ -335,7 +342,9 @@ def check_source(source: str, aws: Aws, label_from: str = FIRST) -> None:
                 f"bucket of {aws.region}, or use a deployment in {region}, if data may be there"
             )
         with explained(f"source bucket {bucket}", aws):
-            listing = s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", MaxKeys=1)
+            listing = s3.list_objects_v2(
+                Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", MaxKeys=1, **(payer or {})
+            )
         if not listing["KeyCount"]:
             raise JobError(f"{uri} is empty; expected <source>/<label>/<image>")
         return

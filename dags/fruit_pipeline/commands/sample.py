@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 
+from fruit_pipeline import settings
 from fruit_pipeline.commands.options import add_options
 from fruit_pipeline.sample.draw import write_sample
 from fruit_pipeline.sample.labels import FIRST, LABEL_FROM
@@ -22,7 +23,7 @@ from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Source
 from image_features.arguments import Parser, at_least_one
 from image_features.contract import SampleMarker
-from image_features.storage import Storage
+from image_features.storage import S3Access, Storage
 
 
 def add_arguments(parser: Parser) -> None:
@@ -61,5 +62,7 @@ def run(args: argparse.Namespace) -> SampleMarker:
         args.cores,
         pack=not args.no_pack,
         label_from=args.label_from,
+        requester_pays=settings.load().source_requester_pays,
     )
-    return write_sample(request, Source(args.source), Storage(args.output, create=True))
+    source = Source(args.source, access=S3Access(request_payer=request.requester_pays))
+    return write_sample(request, source, Storage(args.output, create=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from fruit_pipeline import settings
@@ -30,7 +30,10 @@ def _source_aws() -> Aws:
 
 def _source(request: RunRequest) -> Storage | None:
     """Storage of an ``s3://`` source; None for a folder, which is read directly."""
-    return _source_aws().storage(request.source) if request.source.startswith("s3://") else None
+    if not request.source.startswith("s3://"):
+        return None
+    payer = settings.load().source_requester_pays
+    return Storage(request.source, _source_aws().s3_access(request_payer=payer))
 
 
 def _seconds_since(started: float) -> float:
@@ -58,7 +61,7 @@ def draw_sample(values: Mapping[str, Any]) -> dict[str, Any]:
     request, deployment = RunRequest.from_dict(values), settings.load()
     shape = load_shape(deployment.home, request.shape)
     marker = write_sample(
-        request.sample(shape.worker_cores),
+        replace(request.sample(shape.worker_cores), requester_pays=deployment.source_requester_pays),
         Source(request.source, _source(request)),
         Aws.of_deployment(deployment).storage(request.layout.sample),
     )

@@ -175,6 +175,7 @@ def write_sample(request: SampleRequest, source: Source, target: Storage) -> Sam
         left_out=counts,
         labels_without_images=sorted([*lost_labels, *without_share]),
         labels_alike=alike,
+        requester_pays=request.requester_pays,
         manifest_digest=manifest_digest,
     )
     target.put(SUCCESS, to_json(marker))

@@ -31,6 +31,7 @@ class SampleRequest:
     cores: int = 2  # of the cluster, which decide the number of shards
     pack: bool = True  # False: list the images without copying them
     label_from: str = FIRST  # a key of LABEL_FROM
+    requester_pays: bool = False  # how an s3:// source is read; it does not decide what is drawn
 
     def __post_init__(self) -> None:
         if self.per_label is not None and self.total is not None:

@@ -13,7 +13,7 @@ from fruit_pipeline.sample.labels import FIRST, label_of, refuse_deeper_labels
 from fruit_pipeline.sample.left_out import LeftOutFile, count, reason_of_name, text
 from image_features.contract import LeftOutReason
 from image_features.errors import InvalidKey, JobError
-from image_features.storage import Storage, StoredObject, local_path, normalise_uri
+from image_features.storage import S3Access, Storage, StoredObject, local_path, normalise_uri
 
 MAX_FILE_BYTES = 256 * 2**20
 """Larger files are left out: a worker keeps whole files in memory, and a photo of 50 megapixels is smaller
@@ -62,11 +62,11 @@ class Listing:
 class Source:
     """The images of a folder or an ``s3://`` prefix."""
 
-    def __init__(self, uri: str, storage: Storage | None = None) -> None:
-        """``storage`` reads an ``s3://`` source; a folder is read directly."""
+    def __init__(self, uri: str, storage: Storage | None = None, access: S3Access | None = None) -> None:
+        """``storage`` reads an ``s3://`` source, by default with ``access``; a folder is read directly."""
         self.uri = normalise_uri(uri)
         self._folder = local_path(self.uri) if self.uri.startswith("file://") else None
-        self._storage = storage or (None if self._folder else Storage(self.uri))
+        self._storage = storage or (None if self._folder else Storage(self.uri, access))
 
     def list(self, label_from: str = FIRST) -> Listing:
         """List the images. Raises JobError when there are none, or none with a label.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pyarrow.parquet as pq
 import pytest
 
 from fruit_pipeline.aws.session import Aws
 from fruit_pipeline.checks.output import check_run
+from fruit_pipeline.checks.preflight import check_source
 from fruit_pipeline.sample.draw import write_sample
 from fruit_pipeline.sample.request import SampleRequest
 from fruit_pipeline.sample.sources import Source
@@ -20,7 +24,8 @@ from image_features.contract import LISTED_SCHEMA, MANIFEST, RunLayout, SampleMa
 from image_features.documents import read_document
 from image_features.errors import JobError
 from image_features.storage import Storage
-from support.local_aws import BUCKET, LocalAws
+from support.cli import run_cli
+from support.local_aws import BUCKET, REGION, LocalAws
 from support.spark import LocalSpark
 
 pytestmark = pytest.mark.usefixtures("s3_environment")
@@ -45,6 +50,72 @@ def listed(source: str, target: Path) -> SampleMarker:
 def rows(folder: Path, columns: list[str]) -> list[dict[str, Any]]:
     tables = (pq.read_table(path, columns=columns) for path in sorted(folder.glob("shard-*")))
     return [row for table in tables for row in table.to_pylist()]
+
+
+class RequesterPays(BaseHTTPRequestHandler):
+    """A bucket with one image that answers only who pays, as S3 does."""
+
+    LIST = (
+        b'<?xml version="1.0"?><ListBucketResult><Name>pays</Name><KeyCount>1</KeyCount>'
+        b"<IsTruncated>false</IsTruncated><Contents><Key>fruits/A/1.png</Key><Size>3</Size>"
+        b'<LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>"x"</ETag></Contents></ListBucketResult>'
+    )
+    DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+
+    def do_GET(self) -> None:
+        pays = self.headers.get("x-amz-request-payer") == "requester"
+        body = (self.LIST if "list-type" in self.path else b"abc") if pays else self.DENIED
+        self.send_response(200 if pays else 403)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"x"')
+        self.send_header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def paid_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), RequesterPays)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    yield Aws(boto3.Session("test", "test", region_name=REGION), REGION, endpoint)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("pack", ["", "--no-pack"])
+def test_a_requester_pays_source_is_read_by_all_who_read_it(
+    paid_bucket: Aws, tmp_path: Path, pack: str
+) -> None:
+    source = "s3://pays/fruits"
+    words = [
+        "sample",
+        "--source",
+        source,
+        "--output",
+        str(tmp_path / "sample"),
+        "--all",
+        *filter(None, [pack]),
+    ]
+    refused = run_cli(*words)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    assert "S3 says AccessDenied (Access Denied)" in refused.stderr
+    assert run_cli(*words, FRUITS_SOURCE_REQUESTER_PAYS="true").returncode == 0
+    target = Storage(tmp_path / "sample")
+    marker = read_document(SampleMarker, target)
+    read = sample_reader.SampleReader(target, marker).read(marker.shards[0])  # as the nodes do
+    assert bytes(read.contents[0]) == b"abc"
+    check_source(source, paid_bucket, payer={"RequestPayer": "requester"})
+    with pytest.raises(JobError, match="grant s3:ListBucket"):
+        check_source(source, paid_bucket)
 
 
 def test_nothing_is_copied(prefix: str, tmp_path: Path) -> None:
