@@ -13,14 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from image_features import cli, pca
 from image_features.contract import EMBEDDINGS_SCHEMA, EmbeddingsShard, PcaMarker
-from image_features.documents import to_json
-from image_features.embedder import fuse
+from image_features.documents import read_document, to_json
+from image_features.embedder import fuse, open_embedder
+from image_features.images import decode_rgb
 from image_features.inference import Backbone, read_backbone
 from image_features.shards import write_shard
 from image_features.storage import Storage
+from support import markdown
 from support.documents import change_values
 
 COMPONENTS = 8
@@ -167,3 +170,30 @@ def test_a_photo_that_cannot_be_read_is_named(
     line = refusal(example, standing_run, photo, capsys)
     assert line.startswith(f"error: the photo {photo} cannot be read: ")
     assert message in line
+
+
+@pytest.mark.parametrize("kind", ["grey of 12 bits", "grey of 16 bits", "transparent", "photo"])
+def test_the_page_s_snippet_gives_a_photo_the_embedding_of_the_run(
+    kind: str, standing_run: Path, drawn_folder: Path, repo: Path, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    ramp = np.tile(np.linspace(0, 4095, 200).astype(np.uint16), (100, 1))
+    if kind == "photo":
+        photo.write_bytes(next(drawn_folder.glob("*/*.jpg")).read_bytes())
+    elif kind == "transparent":
+        pixels = np.zeros((100, 200, 4), np.uint8)
+        pixels[30:60, 50:90] = (200, 30, 30, 255)
+        Image.fromarray(pixels).save(photo, "PNG")
+    else:
+        Image.fromarray(ramp * 16 if kind == "grey of 16 bits" else ramp).save(photo, "PNG")
+    blocks = markdown.blocks((repo / "docs" / "output.md").read_text(), "python")
+    (snippet,) = [block for block in blocks if "Interpreter" in block]
+    code = snippet.replace("demo-output/<run>", str(standing_run)).replace("print(", "shown = list(")
+    code += "\nimport json\nprint(json.dumps([float(value) for value in shown]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    storage = Storage(standing_run / "pca")
+    embedder = open_embedder(storage, read_document(PcaMarker, storage))
+    expected = embedder.embed(decode_rgb(photo.read_bytes(), embedder.size))
+    assert np.allclose(json.loads(done.stdout), expected, rtol=1e-6, atol=0)

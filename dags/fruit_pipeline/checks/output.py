@@ -220,6 +220,12 @@ def _check_counts(
         [(s.shard, s.images) for s in sample.shards] == [(s.shard, s.images) for s in features.shards],
         f"{layout.features}: its shards are not those of {layout.sample}",
     )
+    conversions = sum((Counter(shard.conversions) for shard in features.shards), Counter[str]())
+    failures.expect(
+        conversions == features.conversions,
+        f"{layout.features}: the marker counts conversions {features.conversions}, "
+        f"its shards {dict(conversions)}",
+    )
 
 
 def _check_source_files(failures: _Failures, sample: SampleMarker, storage: Storage) -> str:

@@ -415,6 +415,11 @@ def test_variances_that_are_not_those_of_the_embeddings(run: Path) -> None:
     assert "the embeddings' variance is off explained_variance by 9.9e-03" in text
 
 
+def test_conversions_that_the_shards_do_not_count(run: Path) -> None:
+    mark(run, "features", conversions={"transparent": 1})
+    assert "the marker counts conversions {'transparent': 1}, its shards {}" in failure(run)
+
+
 def test_a_kept_variance_that_the_marker_gets_wrong(run: Path) -> None:
     mark(run, "pca", variance_kept=0.5)
     assert "the marker says 0.500000" in failure(run)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image as PictureFile
 from sklearn.metrics import silhouette_score
 from sklearn.model_selection import LeaveOneOut, PredefinedSplit, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
@@ -221,6 +222,20 @@ def test_a_reject_is_shown_as_far_as_it_decodes(
     assert row[1] == "truncated"
     assert row[3] == "", "a picture, no word"
     assert report.pictures == 13, "six on the map and in the gallery, and the reject"
+
+
+def test_conversions_are_counted_and_explained(
+    tmp_path: Path, drawn_folder: Path, random_backbone: Path
+) -> None:
+    source = pick(drawn_folder, tmp_path / "source", ["Apricot", "Plum"], 3)
+    PictureFile.fromarray(np.zeros((40, 40, 4), np.uint8)).save(source / "Plum" / "clear.png")
+    PictureFile.fromarray(np.full((40, 40), 900, np.uint16)).save(source / "Plum" / "dark.tif")
+    report, page, _ = report_of(make_run(tmp_path / "run", source, random_backbone, 2))
+    said = " ".join(page.by_id["conversions"].split())
+    assert "1 transparent (composited on white)" in said
+    assert "1 assumed-12-bit (the file declares 16 bits, but no value is above 4,095" in said
+    assert "resized to a square of 224 pixels" in page.text
+    assert report.pictures == 16
 
 
 # Odd runs
