@@ -8,6 +8,7 @@ of a run and in the command lines of all processes.
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.e2e
 
 def places_with(planted: Planted, stage: Stage, source: Path) -> list[str]:
     """Every file and object that holds a planted value, with what it holds."""
-    demo_run.copy_output(stage.demo, stage.aws)
+    demo_run.copy_output(replace(stage.demo, run_key="planted"), stage.aws)
     found = []
     files = [path for path in stage.demo.work.rglob("*") if path.is_file()]
     assert {"airflow.db", "report.html", "summary.json", "local_emr.log", "planted.log"} <= {

@@ -124,6 +124,7 @@ def draw_source(folder: Path) -> Path:
 
 
 def table_of(storage: Storage, prefix: str) -> pa.Table:
-    """All shards below a prefix of a run, in order."""
-    keys = sorted(obj.key for obj in storage.list(prefix) if shard_number(obj.key) is not None)
+    """All shards of a stage's output in order, without what lies in folders of it (``_reused/``)."""
+    names = (obj.key.removeprefix(f"{prefix}/") for obj in storage.list(prefix))
+    keys = sorted(f"{prefix}/{name}" for name in names if "/" not in name and shard_number(name) is not None)
     return pa.concat_tables(pq.read_table(pa.BufferReader(storage.get(key))) for key in keys)
