@@ -37,9 +37,9 @@ def parser(text: str | None, prog: str | None = None) -> Parser:
 def use_utf8() -> None:
     """Start again in Python's UTF-8 mode where the locale has another encoding: file names are UTF-8 here."""
     if sys.getfilesystemencoding() != "utf-8":
-        os.execve(  # noqa: S606 - this program itself, with its own arguments
-            sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"}
-        )
+        # This program itself, with its own arguments.
+        command = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606  # nosec B606
 
 
 def log_to_stderr() -> None:

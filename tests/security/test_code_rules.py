@@ -61,12 +61,19 @@ def test_arrays_are_read_without_pickles(product: list[Path], repo: Path) -> Non
         r".*\.(load_model|pickleFile|saveAsPickleFile|read_pickle|to_pickle)|joblib\.(load|dump)|torch\.load",
         r"(yaml\.)?(unsafe_load|full_load|unsafe_load_all|full_load_all)",
         # Programs by a line of text.
-        r"os\.(popen|spawn\w+|exec\w+)|pty\.spawn|asyncio\.create_subprocess_shell",
+        r"os\.(popen|spawn\w+)|pty\.spawn|asyncio\.create_subprocess_shell",
         r"(code|codeop)\.\w+|runpy\.\w+|compile",
     ],
 )
 def test_nothing_that_is_read_is_run(product: list[Path], repo: Path, name: str) -> None:
     assert places(product, repo, lambda called, _: re.fullmatch(name, called)) == []
+
+
+def test_no_program_is_executed_in_place_of_another_but_a_command_by_itself(
+    product: list[Path], repo: Path
+) -> None:
+    executed = places(product, repo, lambda name, _: re.fullmatch(r"os\.exec\w+", name))
+    assert {place.split(":")[0] for place in executed} == {"spark_jobs/image_features/cli.py"}
 
 
 def test_archives_are_unpacked_by_the_one_place_that_guards_them(product: list[Path], repo: Path) -> None:
