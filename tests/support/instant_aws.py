@@ -66,7 +66,7 @@ class InstantWorker:
     def cancel(self, step_id: str, force: bool) -> None:
         self._end_of(step_id).set()
 
-    def check_close(self) -> None:
+    def close(self) -> None:
         with self._lock:
             self._ended.setdefault("", threading.Event())
             for event in self._ended.values():
